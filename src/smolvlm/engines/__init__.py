@@ -1,0 +1,1 @@
+"""Engines run a checkpoint behind one protocol: see `smolvlm.engines.base`."""

@@ -1,0 +1,67 @@
+"""The exceptions that users meet: each message says what came, what was expected and what to do about it.
+
+Everything the library raises for bad input is a `SmolVLMError`, so one `except` catches all of it; the command line
+prints the message as one line and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class SmolVLMError(Exception):
+    """Base of every error that this package raises on purpose. `str(error)` is one sentence meant for the user."""
+
+
+class MissingExtraError(SmolVLMError, ImportError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an optional part that is not installed: run `pip install "smolvlm[{extra}]"`.')
+        self.extra = extra
+
+
+class ConfigError(SmolVLMError, ValueError):
+    """A checkpoint's JSON files, or a configuration made by hand, cannot describe a SmolVLM model."""
+
+
+class CheckpointError(SmolVLMError, ValueError):
+    """The weights on disk are missing, misshapen, corrupt or of a kind that is never read (pickle)."""
+
+
+class ModelNotFoundError(SmolVLMError, LookupError):
+    """A model name is neither a folder here, nor a built-in model, nor one that the Hub or its cache can give."""
+
+
+class EngineError(SmolVLMError, RuntimeError):
+    """The engine cannot run as asked: an unknown engine, device or dtype, or a sequence used against the contract."""
+
+
+class SourceError(SmolVLMError, ValueError):
+    """A media source cannot be opened: a missing file, a refused or failing URL, a malformed data URL, too many bytes."""
+
+
+class ImageError(SmolVLMError, ValueError):
+    """Bytes that should be a picture cannot be read as one, or the picture is beyond the limits."""
+
+
+class VideoError(SmolVLMError, ValueError):
+    """Bytes that should be a video cannot be read as one, or the asked span holds no frame."""
+
+
+class PromptError(SmolVLMError, ValueError):
+    """Messages that cannot be turned into a prompt: an unknown role or part, media and placeholders that disagree."""
+
+
+class ContextLengthError(PromptError):
+    """The prompt, with the room asked for the answer, is longer than the model's context."""
+
+
+class ParamsError(SmolVLMError, ValueError):
+    """A generation or sampling parameter is out of its range, or options to choose from are empty."""
+
+
+class SchemaError(SmolVLMError, ValueError):
+    """A schema for `extract` is empty, malformed, or beyond what the grammar compiler supports."""
+
+
+class Cancelled(SmolVLMError):
+    """The caller cancelled before there was anything to return."""
