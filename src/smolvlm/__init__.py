@@ -1,0 +1,45 @@
+"""SmolVLM2 from checkpoint to answer: small vision-language models for photos and videos.
+
+    import smolvlm
+
+    model = smolvlm.load("256m")
+    print(model.ask("clip.mp4", "What happens?"))
+
+Importing the package loads no model, no torch and no web framework; what needs an extra says so when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use: `import smolvlm` stays quick, and `smolvlm.errors` can be imported before anything heavy.
+_HOMES = {
+    "load": "vlm", "SmolVLM": "vlm", "Session": "session", "Answer": "answers", "Choice": "answers",
+    "GenerationParams": "generation", "MediaOptions": "media", "SourcePolicy": "media", "SmolVLMError": "errors",
+    "AutoProcessor": "compat", "AutoModelForImageTextToText": "compat",
+}  # fmt: skip
+
+__all__ = ["AutoModelForImageTextToText", "AutoProcessor", "Answer", "Choice", "GenerationParams", "MediaOptions",
+           "Session", "SmolVLM", "SmolVLMError", "SourcePolicy", "__version__", "load"]  # noqa: RUF022  # fmt: skip
+
+if TYPE_CHECKING:
+    from smolvlm.answers import Answer, Choice
+    from smolvlm.compat import AutoModelForImageTextToText, AutoProcessor
+    from smolvlm.errors import SmolVLMError
+    from smolvlm.generation import GenerationParams
+    from smolvlm.media import MediaOptions, SourcePolicy
+    from smolvlm.session import Session
+    from smolvlm.vlm import SmolVLM, load
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'smolvlm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"smolvlm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

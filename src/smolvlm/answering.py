@@ -1,0 +1,121 @@
+"""From a prefilled prompt to an answer: one as a stream, or several that are decoded together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
+from smolvlm.generation import Generated, GenerationParams, Grammar, Request, TokenEvent, collect, generate
+from smolvlm.runtime import Prompted, Runtime
+
+
+class AnswerStream(Iterator[str]):
+    """Pieces of an answer as they become certain. `.answer` runs to the end and gives the whole.
+
+    The pieces joined are exactly `answer.text`. `cancel()` may be called from another thread: the answer ends at the next
+    token with finish_reason "cancelled". `close()` drops an answer nobody waits for.
+    """
+
+    def __init__(self, runtime: Runtime, prompted: Prompted, params: GenerationParams, *, grammar: Grammar | None = None,
+                 on_done: Callable[[Answer, Sequence[int]], None] | None = None) -> None:  # fmt: skip
+        """`on_done(answer, sampled_ids)` is called once at the end; without it the sequence is closed there."""
+        self._runtime, self._prompted, self._params, self._on_done = runtime, prompted, params, on_done
+        self._cancelled = False
+        self._events: list[TokenEvent] = []
+        self._answer: Answer | None = None
+        self._source = _generate(runtime, [prompted], params, [grammar], lambda: self._cancelled)
+
+    def __next__(self) -> str:
+        for event in self._source:
+            if not self._events:
+                self._prompted.clock.lap("first_token")
+            self._events.append(event)
+            if event.finish_reason is not None:
+                self._finish()
+            if event.text_delta:
+                return event.text_delta
+        raise StopIteration
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; waits for it if it is still being written."""
+        for _ in self:
+            pass
+        assert self._answer is not None, "generation ended without a finish reason"
+        return self._answer
+
+    def cancel(self) -> None:
+        """End the answer at the next token."""
+        self._cancelled = True
+
+    def close(self) -> None:
+        """Stop and free the sequence; what was not read is lost."""
+        self.cancel()
+        for _ in self:
+            pass
+
+    def _finish(self) -> None:
+        generated = collect(self._events, 1)[0]
+        self._answer = _answer(self._runtime, self._prompted, generated)
+        if self._on_done is not None:
+            self._on_done(self._answer, generated.sampled_ids)
+        else:
+            self._prompted.cache.close()
+
+    def __del__(self) -> None:
+        if self._answer is None and self._on_done is None:
+            self._prompted.cache.close()
+
+
+def answer_together(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams) -> list[Answer]:
+    """Decode several prompts in one batch, answers in the order given. The caller closes the sequences."""
+    events = list(_generate(runtime, prompted, params, [None] * len(prompted)))
+    for item in prompted:
+        item.clock.lap("first_token")
+    return [_answer(runtime, p, g) for p, g in zip(prompted, collect(events, len(prompted)), strict=True)]
+
+
+def _generate(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams, grammars: Sequence[Grammar | None],
+              cancel: Callable[[], bool] | None = None) -> Iterator[TokenEvent]:  # fmt: skip
+    config = runtime.engine.config
+    requests = [Request(item.cache.seq, item.logits, item.inputs.input_ids, params, grammar)
+                for item, grammar in zip(prompted, grammars, strict=True)]  # fmt: skip
+    decode = functools.partial(runtime.processor.tokenizer.decode, skip_special_tokens=True)
+    return generate(runtime.engine, requests, decode, config.eos_token_ids, cancel=cancel,
+                    max_length=config.text.max_position_embeddings)  # fmt: skip
+
+
+def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answer:
+    config, inputs, laps = runtime.engine.config, prompted.inputs, prompted.clock.laps
+    return Answer(
+        text=generated.text,
+        finish_reason=generated.finish_reason,
+        token_ids=tuple(generated.token_ids),
+        usage=Usage(
+            prompt_tokens=len(inputs.input_ids),
+            image_tokens=len(inputs.tiles) * config.image_seq_len,
+            prefilled_tokens=prompted.prefilled,
+            encoded_tiles=prompted.encoded,
+            completion_tokens=len(generated.token_ids),
+        ),
+        timings=Timings(
+            media_s=laps.get("media", 0.0),
+            encode_s=laps.get("encode", 0.0),
+            prefill_s=laps.get("prefill", 0.0),
+            first_token_s=sum(laps.values()),
+            total_s=prompted.clock.elapsed,
+        ),
+        model=runtime.name,
+        logprobs=_logprobs(runtime, generated),
+    )
+
+
+def _logprobs(runtime: Runtime, generated: Generated) -> tuple[TokenLogprob, ...] | None:
+    if not generated.logprobs:
+        return None
+    text_of = lambda token: runtime.processor.tokenizer.decode([token], skip_special_tokens=False)  # noqa: E731
+    return tuple(
+        TokenLogprob(token, text_of(token), logprob, tuple((t, text_of(t), value) for t, value in top))
+        for token, logprob, top in zip(generated.token_ids, generated.logprobs, generated.top_logprobs, strict=True)
+    )

@@ -1,0 +1,138 @@
+"""The header of a safetensors file: read with suspicion, written as the reference writer does.
+
+Format: 8 bytes little-endian length, that many bytes of JSON `{name: {dtype, shape, data_offsets}}`, then the data,
+which the tensors cover without holes, overlaps or rest. (github.com/huggingface/safetensors, README "Format")
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolvlm.checkpoint.dtypes import ITEM_SIZES
+from smolvlm.errors import CheckpointError
+
+# The 2.2B model's header is under 100 kB; the format itself allows 100 MB, which as JSON could fill a small machine.
+MAX_HEADER_BYTES = 16 << 20
+_AGAIN = "the file is corrupt, download or save it again"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies. `dtype` is the format's code ("F32"), `offset` counts bytes from the file's start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """All tensors of one safetensors file, in the order of their bytes. Reads nothing but the header.
+
+    Raises CheckpointError, naming the file, for anything but a whole and consistent file.
+    """
+    try:
+        with path.open("rb") as file:
+            file_bytes = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if file_bytes < 8 or length < 2 or length > MAX_HEADER_BYTES:
+                raise CheckpointError(f"{path}: not a safetensors file ({file_bytes:,} bytes, header length "
+                                      f"{length:,}); {_AGAIN}.")  # fmt: skip
+            text = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    data_start = 8 + length
+    if len(text) < length:
+        raise CheckpointError(f"{path}: truncated inside its header ({file_bytes:,} bytes); download it again.")
+    infos = _parse(path, text, data_start)
+    _check_cover(path, infos, data_start, file_bytes)
+    return {info.name: info for info in infos}
+
+
+def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
+    """(dtype code, shape) by name, in the order of the bytes -> the header, and each tensor's offset in the file."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # older readers refuse a file without it
+    starts: dict[str, int] = {}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        starts[name] = end
+        end += math.prod(shape) * ITEM_SIZES[dtype]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [starts[name], end]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the data starts aligned
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: start + len(header) for name, start in starts.items()}
+
+
+def _parse(path: Path, text: bytes, data_start: int) -> list[TensorInfo]:
+    try:
+        raw = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is not JSON ({_short(error)}); {_AGAIN}.") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: the header is not a JSON object; {_AGAIN}.")
+    raw.pop("__metadata__", None)
+    infos = [_entry(path, name, entry, data_start) for name, entry in raw.items()]
+    return sorted(infos, key=lambda info: (info.offset, info.nbytes))
+
+
+def _entry(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{path}: the header's entry for {_short(name)} is malformed; {_AGAIN}.")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
+        raise CheckpointError(f"{path}: {_short(name)} has dtype {_short(dtype)}, which is not read; "
+                              "use a float32, bfloat16 or float16 checkpoint.")  # fmt: skip
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise CheckpointError(f"{path}: {_short(name)} has a malformed shape or place in the file; {_AGAIN}.")
+    nbytes = math.prod(shape) * ITEM_SIZES[dtype]
+    if offsets[1] - offsets[0] != nbytes:
+        raise CheckpointError(f"{path}: {_short(name)} of shape {_short(shape)} needs {_short(nbytes)} bytes, but the "
+                              f"header gives it {_short(offsets[1] - offsets[0])}; {_AGAIN}.")  # fmt: skip
+    return TensorInfo(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
+
+
+def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_bytes: int) -> None:
+    end = data_start
+    for info in infos:
+        if info.offset != end:
+            kind = "overlaps another tensor" if info.offset < end else "leaves a hole before it"
+            raise CheckpointError(f"{path}: {_short(info.name)} {kind} in the file; {_AGAIN}.")
+        end += info.nbytes
+    if end > file_bytes:
+        raise CheckpointError(f"{path}: truncated: the header promises {_short(end)} bytes and the file has "
+                              f"{file_bytes:,}; download it again.")  # fmt: skip
+    if end < file_bytes:
+        raise CheckpointError(f"{path}: {file_bytes - end:,} bytes follow the last tensor; {_AGAIN}.")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a key stands twice")  # two readers could take different ones
+    return entries
+
+
+def _naturals(values: Any) -> bool:
+    """A short list of whole numbers that fit 63 bits: what any real shape or offset is."""
+    return isinstance(values, list) and len(values) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
+
+
+def _short(value: object) -> str:
+    """A hostile name or number may be megabytes long: a message shows its beginning."""
+    text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else repr(value)
+    text = text.encode("unicode_escape").decode()
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,25 @@
+"""From logits to text: sampling, stopping, loop guard, grammars and the decode loop. No prompt logic and no torch."""
+
+from smolvlm.generation.grammar import Grammar
+from smolvlm.generation.loop import FinishReason, Generated, Request, TokenEvent, collect, generate
+from smolvlm.generation.loop_guard import Loop, LoopGuard
+from smolvlm.generation.params import GenerationParams
+from smolvlm.generation.sampler import Sampled, Sampler
+from smolvlm.generation.stopping import Decode, TextStream
+
+__all__ = [
+    "Decode",
+    "FinishReason",
+    "Generated",
+    "GenerationParams",
+    "Grammar",
+    "Loop",
+    "LoopGuard",
+    "Request",
+    "Sampled",
+    "Sampler",
+    "TextStream",
+    "TokenEvent",
+    "collect",
+    "generate",
+]

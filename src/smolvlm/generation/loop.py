@@ -1,0 +1,185 @@
+"""The decode loop: live requests step together through `engine.decode`, each with its own sampler, text and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from smolvlm.engines.base import Engine, FloatArray, SeqHandle
+from smolvlm.errors import ContextLengthError
+from smolvlm.generation.grammar import Grammar
+from smolvlm.generation.loop_guard import LoopGuard
+from smolvlm.generation.params import GenerationParams
+from smolvlm.generation.sampler import Sampled, Sampler, TopLogprobs
+from smolvlm.generation.stopping import Decode, TextStream
+
+FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prefilled sequence to be continued: `logits` (vocab,) are those after the last of `prompt_ids`."""
+
+    seq: SeqHandle
+    logits: FloatArray
+    prompt_ids: Sequence[int]
+    params: GenerationParams = field(default_factory=GenerationParams)
+    grammar: Grammar | None = None
+
+
+class TokenEvent(NamedTuple):
+    """One more token of one answer. The last event of an answer has a `finish_reason`.
+
+    `text_delta` may be empty, and may hold the text of earlier tokens that were held back. `visible_tokens` is how many
+    of the answer's tokens belong to the text after all cuts; it is final in the last event.
+    """
+
+    request_index: int
+    token_id: int
+    text_delta: str
+    logprob: float | None
+    top_logprobs: TopLogprobs
+    finish_reason: FinishReason | None
+    visible_tokens: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A whole answer as the reader sees it: the stop token and everything that was cut are not in it.
+
+    A token that a stop string cut in two is in `token_ids`, while `text` ends inside it.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[float, ...]  # one a token, or empty when they were not asked for
+    top_logprobs: tuple[TopLogprobs, ...]
+    sampled_ids: tuple[int, ...]  # every token that was sampled, the stop token and cut ones too
+
+
+def generate(
+    engine: Engine,
+    requests: Sequence[Request],
+    decode_text: Decode,
+    eos_ids: Iterable[int],
+    cancel: Callable[[], bool] | None = None,
+    max_length: int | None = None,
+) -> Iterator[TokenEvent]:
+    """Continue every request to its end; yields each token as it is sampled.
+
+    A step samples one token for each live request, yields these events, then decodes the tokens of those that go on in
+    one `engine.decode`. Finished requests are never decoded, so the cache of a sequence always holds its prompt and all
+    tokens of its events but the newest (under a grammar: but the newest few, those since the last step):
+    `[*prompt_ids, *sampled_ids][: engine.length(seq)]`. Sequences stay open; they belong to the caller.
+
+    `max_length` is the context in tokens: answers end with "length" when prompt and answer fill it; a longer prompt
+    raises ContextLengthError. `cancel` is asked once a step; when true, that step's tokens are the last ("cancelled").
+    """
+    eos = frozenset(eos_ids)
+    answers = [_Answer(index, request, decode_text, eos, max_length) for index, request in enumerate(requests)]
+    live = answers
+    while live:
+        cancelled = cancel is not None and cancel()
+        for answer in live:
+            yield from answer.step(cancelled)
+        live = [answer for answer in live if not answer.finished]
+        _advance(engine, live)
+
+
+def collect(events: Iterable[TokenEvent], n: int = 1) -> list[Generated]:
+    """The whole answers of `n` requests from their events."""
+    streams: list[list[TokenEvent]] = [[] for _ in range(n)]
+    for event in events:
+        streams[event.request_index].append(event)
+    return [_generated(stream) for stream in streams]
+
+
+def _generated(events: Sequence[TokenEvent]) -> Generated:
+    reason = events[-1].finish_reason if events else None
+    assert reason is not None, "collect needs the events of a whole answer"
+    seen = events[: events[-1].visible_tokens]
+    return Generated(
+        token_ids=tuple(e.token_id for e in seen),
+        text="".join(e.text_delta for e in events),
+        finish_reason=reason,
+        logprobs=tuple(e.logprob for e in seen if e.logprob is not None),
+        top_logprobs=tuple(e.top_logprobs for e in seen if e.logprob is not None),
+        sampled_ids=tuple(e.token_id for e in events),
+    )
+
+
+def _advance(engine: Engine, live: Sequence[_Answer]) -> None:
+    """Bring the sampled tokens into the caches: single ones in one batch, a grammar's forced runs by a prefill each."""
+    single = [answer for answer in live if len(answer.undecoded) == 1]
+    if single:
+        rows = engine.decode([a.request.seq for a in single], [a.undecoded[0] for a in single])
+        for answer, row in zip(single, rows, strict=True):
+            answer.logits = row
+    for answer in live:
+        if len(answer.undecoded) > 1:
+            answer.logits = engine.prefill(answer.request.seq, answer.undecoded)[-1]
+        answer.undecoded = []
+
+
+class _Answer:
+    """The state of one request between steps."""
+
+    def __init__(
+        self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None
+    ) -> None:
+        params, prompt_tokens = request.params, len(request.prompt_ids)
+        if max_length is not None and prompt_tokens > max_length:
+            raise ContextLengthError(
+                f"The prompt has {prompt_tokens} tokens, the model's context {max_length}: "
+                "give fewer or shorter media (max_frames, detail='low') or less text."
+            )
+        self.index = index
+        self.request = request
+        self.logits = request.logits
+        self.undecoded: list[int] = []  # sampled tokens that the cache does not hold yet
+        self.finished = False
+        self._budget = params.max_new_tokens
+        if max_length is not None:
+            self._budget = min(self._budget, max(1, max_length - prompt_tokens))
+        self._eos_ids = frozenset() if params.ignore_eos else eos_ids
+        self._sampler = Sampler(params, request.prompt_ids, len(request.logits))
+        self._stream = TextStream(decode_text, params.stop)
+        self._generated: list[int] = []
+        self._guard: LoopGuard | None = None
+        if params.loop_guard and request.grammar is None:
+            self._guard = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in decode_text(ids)))
+
+    def step(self, cancelled: bool) -> Iterator[TokenEvent]:
+        """Sample from `logits`: one token, and those that a grammar forces after it."""
+        sampled = self._sampler.next(np.asarray(self.logits), self._generated)
+        yield self._take(sampled, cancelled)
+
+    def _take(self, sampled: Sampled, cancelled: bool) -> TokenEvent:
+        token_id = sampled.token_id
+        self._generated.append(token_id)
+        self.undecoded.append(token_id)
+        delta, reason = self._text_and_end(token_id)
+        if reason is None and len(self._generated) >= self._budget:
+            reason = "length"
+        if reason is None and cancelled:
+            reason = "cancelled"
+        if reason is not None:
+            self.finished = True
+            delta += self._stream.finish()
+        visible = self._stream.visible_tokens
+        return TokenEvent(self.index, token_id, delta, sampled.logprob, sampled.top, reason, visible)
+
+    def _text_and_end(self, token_id: int) -> tuple[str, FinishReason | None]:
+        if token_id in self._eos_ids:
+            return "", "stop"
+        held = self._guard.push(token_id) if self._guard is not None else 0
+        delta = self._stream.push(token_id, held)
+        if self._stream.stopped:
+            return delta, "stop"
+        if self._guard is not None and self._guard.loop is not None:
+            return delta + self._stream.cut(self._guard.loop.start, extend=self._guard.loop.period - 1), "repetition"
+        return delta, None

@@ -1,0 +1,260 @@
+"""A model's name -> the folder that holds it: a path, a built-in model, a short size, or an id on the Hub.
+
+The cache comes first: what is complete on this machine is used without a word to the network. Only JSON, Jinja and
+safetensors files of a repository's top folder are fetched; pickled weights never are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolvlm.errors import ModelNotFoundError
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
+
+SHORT_NAMES = {
+    "256m": "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+    "500m": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+    "2.2b": "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+}
+OFFICIAL_IDS = (
+    *SHORT_NAMES.values(),
+    "HuggingFaceTB/SmolVLM-256M-Instruct",
+    "HuggingFaceTB/SmolVLM-500M-Instruct",
+    "HuggingFaceTB/SmolVLM-Instruct",
+)
+BUILT_IN = ("nano",)
+
+_FETCHED = ["*.json", "*.jinja", "*.safetensors"]
+_NOT_FETCHED = ["*/*"]  # `onnx/` and the like: other programs' copies of the same weights
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """An official checkpoint that is complete in the cache: its Hub id, its folder, and its size in bytes."""
+
+    name: str
+    path: Path
+    size_bytes: int
+
+
+def resolve(name_or_path: str | os.PathLike[str], *, revision: str | None = None, offline: bool | None = None,
+            on_progress: OnProgress | None = None) -> Path:  # fmt: skip
+    """The local folder of a model; fetched first if it is only on the Hub.
+
+    `offline` None follows HF_HUB_OFFLINE; `on_progress(done, total)` counts bytes of a download. Raises
+    ModelNotFoundError, with close names where there are any, for what cannot be had.
+    """
+    name = os.fspath(name_or_path)
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ModelNotFoundError(f"{name!r} is no model name; pass a folder, a Hub id, or one of {_known_names()}.")
+    if (folder := _as_folder(name)) is not None:
+        return folder
+    if name.lower() in BUILT_IN:
+        return _built_in(name.lower())
+    return _from_hub(_hub_id(name), revision, _offline(offline), on_progress)
+
+
+def download(name: str, *, revision: str | None = None, on_progress: OnProgress | None = None) -> Path:
+    """Fetch what is missing or has changed on the Hub, even if an older copy is complete; the folder in the cache.
+
+    Raises ModelNotFoundError for an unknown name or no network.
+    """
+    repo = _hub_id(name)
+    if _offline(None):
+        raise ModelNotFoundError(f"{repo} cannot be downloaded while HF_HUB_OFFLINE is set; unset it and try again.")
+    return _fetch(repo, _checked_revision(revision), on_progress)
+
+
+def list_local() -> list[LocalModel]:
+    """The official checkpoints that are complete in the cache, largest first."""
+    found = []
+    for repo in OFFICIAL_IDS:
+        folder = _cached(repo, "main")
+        if folder is not None:
+            size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            found.append(LocalModel(repo, folder, size))
+    return sorted(found, key=lambda model: -model.size_bytes)
+
+
+def cache_folder() -> Path:
+    """Where the Hub's own client keeps models: HF_HUB_CACHE, or `hub` inside HF_HOME or the user's cache folder."""
+    if explicit := os.environ.get("HF_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("HF_HOME") or caches / "huggingface").expanduser() / "hub"
+
+
+def _as_folder(name: str) -> Path | None:
+    """The folder that `name` is, or None if it may be a name; ModelNotFoundError for a path that leads nowhere."""
+    path = Path(name).expanduser()
+    try:
+        is_folder, exists, has_config = path.is_dir(), path.exists(), (path / "config.json").is_file()
+    except (OSError, ValueError):
+        is_folder = exists = has_config = False
+    if has_config:
+        return path
+    is_name = name.lower() in (*SHORT_NAMES, *BUILT_IN)  # an unrelated folder called `nano` does not hide the model
+    if is_folder and not is_name:
+        raise ModelNotFoundError(f"{name} is a folder without config.json; pass a checkpoint's own folder.")
+    if exists and not is_name:
+        raise ModelNotFoundError(f"{name} is a file; pass the folder of the checkpoint that it belongs to.")
+    if name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
+        raise ModelNotFoundError(f"{name}: no such folder; check the path, or name a model such as {_known_names()}.")
+    return None
+
+
+def _built_in(name: str) -> Path:
+    folder = Path(__file__).parent / "models" / name
+    if (folder / "config.json").is_file():
+        return folder
+    raise ModelNotFoundError(f"the model {name!r} is not part of this version of smolvlm yet; pass a checkpoint's "
+                             f"folder or one of {', '.join(SHORT_NAMES)}.")  # fmt: skip
+
+
+def _hub_id(name: str) -> str:
+    """The id on the Hub that a name stands for; ModelNotFoundError for a name that can be none."""
+    if name.lower() in SHORT_NAMES:
+        return SHORT_NAMES[name.lower()]
+    for repo in OFFICIAL_IDS:
+        if name.lower() in (repo.lower(), repo.split("/")[1].lower()):
+            return repo
+    if name.lower() in BUILT_IN:
+        raise ModelNotFoundError(f"{name!r} is built in, not downloaded; name one of {', '.join(SHORT_NAMES)}.")
+    if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
+        raise ModelNotFoundError(f"{name!r} is no folder here and no model name{_close(name)}; pass a folder, a Hub id "
+                                 f"(owner/name), or one of {_known_names()}.")  # fmt: skip
+    return name
+
+
+def _from_hub(repo: str, revision: str | None, offline: bool, on_progress: OnProgress | None) -> Path:
+    revision = _checked_revision(revision)
+    cached = _cached(repo, revision)
+    if cached is not None:
+        return cached
+    if offline:
+        raise ModelNotFoundError(f"{repo} is not complete in the cache {cache_folder()}, and HF_HUB_OFFLINE or "
+                                 f"offline=True forbids the network{_close(repo)}; {_remedy(repo)}.")  # fmt: skip
+    return _fetch(repo, revision, on_progress)
+
+
+def _cached(repo: str, revision: str) -> Path | None:
+    """The complete snapshot in the cache, or None. Reads the Hub's documented cache layout; asks nobody."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, cache_dir=cache_folder(), local_files_only=True,
+                                        allow_patterns=_FETCHED, ignore_patterns=_NOT_FETCHED))  # fmt: skip
+    except Exception as error:  # absent, or a cache that cannot be read: the client's errors differ by version
+        logger.debug("%s is not in the cache: %s", repo, error)
+        return None
+    return folder if not _missing(folder) else None
+
+
+def _missing(folder: Path) -> list[str]:
+    """The files that a checkpoint needs and this folder lacks."""
+    wanted = ["config.json", "tokenizer.json"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            wanted += sorted(str(shard) for shard in shards)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            wanted.append(index.name)
+            return wanted
+    else:
+        wanted.append("model.safetensors")
+    return [name for name in wanted if not (folder / name).is_file()]
+
+
+def _fetch(repo: str, revision: str, on_progress: OnProgress | None) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, cache_dir=cache_folder(), allow_patterns=_FETCHED,
+                                        ignore_patterns=_NOT_FETCHED,
+                                        tqdm_class=_progress_class(on_progress)))  # fmt: skip
+    except errors.GatedRepoError:
+        raise ModelNotFoundError(f"{repo} asks for an agreement on its page first; accept it there, sign in with "
+                                 "`hf auth login`, and try again.") from None  # fmt: skip
+    except errors.RevisionNotFoundError:
+        raise ModelNotFoundError(f"{repo} has no revision {revision!r}; name a branch, tag or commit.") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelNotFoundError(f"{repo} is not on the Hub, or is private{_close(repo)}; check the name, or sign in "
+                                 "with `hf auth login`.") from None  # fmt: skip
+    except OSError as error:
+        if error.errno is not None:  # a full disk, a cache that cannot be written
+            raise ModelNotFoundError(f"{repo} cannot be stored in the cache {cache_folder()} ({error.strerror}); free "
+                                     "space there or set HF_HOME to another folder.") from None  # fmt: skip
+        raise _no_network(repo) from None
+    except Exception as error:  # httpx's and requests' errors, by the client's version
+        logger.debug("%s: %s", repo, error)
+        raise _no_network(repo) from None
+    if missing := _missing(folder):
+        raise ModelNotFoundError(f"{repo} has no {', '.join(missing[:3])}; only checkpoints with safetensors weights "
+                                 "are read, never pickled ones.")  # fmt: skip
+    return folder
+
+
+def _no_network(repo: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{repo} is not in the cache {cache_folder()}, and the Hub cannot be reached"
+                              f"{_close(repo)}; {_remedy(repo)}.")  # fmt: skip
+
+
+def _progress_class(on_progress: OnProgress | None) -> type[Any]:
+    """A silent stand-in for the client's progress bars, which would print; bytes written go to `on_progress`."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Progress(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Newer clients also count the bytes received, compressed, in a bar of its own: one of the two is enough.
+            self._counts_bytes = kwargs.get("unit") == "B" and not str(kwargs.get("name")).endswith(".transfer")
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self._counts_bytes and on_progress is not None:
+                on_progress(int(self.n), int(self.total or 0))
+
+    return Progress
+
+
+def _offline(offline: bool | None) -> bool:
+    value = os.environ.get("HF_HUB_OFFLINE", "")
+    return offline if offline is not None else value.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _checked_revision(revision: str | None) -> str:
+    if revision is None:
+        return "main"
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise ModelNotFoundError(f"{revision!r} is no revision; name a branch, tag or commit.")
+    return revision
+
+
+def _remedy(repo: str) -> str:
+    return f"run `smolvlm download {repo}` on a machine with network and copy its cache, or pass a checkpoint's folder"
+
+
+def _known_names() -> str:
+    return ", ".join((*BUILT_IN, *SHORT_NAMES))
+
+
+def _close(name: str) -> str:
+    """ " (did you mean ...?)" over all known names, or nothing."""
+    names = {known.lower(): known for repo in OFFICIAL_IDS for known in (repo, repo.split("/")[1])}
+    names |= {short: short for short in (*BUILT_IN, *SHORT_NAMES)}
+    matches = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)]
+    return f" (did you mean {' or '.join(matches)}?)" if matches and name not in matches else ""

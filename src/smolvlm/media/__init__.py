@@ -1,0 +1,23 @@
+"""Photos and videos -> the uint8 tiles and frames that the vision encoder reads. NumPy, Pillow and PyAV; no torch.
+
+    image = load_image("photo.jpg")                      # any form -> an upright RGB picture
+    tiled = split_image(image, config, MediaOptions())   # the tile rule
+    pixel_values = normalise(tiled.tiles, config)        # float32 (tiles, 3, side, side)
+    video = sample_video("clip.mp4", config)             # frames by seeking, with their times
+"""
+
+from smolvlm.media.images import ImageLike, load_image
+from smolvlm.media.kinds import MediaKind, media_kind
+from smolvlm.media.options import DETAILS, Detail, Limits, MediaOptions
+from smolvlm.media.pixels import normalise
+from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
+from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
+from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edge, split_image, tile_grid
+from smolvlm.media.video import OnFrame, SampledVideo, VideoInfo, VideoLike, probe_video, sample_video
+
+__all__ = [
+    "DETAILS", "Detail", "ImageLike", "Limits", "MediaKind", "MediaOptions", "OnFrame", "SampledVideo", "Source",
+    "SourceLike", "SourcePolicy", "TiledImage", "VideoInfo", "VideoLike", "fit_to_tiles", "load_image", "media_kind",
+    "normalise", "open_source", "probe_video", "resize_to_longest_edge", "sample_frame_indices", "sample_span_indices",
+    "sample_video", "split_image", "tile_grid",
+]  # fmt: skip

@@ -1,0 +1,160 @@
+"""An http(s) URL -> a temporary file, with every hop and every address checked.
+
+The rules answer known attacks on media URLs: redirects to inside hosts, names that resolve to private addresses (also
+between the check and the connection), addresses that two parsers read differently (`http://a\\@b`), endless bodies.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import httpx
+
+from smolvlm.errors import SourceError
+from smolvlm.media.labels import one_line, short
+from smolvlm.media.options import Limits
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+# The body as it is: a compressed transfer could expand a thousandfold between two checks of its size.
+_HEADERS = {"User-Agent": "smolvlm", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One hop: the URL as given, and what to connect to."""
+
+    url: str
+    host: str
+    port: int
+    scheme: str
+
+
+def download(url: str, *, allow_private_hosts: bool, limits: Limits) -> Path:
+    """Fetch `url` into a new temporary file that the caller deletes. Raises SourceError.
+
+    With `allow_private_hosts=False` the name is resolved here, all its addresses must be public, and the connection
+    goes to that very address, past any proxy; the certificate is still checked against the name.
+    """
+    label = short(url)
+    handle, name = tempfile.mkstemp(prefix="smolvlm-")
+    path = Path(name)
+    deadline = time.monotonic() + limits.max_download_s
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for _ in range(limits.max_redirects + 1):
+                target = _parse(url)
+                following = _fetch(target, file.write, label, allow_private_hosts, limits, deadline)
+                if following is None:
+                    break
+                url = urljoin(target.url, following)
+            else:
+                raise SourceError(f"{label}: more than {limits.max_redirects} redirects; pass the final address.")
+            if not file.tell():
+                raise SourceError(f"{label}: the server sent an empty file; check the address in a browser.")
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, httpx.TimeoutException):
+            raise SourceError(f"{label}: no answer within {limits.timeout_s:g} s; "
+                              "try again or download it first.") from None  # fmt: skip
+        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | OSError | UnicodeError):
+            raise SourceError(f"{label}: the download failed ({one_line(error)}); "
+                              "check the address and the network.") from None  # fmt: skip
+        raise
+    return path
+
+
+def _parse(url: str) -> _Target:
+    """Split a URL, refusing whatever another parser might read differently."""
+    label = short(url)
+    if "\\" in url or any(c.isspace() or not c.isprintable() for c in url):
+        raise SourceError(f"{label}: the URL holds a backslash, a space or a control character; percent-encode it.")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise SourceError(f"{label}: not a valid URL; expected http(s)://host/path.") from None
+    if parts.scheme.lower() not in ("http", "https"):
+        raise SourceError(f"{label}: {parts.scheme}:// addresses are not opened; pass an http(s) URL.")
+    if "@" in parts.netloc:
+        raise SourceError(f"{label}: user names and passwords in URLs are not accepted; remove the part before '@'.")
+    if not host or port == 0:
+        raise SourceError(f"{label}: the URL names no host; expected http(s)://host/path.")
+    scheme = parts.scheme.lower()
+    return _Target(urlunsplit(parts._replace(fragment="")), host, port or {"http": 80, "https": 443}[scheme], scheme)
+
+
+def _fetch(target: _Target, write: Callable[[bytes], object], label: str, allow_private_hosts: bool, limits: Limits,
+           deadline: float) -> str | None:  # fmt: skip
+    """One request: the body goes to `write`; a redirect's address comes back instead."""
+    url, headers, extensions = target.url, dict(_HEADERS), {}
+    if not allow_private_hosts:
+        address = _public_address(target, label)
+        bracketed = f"[{address}]" if ":" in address else address
+        url = urlunsplit(urlsplit(target.url)._replace(netloc=f"{bracketed}:{target.port}"))
+        headers["Host"] = urlsplit(target.url).netloc
+        extensions = {"sni_hostname": target.host}  # httpx checks the certificate against this name
+    with (
+        httpx.Client(follow_redirects=False, timeout=limits.timeout_s, trust_env=allow_private_hosts) as client,
+        client.stream("GET", url, headers=headers, extensions=extensions) as response,
+    ):
+        if response.status_code in _REDIRECTS and "location" in response.headers:
+            return str(response.headers["location"])
+        if response.status_code != 200:
+            raise SourceError(f"{label}: the server answered {response.status_code}; check the address in a browser.")
+        total = 0
+        declared = response.headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > limits.max_download_bytes:
+            raise _too_large(label, limits)
+        for chunk in response.iter_bytes(1 << 16):
+            total += len(chunk)
+            if total > limits.max_download_bytes:
+                raise _too_large(label, limits)
+            if time.monotonic() > deadline:
+                raise SourceError(f"{label}: not finished after {limits.max_download_s:g} s; download it first.")
+            write(chunk)
+    return None
+
+
+def _too_large(label: str, limits: Limits) -> SourceError:
+    return SourceError(f"{label}: more than the limit of {limits.max_download_bytes} bytes; "
+                       "download it and cut it first, or raise the limit.")  # fmt: skip
+
+
+def _public_address(target: _Target, label: str) -> str:
+    """One address of the host, after all of them were found to be public."""
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise SourceError(f"{label}: the host {target.host} is not known; check the address.") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not is_public(address):
+            raise SourceError(f"{label}: the host is on a private network, which is not allowed here; "
+                              "pass a public address or send the bytes.")  # fmt: skip
+    if not addresses:
+        raise SourceError(f"{label}: the host {target.host} has no address; check the URL.")
+    return addresses[0]
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, also one wrapped inside an IPv6 address, belongs to the public internet."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and any(ip in network for network in _NAT64):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast

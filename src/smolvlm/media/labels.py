@@ -1,0 +1,14 @@
+"""Short printable phrases for error messages: names and texts that came from outside."""
+
+from __future__ import annotations
+
+
+def short(text: str, length: int = 80) -> str:
+    """`text` cut to `length` characters, with what a terminal could obey replaced."""
+    cut = text if len(text) <= length else text[: length - 3] + "..."
+    return "".join(c if c.isprintable() else "?" for c in cut)
+
+
+def one_line(error: BaseException) -> str:
+    """A foreign error's text as a short phrase, for use inside a sentence of ours."""
+    return short(" ".join(str(error).split()), 160) or type(error).__name__

@@ -1,0 +1,92 @@
+"""What a caller may ask of pictures and videos, and how much of them is ever read.
+
+`MediaOptions` changes what the model sees; `Limits` bounds what hostile input can cost. The defaults of both live here
+and nowhere else; the command line and the server read them from these dataclasses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from smolvlm.errors import ParamsError
+
+Detail = Literal["official", "fit", "low"]
+DETAILS: tuple[str, ...] = ("official", "fit", "low")
+
+
+def _number(name: str, value: object, *, least: float, above: bool) -> None:
+    """Raise ParamsError unless `value` is a finite number >= `least` (or > `least` when `above`)."""
+    bound = f"{'above' if above else 'of at least'} {least:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ParamsError(f"{name}={value!r}: expected a finite number {bound}.")
+    if value < least or (above and value == least):
+        raise ParamsError(f"{name}={value!r}: expected a number {bound}.")
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParamsError(f"{name}={value!r}: expected a whole number of at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaOptions:
+    """The caller's choices; None means what the checkpoint's `preprocessor_config.json` says.
+
+    detail: "official" scales every picture to `longest_edge` and splits it, as the published processor does; "fit"
+        never enlarges, so that a thumbnail is one tile and not seventeen; "low" is one tile whatever the picture.
+    image_splitting: False makes every picture one tile (the reference's `do_image_splitting`).
+    longest_edge: pixels that the longest side is scaled to before splitting; the reference caps it at 4096.
+    fps: frames sampled a second of a video; for a list of frames, the rate at which they were taken (24 if None).
+    max_frames: a cap on sampled frames, not a count.
+    start, end: seconds from the first frame; only frames inside are sampled, both ends included.
+
+    Raises ParamsError for a value out of its range.
+    """
+
+    detail: Detail = "official"
+    image_splitting: bool | None = None
+    longest_edge: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.detail not in DETAILS:
+            raise ParamsError(f"detail={self.detail!r}: expected one of {', '.join(DETAILS)}.")
+        if self.image_splitting is not None and not isinstance(self.image_splitting, bool):
+            raise ParamsError(f"image_splitting={self.image_splitting!r}: expected True, False or None.")
+        for name in ("longest_edge", "max_frames"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name))
+        if self.fps is not None:
+            _number("fps", self.fps, least=0, above=True)
+        for name in ("start", "end"):
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), least=0, above=False)
+        if self.end is not None and self.end < (self.start or 0):
+            raise ParamsError(f"end={self.end} is before start={self.start or 0}; pass an end after the start.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on what one source may cost. Sizes in bytes, pictures in pixels, time in seconds.
+
+    The pixel bounds are checked against the header, before anything of that size is allocated.
+    """
+
+    max_image_pixels: int = 100_000_000
+    max_video_pixels: int = 40_000_000  # of one frame: 8K is 33 million
+    max_download_bytes: int = 2 * 1024**3
+    max_data_url_bytes: int = 64 * 1024**2  # after decoding
+    max_stream_bytes: int = 2 * 1024**3  # of a file-like object
+    timeout_s: float = 60.0  # connecting and each wait for data
+    max_download_s: float = 1800.0  # the whole download: a server that drips a byte a minute ends here
+    max_redirects: int = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            _number(field.name, value, least=0, above=field.name != "max_redirects")

@@ -1,0 +1,238 @@
+"""Single frames of a video file by seeking: each asked frame costs at most its own group of pictures.
+
+Frames come out exactly as decoding the whole file would number them. Where a file's timestamps do not allow that to be
+known, the reader says so (`SeekMismatch`) and the caller reads from the start instead: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import av
+import numpy as np
+
+from smolvlm.errors import SmolVLMError, VideoError
+from smolvlm.media.labels import one_line
+from smolvlm.media.options import Limits
+from smolvlm.media.sources import Source
+from smolvlm.media.video_index import FrameIndex, build_index
+
+logger = logging.getLogger(__name__)
+
+# Containers that hold their own data. Playlists (hls, dash, concat, sdp) are not here: they open other files and hosts.
+_FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu,mxf,nut,rm,wtv,dv,"
+            "yuv4mpegpipe")  # fmt: skip
+_SKIP_PACKETS = 64  # reading on over this many packets is cheaper than a seek
+
+
+class SeekMismatch(Exception):
+    """The decoder gave other frames than the timestamps promised; frames must be counted from the start.
+
+    A signal inside this room, never seen by users.
+    """
+
+
+class VideoReader:
+    """One open video file and its first real video stream. A context manager; not for several threads at once.
+
+    `decoded_frames` counts every frame that the decoder gave, also those nobody asked for.
+    Raises VideoError for what is not a video, has no video stream, or has frames beyond the limits.
+    """
+
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.source = source
+        self.limits = limits
+        self.decoded_frames = 0
+        self._open()
+
+    def _open(self) -> None:
+        label = self.source.label
+        # "file:" keeps libav from reading a name such as `concat:a|b` or `http:x` as a protocol.
+        path, data = self.source.path, self.source.data
+        target = "file:" + os.path.abspath(path) if path is not None else io.BytesIO(data or b"")
+        bound = {"max_pixels": str(self.limits.max_video_pixels)}
+        try:
+            self._container = av.open(
+                target, mode="r", metadata_errors="replace", options=bound,
+                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            )  # fmt: skip
+        except Exception as error:  # libav's many errors, and PyAV's own, mean one thing here
+            raise VideoError(f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
+                             "its index (moov), or not a video; copy or download it again.") from None  # fmt: skip
+        try:
+            self._stream = _video_stream(self._container, label)
+            self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
+            for other in self._container.streams:
+                if other.index != self._stream.index:
+                    other.discard = av.stream.Discard.all
+            self._stream.codec_context.thread_type = "AUTO"
+            self._packets: Iterator[Any] | None = None
+            self._next = 0
+        except SmolVLMError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise VideoError(f"{label}: its video stream cannot be decoded ({one_line(error)}); "
+                             "re-encode it.") from None  # fmt: skip
+
+    def close(self) -> None:
+        self._packets = None
+        self._container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def header_frames(self) -> int:
+        """Frames by the container's header, 0 where it does not say (Matroska, MPEG-TS)."""
+        return max(int(self._stream.frames), 0)
+
+    @property
+    def average_rate(self) -> float:
+        """Frames a second by the container, 0.0 where it does not say."""
+        rate = self._stream.average_rate
+        return float(rate) if rate else 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels as stored, before rotation."""
+        return self._stream.codec_context.width, self._stream.codec_context.height
+
+    @property
+    def codec(self) -> str:
+        return str(self._stream.codec_context.name)
+
+    def build_index(self) -> FrameIndex:
+        """All packets' timestamps, with leading frames that cannot be decoded already left out."""
+        index = build_index(self._container.demux(self._stream), self._stream.time_base, self.header_frames)
+        if not index.num_frames:
+            raise VideoError(f"{self.source.label}: the video stream holds no frame; it is cut off or damaged. "
+                             "Copy or download it again.")  # fmt: skip
+        if index.has_timestamps and not index.starts_cleanly():
+            first = next(self._all_frames(), None)
+            if first is not None and first.pts is not None:
+                index = index.starting_at(first.pts)
+        return index
+
+    def frames_by_seeking(self, index: FrameIndex, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (i, av.VideoFrame) for the ascending frame numbers `wanted`, group of pictures by group.
+
+        Raises SeekMismatch as soon as the decoder contradicts the index, also after some frames were yielded: then
+        none of them may be used.
+        """
+        groups: dict[int, dict[int, int]] = {}
+        for i in wanted:
+            pts = int(index.frame_pts[i])
+            groups.setdefault(index.key_before(pts), {})[pts] = i
+        if -1 in groups:
+            raise SeekMismatch
+        for key, targets in groups.items():
+            try:
+                yield from self._decode_group(index, key, targets)
+            except (av.FFmpegError, EOFError, ValueError) as error:
+                raise SeekMismatch(one_line(error)) from None
+
+    def _decode_group(self, index: FrameIndex, key: int, targets: dict[int, int]) -> Iterator[tuple[int, Any]]:
+        last = max(index.position(pts) for pts in targets)
+        context = self._stream.codec_context
+        key_pts = int(index.packet_pts[key])
+        given: list[int] = []
+        self._go_to(index, key)
+        assert self._packets is not None, "_go_to leaves an iterator"
+        # Packets up to the last target's, then a drain: the decoder gives up what it holds without reading further.
+        for n in range(key, last + 2):
+            packet = next(self._packets) if n <= last else None
+            if packet is not None and index.position(packet.pts) != n:
+                raise SeekMismatch
+            for frame in context.decode(packet):
+                self.decoded_frames += 1
+                if frame.pts is not None and frame.pts < key_pts:
+                    continue  # leading frames of an open group, shown with the group before
+                given.append(frame.pts)
+                if frame.pts in targets:
+                    yield targets[frame.pts], frame
+        context.flush_buffers()
+        self._next = last + 1
+        sent = slice(key, last + 1)
+        due = index.packet_pts[sent][~index.packet_is_discarded[sent] & (index.packet_pts[sent] >= key_pts)]
+        if not np.array_equal(np.sort(due), np.array(given, dtype=object)):
+            raise SeekMismatch  # a packet gave no frame, or one that it should not
+
+    def _go_to(self, index: FrameIndex, key: int) -> None:
+        """Make packet number `key` the next one to be read."""
+        if self._packets is not None and 0 <= key - self._next <= _SKIP_PACKETS:
+            for _ in range(key - self._next):
+                next(self._packets, None)
+            return
+        earlier = [int(k) for k in np.flatnonzero(index.packet_is_key[: key + 1])[::-1][:4]]
+        for ticks in [index.seek_ticks(k) for k in earlier] + [int(index.packet_pts.min())]:
+            self._container.seek(ticks, stream=self._stream, backward=True)
+            packets = self._container.demux(self._stream)
+            for packet in packets:
+                found = index.position(packet.pts) if packet.size else key + 1
+                if found > key:
+                    break  # landed too late: try an earlier key
+                if found == key:
+                    self._packets = _chain(packet, packets)
+                    return
+        raise SeekMismatch
+
+    def frames_from_start(self, count: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield (i, av.VideoFrame) of the first `count` frames, or of all; damaged packets are logged and left out."""
+        yield from enumerate(islice(self._all_frames(), count))
+
+    def _all_frames(self) -> Iterator[Any]:
+        self.close()
+        self._open()
+        damaged = 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    break
+                frames = self._stream.codec_context.decode(packet if packet.size else None)
+            except (av.FFmpegError, ValueError) as error:
+                damaged += 1
+                if isinstance(error, EOFError) or packet is None or damaged > 1000:
+                    break
+                continue
+            self.decoded_frames += len(frames)
+            yield from frames
+        if damaged:
+            logger.warning("%s: %d damaged packets were left out", self.source.label, damaged)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.limits.max_video_pixels:
+            raise VideoError(f"{self.source.label}: its frames are {width} x {height} pixels, more than the limit of "
+                             f"{self.limits.max_video_pixels}; scale it down first.")  # fmt: skip
+
+    def rgb(self, frame: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The frame upright as uint8 (height, width, 3), converted as the reference converts it."""
+        self._check_size(frame.width, frame.height)
+        pixels = frame.to_ndarray(format="rgb24")
+        turns = round((frame.rotation or 0) / 90) % 4  # degrees counter-clockwise, of the display matrix
+        return np.rot90(pixels, turns) if turns else pixels
+
+
+def _video_stream(container: Any, label: str) -> Any:
+    for stream in container.streams.video:
+        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):  # the cover of a song
+            return stream
+    kinds = sorted({s.type for s in container.streams})
+    raise VideoError(f"{label} has no video stream (it holds {', '.join(kinds) or 'nothing'}); pass a file with moving "
+                     "pictures.")  # fmt: skip
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest

@@ -1,0 +1,67 @@
+"""Official tensor names <-> our modules, both ways. The names are the same; what differs is dtype, device and tying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smolvlm.checkpoint.reader import CheckpointReader
+from smolvlm.config import ModelConfig
+from smolvlm.errors import CheckpointError
+from smolvlm.nn.model import SmolVLMForConditionalGeneration
+
+# safetensors' names of float types. Others (integers, packed formats) are not weights of this graph.
+_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SAFETENSORS_DTYPES = {dtype: name for name, dtype in _TORCH_DTYPES.items()}
+
+
+def read_tensor(reader: CheckpointReader, name: str) -> Tensor:
+    """One tensor in the dtype of the file, in memory of its own: the file may change or vanish afterwards."""
+    info = reader.infos[name]
+    if info.dtype not in _TORCH_DTYPES:
+        raise CheckpointError(f"{info.file}: {name} has type {info.dtype}; expected a float type "
+                              f"({', '.join(_TORCH_DTYPES)}).")  # fmt: skip
+    tensor = torch.empty(info.shape, dtype=_TORCH_DTYPES[info.dtype])
+    tensor.view(-1).view(torch.uint8).numpy()[:] = reader.raw(name)
+    return tensor
+
+
+def load_model(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    on_tensor: Callable[[int, int], None] | None = None,
+) -> SmolVLMForConditionalGeneration:
+    """The checkpoint in `folder` as a module in eval mode, one tensor at a time: the peak is one copy of the model.
+
+    `on_tensor(done, total)` reports progress. Raises CheckpointError naming missing, unexpected and misshapen tensors.
+    """
+    reader = CheckpointReader(folder)
+    reader.verify(config)
+    with torch.device("meta"):
+        model = SmolVLMForConditionalGeneration(config)
+    names = [name for name in model.state_dict() if name in reader.infos]
+    for done, name in enumerate(names, start=1):
+        tensor = read_tensor(reader, name).to(device=device, dtype=dtype)
+        model.load_state_dict({name: tensor}, strict=False, assign=True)
+        if on_tensor is not None:
+            on_tensor(done, len(names))
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.text_model.embed_tokens.weight
+    assert not any(p.is_meta for p in model.parameters()), "verify() passed a checkpoint with a tensor missing"
+    return model.eval()
+
+
+def official_tensors(model: SmolVLMForConditionalGeneration) -> Iterator[tuple[str, tuple[str, tuple[int, ...], bytes]]]:
+    """(name, (safetensors dtype, shape, bytes)) for each tensor of the official layout, for `write_checkpoint`."""
+    for name, parameter in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        tensor = parameter.detach().cpu().contiguous()
+        raw = tensor.view(-1).view(torch.uint8).numpy().tobytes()
+        yield name, (_SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape), raw)

@@ -1,0 +1,209 @@
+"""Messages and their media -> what an engine needs: `ModelInputs(input_ids, tiles, ...)`.
+
+Two steps that a session can take apart: `prepare_media` opens, samples and tiles; `build` words the prompt around what
+was prepared. A second question about the same media calls `build` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from smolvlm.config import ModelConfig, ProcessorConfig, load_configs
+from smolvlm.errors import CheckpointError, ContextLengthError, PromptError
+from smolvlm.media.images import load_image
+from smolvlm.media.labels import short
+from smolvlm.media.options import MediaOptions
+from smolvlm.media.pixels import normalise
+from smolvlm.media.sources import Source, SourcePolicy
+from smolvlm.media.tiling import split_image
+from smolvlm.media.video import sample_video
+from smolvlm.prompt.messages import ImagePart, Message, TokenPart, VideoPart, normalise_messages
+from smolvlm.prompt.placeholders import IMAGE_TOKEN, image_prompt, video_prompt
+from smolvlm.prompt.segments import Segment, TextSegment
+from smolvlm.prompt.style import apply_style, check_style, video_outro
+from smolvlm.prompt.template import ChatTemplate
+from smolvlm.prompt.tokenizer import PromptTokenizer
+
+OnFrame = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What became of one picture or video. `rows` and `cols` are 0 for what was not split; times in seconds."""
+
+    kind: Literal["image", "video"]
+    label: str
+    tile_count: int
+    rows: int = 0
+    cols: int = 0
+    timestamps_s: tuple[float, ...] = ()
+    duration_s: float | None = None
+    decoded_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMedia:
+    """One picture or video ready for the prompt: `tiles` is uint8 (tile_count, side, side, 3)."""
+
+    info: MediaInfo
+    tiles: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """A prompt: token ids, and the tiles of all media in the order of the prompt, uint8 (tiles, side, side, 3)."""
+
+    input_ids: tuple[int, ...]
+    tiles: npt.NDArray[np.uint8]
+    media: tuple[MediaInfo, ...]
+    config: ProcessorConfig
+
+    @property
+    def pixel_values(self) -> npt.NDArray[np.float32]:
+        """All tiles normalised, float32 (tiles, 3, side, side): made anew at each call, 3 MiB a tile of 512."""
+        return normalise(self.tiles, self.config)
+
+    def pixel_batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
+        """The same, at most `size` tiles at a time, so that a long video is never all float32 at once."""
+        if size < 1:
+            raise PromptError(f"size={size}: expected at least one tile a batch.")
+        for start in range(0, len(self.tiles), size):
+            yield normalise(self.tiles[start : start + size], self.config)
+
+    def check_context(self, context_length: int, max_new_tokens: int = 0) -> None:
+        """Raise ContextLengthError, with what would help, when prompt and answer do not fit in `context_length`."""
+        needed = len(self.input_ids) + max_new_tokens
+        if needed <= context_length:
+            return
+        remedies = []
+        if any(info.kind == "video" for info in self.media):
+            remedies.append("sample fewer frames (max_frames=...)")
+        if any(info.rows for info in self.media):
+            remedies.append('look less closely (detail="fit" or detail="low")')
+        if len(self.media) > 1:
+            remedies.append("pass fewer media")
+        remedies.append("shorten the text or ask for fewer max_new_tokens" if max_new_tokens else "shorten the text")
+        answer = f" and the answer up to {max_new_tokens} more" if max_new_tokens else ""
+        raise ContextLengthError(f"the prompt has {len(self.input_ids)} tokens{answer}, beyond the model's context of "
+                                 f"{context_length}; {', or '.join(remedies)}.")  # fmt: skip
+
+
+class Processor:
+    """Turns conversations into `ModelInputs` exactly as the checkpoint's files say. Holds no state between calls.
+
+    Raises CheckpointError when tokenizer and model disagree, PromptError for an unknown `prompt_style`.
+    """
+
+    def __init__(self, config: ProcessorConfig, model: ModelConfig, tokenizer: PromptTokenizer, template: ChatTemplate,
+                 prompt_style: str = "official", policy: SourcePolicy | None = None) -> None:  # fmt: skip
+        check_style(prompt_style)
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = template
+        self.prompt_style = prompt_style
+        self.policy = policy or SourcePolicy()
+        image_token_id = tokenizer.id_of(IMAGE_TOKEN)
+        if image_token_id != model.image_token_id:
+            raise CheckpointError(f"{tokenizer.label}: {IMAGE_TOKEN} is {image_token_id}, but config.json says "
+                                  f"image_token_id={model.image_token_id}; take both from one checkpoint.")  # fmt: skip
+        if tokenizer.vocab_size > model.text.vocab_size:
+            raise CheckpointError(f"{tokenizer.label}: it has ids up to {tokenizer.vocab_size - 1}, but the model has "
+                                  f"{model.text.vocab_size} embeddings; take both from one checkpoint.")  # fmt: skip
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, prompt_style: str = "official",
+                    policy: SourcePolicy | None = None) -> Processor:  # fmt: skip
+        """Read a checkpoint folder's JSON files. Raises ConfigError or CheckpointError naming the file at fault."""
+        folder = Path(folder)
+        model, config = load_configs(folder)
+        tokenizer = PromptTokenizer.from_folder(folder)
+        return cls(config, model, tokenizer, ChatTemplate.from_folder(folder), prompt_style, policy)
+
+    def __call__(self, messages: Any, *, images: Any = (), videos: Any = (), options: MediaOptions | None = None,
+                 add_generation_prompt: bool = True, on_frame: OnFrame | None = None) -> ModelInputs:  # fmt: skip
+        """Both steps at once. `images` and `videos` fill bare `{"type": "image"}` placeholders, in order.
+
+        `on_frame(done, total)` is called as a video's frames come. Raises PromptError for the messages, and
+        SourceError, ImageError, VideoError or ParamsError for their media.
+        """
+        conversation = normalise_messages(messages, images=images, videos=videos)
+        prepared = self.prepare_media(conversation, options=options, on_frame=on_frame)
+        return self.build(conversation, prepared, add_generation_prompt=add_generation_prompt)
+
+    def prepare_media(self, messages: Any, *, options: MediaOptions | None = None,
+                      on_frame: OnFrame | None = None) -> list[PreparedMedia]:  # fmt: skip
+        """Open, sample and tile every picture and video of the messages, in order. A part's own options come first."""
+        options = options or MediaOptions()
+        return [self._prepare(part, dataclasses.replace(options, **part.options), on_frame)
+                for part in _media_parts(normalise_messages(messages))]  # fmt: skip
+
+    def build(self, messages: Any, prepared: Sequence[PreparedMedia], *,
+              add_generation_prompt: bool = True) -> ModelInputs:  # fmt: skip
+        """The prompt for `messages`, whose media were prepared before. Raises PromptError when the two disagree."""
+        conversation = normalise_messages(messages)
+        kinds = ["image" if isinstance(part, ImagePart) else "video" for part in _media_parts(conversation)]
+        if kinds != [media.info.kind for media in prepared]:
+            raise PromptError(f"the messages hold {len(kinds)} media and {len(prepared)} were prepared, or their kinds "
+                              "differ; pass what prepare_media returned for the same messages.")  # fmt: skip
+        image_token_id = self.model.image_token_id
+        if any(isinstance(p, TokenPart) and image_token_id in p.ids for m in conversation for p in m.parts):
+            raise PromptError(f"exact token ids hold the image token {image_token_id}, which stands for pixels; "
+                              "leave it out.")  # fmt: skip
+        rendered = self.template.render(apply_style(conversation, self.prompt_style),
+                                        add_generation_prompt=add_generation_prompt)  # fmt: skip
+        following = iter(prepared)
+        segments: list[Segment] = [
+            TextSegment(self._placeholder(next(following).info), trusted=True)
+            if isinstance(piece, ImagePart | VideoPart) else piece
+            for piece in rendered
+        ]  # fmt: skip
+        input_ids = tuple(self.tokenizer.encode_segments(segments))
+        tiles = self._all_tiles(prepared)
+        expected = len(tiles) * self.config.image_seq_len
+        assert input_ids.count(image_token_id) == expected, f"the prompt must hold {expected} image tokens"
+        return ModelInputs(input_ids, tiles, tuple(media.info for media in prepared), self.config)
+
+    def _prepare(self, part: ImagePart | VideoPart, options: MediaOptions, on_frame: OnFrame | None) -> PreparedMedia:
+        label = _label(part.source)
+        if isinstance(part, ImagePart):
+            picture = split_image(load_image(part.source, self.policy), self.config, options)
+            info = MediaInfo("image", label, len(picture.tiles), picture.rows, picture.cols)
+            return PreparedMedia(info, picture.tiles)
+        video = sample_video(part.source, self.config, options, self.policy, on_frame)
+        info = MediaInfo("video", label, len(video.frames), timestamps_s=video.timestamps_s,
+                         duration_s=video.duration_s, decoded_frames=video.decoded_frames)  # fmt: skip
+        return PreparedMedia(info, video.frames)
+
+    def _placeholder(self, info: MediaInfo) -> str:
+        if info.kind == "image":
+            return image_prompt(info.rows, info.cols, self.config.image_seq_len)
+        outro = video_outro(self.prompt_style)
+        return video_prompt(info.timestamps_s, info.duration_s, self.config.image_seq_len, outro=outro)
+
+    def _all_tiles(self, prepared: Sequence[PreparedMedia]) -> npt.NDArray[np.uint8]:
+        if len(prepared) == 1:
+            return prepared[0].tiles  # no copy: a video's frames are 50 MB
+        side = self.config.tile_size
+        return np.concatenate([np.empty((0, side, side, 3), np.uint8), *(media.tiles for media in prepared)])
+
+
+def _media_parts(messages: Sequence[Message]) -> list[ImagePart | VideoPart]:
+    return [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
+
+
+def _label(source: Any) -> str:
+    """A short name for what came in: a path or address, or else the kind of object."""
+    if isinstance(source, Source):
+        return source.label
+    if isinstance(source, str | os.PathLike):
+        return short(os.fspath(source) if isinstance(os.fspath(source), str) else repr(source), 80)
+    return f"<{type(source).__name__}>"

@@ -1,0 +1,211 @@
+"""The checkpoint's chat template: messages -> stretches of text that remember who wrote them.
+
+Typed text never passes through the template. A mark stands in for it while Jinja runs, and the rendered string is cut
+at the marks, so whatever a user types stays text: only what the template itself writes can become a control token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from smolvlm.config import read_json
+from smolvlm.errors import CheckpointError, ConfigError, PromptError
+from smolvlm.prompt.messages import ImagePart, Message, Part, TextPart, TokenPart, VideoPart
+from smolvlm.prompt.placeholders import IMAGE_TOKEN, VIDEO_MARKER
+from smolvlm.prompt.sandbox import MAX_SOURCE_CHARS, compile_template, render_template
+from smolvlm.prompt.segments import IdSegment, Segment, TextSegment
+
+_BEGIN = "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+_ITEM = "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+_END = "{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+_PROMPT = "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+# What the published checkpoints carry, and what the reference puts in its place as soon as a video is present.
+OFFICIAL_TEMPLATE = (
+    _BEGIN + "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}" + _ITEM
+    + "{% elif line['type'] == 'image' %}{{ '<image>' }}" + _END + _PROMPT
+)  # fmt: skip
+VIDEO_TEMPLATE = OFFICIAL_TEMPLATE.replace(
+    "{{ '<image>' }}{% endif %}", "{{ '<image>' }}{% elif line['type'] == 'video' %}{{ '<video>' }}{% endif %}"
+)
+
+MAX_RENDERED_CHARS = 1_000_000  # of the template's own text; the longest contexts need a few thousand
+_OPEN, _CLOSE = "\ue000", "\ue001"  # private use: a mark is these around a number
+_MARK = re.compile(f"{_OPEN}([0-9]{{1,9}})([lrb]?){_CLOSE}")
+_MEDIA = re.compile(f"{re.escape(IMAGE_TOKEN)}|{re.escape(VIDEO_MARKER)}")
+_REMEDY = "use the checkpoint's published template"
+_TOKEN_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+Rendered: TypeAlias = Segment | ImagePart | VideoPart
+
+
+class _Mark(str):
+    """Stands in for a text part. Stripping it, which many templates do, is remembered and done to the text later."""
+
+    __slots__ = ()
+
+    def strip(self, chars: str | None = None, /) -> _Mark:
+        return self._with("b", chars)
+
+    def lstrip(self, chars: str | None = None, /) -> _Mark:
+        return self._with("l", chars)
+
+    def rstrip(self, chars: str | None = None, /) -> _Mark:
+        return self._with("r", chars)
+
+    def _with(self, side: str, chars: str | None) -> _Mark:
+        if chars is not None:
+            raise TypeError("typed text can be stripped of white space only")
+        before = self[-2] if self[-2] in "lrb" else side
+        body = self[:-2] if self[-2] in "lrb" else self[:-1]
+        return _Mark(f"{body}{side if side == before else 'b'}{_CLOSE}")
+
+
+class ChatTemplate:
+    """A compiled chat template; None is the official one. Raises PromptError for one that Jinja cannot compile."""
+
+    def __init__(self, source: str | None = None, special_tokens: Mapping[str, str] | None = None,
+                 label: str = "the chat template") -> None:  # fmt: skip
+        self.source = OFFICIAL_TEMPLATE if source is None else source
+        self.special_tokens = dict(special_tokens or {})
+        self.label = label
+        self._code = self._compile(self.source)
+        self._video_code = self._compile(VIDEO_TEMPLATE)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ChatTemplate:
+        """Read `chat_template.json`, `chat_template.jinja` or `tokenizer_config.json`; the official one if none has it.
+
+        The order is the reference's. Raises CheckpointError naming a file that cannot be read, PromptError for a
+        template that cannot be compiled.
+        """
+        folder = Path(folder)
+        tokenizer = _object(folder / "tokenizer_config.json")
+        legacy = _object(folder / "chat_template.json")
+        tokens = {key: token for key in _TOKEN_KEYS if (token := _token_text(tokenizer.get(key))) is not None}
+        if "chat_template" in legacy:
+            path: Path = folder / "chat_template.json"
+            source = _default_template(legacy["chat_template"], path)
+        elif (path := folder / "chat_template.jinja").exists():
+            source = _text(path)
+        elif tokenizer.get("chat_template") is not None:
+            path = folder / "tokenizer_config.json"
+            source = _default_template(tokenizer["chat_template"], path)
+        else:
+            return cls(None, tokens)
+        return cls(source, tokens, label=f"the chat template of {path}")
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[Rendered]:
+        """The prompt in order: trusted stretches, typed text, exact ids, and the media parts where they stand.
+
+        Raises PromptError when the template fails, drops a part, or does not place the media in the order given.
+        """
+        parts: list[Part] = [part for message in messages for part in message.parts]
+        numbers = iter(range(len(parts)))
+        plain = [{"role": message.role, "content": [_plain(part, next(numbers)) for part in message.parts]}
+                 for message in messages]  # fmt: skip
+        has_video = any(isinstance(part, VideoPart) for part in parts)
+        variables = {**self.special_tokens, "messages": plain, "add_generation_prompt": add_generation_prompt,
+                     "tools": None, "documents": None}  # fmt: skip
+        limit = MAX_RENDERED_CHARS + 100 * len(parts)
+        try:
+            rendered = render_template(self._video_code if has_video else self._code, variables, limit)
+        except Exception as error:  # the template is a stranger's code: it may raise anything at all
+            raise PromptError(f"{self.label} failed: {_reason(error)}; {_REMEDY}.") from None
+        return self._cut(rendered, parts)
+
+    def _cut(self, rendered: str, parts: list[Part]) -> list[Rendered]:
+        media = iter([part for part in parts if isinstance(part, ImagePart | VideoPart)])
+        result: list[Rendered] = []
+        seen: set[int] = set()
+        pieces = _MARK.split(rendered)  # text, number, side, text, number, side, ..., text
+        for i in range(0, len(pieces), 3):
+            result += self._trusted(pieces[i], media)
+            if i + 2 < len(pieces):
+                part = parts[int(pieces[i + 1])] if int(pieces[i + 1]) < len(parts) else None
+                if not isinstance(part, TextPart | TokenPart) or int(pieces[i + 1]) in seen:
+                    raise PromptError(f"{self.label} repeats or rewrites typed text; {_REMEDY}.")
+                seen.add(int(pieces[i + 1]))
+                result.append(_stripped(part, pieces[i + 2]))
+        missing = [part for n, part in enumerate(parts) if isinstance(part, TextPart | TokenPart) and n not in seen]
+        if missing or next(media, None) is not None:
+            what = "typed text" if missing else "a picture or video"
+            raise PromptError(f"{self.label} leaves out {what} of the messages; {_REMEDY}.")
+        return result
+
+    def _trusted(self, text: str, media: Any) -> list[Rendered]:
+        """The template's own text, with each `<image>` and `<video>` in it replaced by the part that stands there."""
+        if _OPEN in text or _CLOSE in text:
+            raise PromptError(f"{self.label} rewrites typed text; {_REMEDY}.")
+        result: list[Rendered] = []
+        start = 0
+        for match in _MEDIA.finditer(text):
+            part = next(media, None)
+            if not isinstance(part, ImagePart if match.group() == IMAGE_TOKEN else VideoPart):
+                raise PromptError(f"{self.label} writes {match.group()} where the messages have none; {_REMEDY}.")
+            result += [TextSegment(text[start : match.start()], trusted=True), part]
+            start = match.end()
+        return [*result, TextSegment(text[start:], trusted=True)]
+
+    def _compile(self, source: str) -> Any:
+        try:
+            return compile_template(source)
+        except Exception as error:  # Jinja's lexer, its parser and Python's compiler all meet a stranger's text here
+            raise PromptError(f"{self.label} cannot be compiled: {_reason(error)}.") from None
+
+
+def _plain(part: Part, number: int) -> dict[str, str]:
+    if isinstance(part, ImagePart):
+        return {"type": "image"}
+    if isinstance(part, VideoPart):
+        return {"type": "video"}
+    return {"type": "text", "text": _Mark(f"{_OPEN}{number}{_CLOSE}")}
+
+
+def _stripped(part: TextPart | TokenPart, side: str) -> Segment:
+    if isinstance(part, TokenPart):
+        return IdSegment(part.ids)
+    text = part.text.lstrip() if side in ("l", "b") else part.text
+    return TextSegment(text.rstrip() if side in ("r", "b") else text)
+
+
+def _default_template(value: Any, path: Path) -> str:
+    """One template, or the one named "default" of a list or table of named ones."""
+    if isinstance(value, list):
+        value = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+    if isinstance(value, dict):
+        value = value.get("default")
+    if not isinstance(value, str):
+        raise CheckpointError(f'{path}: "chat_template" is neither a string nor a list with one named "default".')
+    return value
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token of `tokenizer_config.json`: a string, or an object with its `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_SOURCE_CHARS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as text ({_reason(error)}).") from None
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__

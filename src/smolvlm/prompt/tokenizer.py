@@ -1,0 +1,176 @@
+"""`tokenizer.json` -> token ids, with one rule of our own: only text that we wrote can become a control token.
+
+A control token is any of the file's added tokens: `<image>`, `<end_of_utterance>`, `<row_1_col_1>` and their like.
+Typed text is encoded as if the tokenizer had none: `<image>` in a question is seven characters (CVE-2026-44222).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from smolvlm.errors import CheckpointError, PromptError
+from smolvlm.prompt.segments import Segment, TextSegment
+
+MAX_FILE_BYTES = 256 * 1024**2  # the official file has 3.5 MB
+
+
+@dataclass(frozen=True)
+class _Control:
+    """An added token: its id, and whether the file lets it swallow the white space beside it."""
+
+    id: int
+    lstrip: bool
+    rstrip: bool
+
+
+class PromptTokenizer:
+    """A checkpoint's tokenizer. `json` is the file's text, which a grammar compiler needs.
+
+    Raises CheckpointError, naming `label`, for text that is not a tokenizer.
+    """
+
+    def __init__(self, json_text: str, label: str = "tokenizer.json") -> None:
+        self.json = json_text
+        self.label = label
+        try:
+            raw = json.loads(json_text)
+            added: list[dict[str, Any]] = raw["added_tokens"]
+            self._controls = {str(t["content"]): _control(t) for t in added if t["content"]}
+            self._decoder = _quiet(Tokenizer.from_str(json_text))
+            # `encode_special_tokens` passes over tokens marked special only, so here all of them are.
+            plain = {**raw, "added_tokens": [{**token, "special": True} for token in added]}
+            self._plain = _quiet(Tokenizer.from_str(json.dumps(plain)))
+            self._plain.encode_special_tokens = True
+            self.special_ids = frozenset(int(t["id"]) for t in added if t.get("special"))
+        except Exception as error:  # the Rust library raises bare Exception
+            raise CheckpointError(f"{label}: not a tokenizer that can be read ({_reason(error)}); "
+                                  "take the file of the published checkpoint.") from None  # fmt: skip
+        self.control_ids = frozenset(control.id for control in self._controls.values())
+        # Longest first, as the library matches: `<row_1_col_10>` must not be read as `<row_1_col_1`.
+        names = sorted(self._controls, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> PromptTokenizer:
+        """Read `tokenizer.json` of a checkpoint folder. Raises CheckpointError naming the file."""
+        path = Path(folder) / "tokenizer.json"
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise CheckpointError(f"{path}: over {MAX_FILE_BYTES >> 20} MiB; this is no tokenizer of a SmolVLM.")
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file; a checkpoint folder holds it beside its weights.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({_reason(error)}).") from None
+        return cls(text, label=str(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id, added tokens included: 49,280 officially."""
+        return int(max(self._decoder.get_vocab(with_added_tokens=True).values(), default=-1)) + 1
+
+    def id_of(self, token: str) -> int:
+        """The id of one token by its exact name. Raises CheckpointError when the vocabulary has none."""
+        found = self._decoder.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"{self.label}: no token {token!r}; this is no tokenizer of a SmolVLM.")
+        return int(found)
+
+    def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
+        """The ids of a prompt: control tokens from trusted stretches only, everything between them as one plain text.
+
+        Equal to the reference's ids of the joined string whenever the untrusted stretches spell no control token. Names
+        that the vocabulary lacks (first-generation checkpoints have no `<row_1_col_1>`) are plain text, also as there.
+        """
+        ids: list[int] = []
+        stretch: list[TextSegment] = []
+        for segment in segments:
+            if isinstance(segment, TextSegment):
+                stretch.append(segment)
+                continue
+            ids += self._encode_text(stretch)
+            ids += segment.ids
+            stretch = []
+        return ids + self._encode_text(stretch)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of plain text: never a control token."""
+        if not text:
+            return []
+        try:
+            ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # lone surrogates end in a foreign error
+            raise PromptError(f"the text cannot be tokenised ({_reason(error)}); pass valid Unicode.") from None
+        if not self.control_ids.isdisjoint(ids):
+            token = next(i for i in ids if i in self.control_ids)
+            name = self._decoder.id_to_token(token)
+            raise CheckpointError(f"{self.label}: plain text would become the control token {name!r}; "
+                                  "take the file of the published checkpoint.")  # fmt: skip
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`; bytes that are no whole character become U+FFFD. Spaces are left as they are."""
+        try:
+            return str(self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens))
+        except Exception as error:  # ids below 0 or beyond 32 bits end in a foreign error
+            raise PromptError(f"these token ids cannot be decoded ({_reason(error)}).") from None
+
+    def _encode_text(self, stretch: list[TextSegment]) -> list[int]:
+        text = "".join(segment.text for segment in stretch)
+        ids: list[int] = []
+        start = 0
+        for begin, end, control in self._found(stretch, text):
+            ids += self.encode_text(text[start:begin])
+            ids.append(control.id)
+            start = end
+        return ids + self.encode_text(text[start:])
+
+    def _found(self, stretch: list[TextSegment], text: str) -> Iterable[tuple[int, int, _Control]]:
+        """Where control tokens stand in the joined text. A match never reaches across a trust boundary."""
+        offset = last = 0
+        for trusted, piece in _merged(stretch):
+            for match in self._pattern.finditer(piece) if trusted else ():
+                control = self._controls[match.group()]
+                begin, end = offset + match.start(), offset + match.end()
+                if control.lstrip:
+                    begin = last + len(text[last:begin].rstrip())
+                if control.rstrip:
+                    end = len(text) - len(text[end:].lstrip())
+                if begin >= last:
+                    yield begin, end, control
+                    last = end
+            offset += len(piece)
+
+
+def _merged(stretch: list[TextSegment]) -> Iterable[tuple[bool, str]]:
+    """Neighbours of the same trust as one piece, so that a control token may be written in two parts."""
+    pieces: list[tuple[bool, str]] = []
+    for segment in stretch:
+        if pieces and pieces[-1][0] == segment.trusted:
+            pieces[-1] = (segment.trusted, pieces[-1][1] + segment.text)
+        else:
+            pieces.append((segment.trusted, segment.text))
+    return pieces
+
+
+def _control(token: dict[str, Any]) -> _Control:
+    return _Control(int(token["id"]), bool(token.get("lstrip")), bool(token.get("rstrip")))
+
+
+def _quiet(tokenizer: Tokenizer) -> Tokenizer:
+    """A file may ask for truncation or padding, which would cut or lengthen prompts in silence."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__

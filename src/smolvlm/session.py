@@ -1,0 +1,97 @@
+"""A conversation that encodes its media once and keeps its KV cache: a further question costs only its own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smolvlm.answering import AnswerStream
+from smolvlm.answers import Answer
+from smolvlm.engines.base import ImageEmbeds
+from smolvlm.errors import PromptError
+from smolvlm.generation import GenerationParams
+from smolvlm.media import MediaOptions
+from smolvlm.processor import ModelInputs, PreparedMedia
+from smolvlm.prompt.messages import TokenPart
+from smolvlm.prompt_cache import PromptCache
+from smolvlm.runtime import Clock, Progress, Runtime
+
+
+class Session:
+    """Made by `SmolVLM.session`. Use it as a context manager, or `close` it, to free its KV cache."""
+
+    def __init__(self, runtime: Runtime, parts: Sequence[Mapping[str, Any]], system: str | None, options: MediaOptions,
+                 params: GenerationParams) -> None:  # fmt: skip
+        self._runtime, self._options, self._params = runtime, options, params
+        self._opening = [] if system is None else [{"role": "system", "content": system}]
+        self._parts = [dict(part) for part in parts]
+        self._turns: list[dict[str, Any]] = []
+        self._prepared: list[PreparedMedia] | None = None
+        self._embeds: list[ImageEmbeds] = []
+        self._cache: PromptCache | None = None
+        self._busy = False
+
+    def ask(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> Answer:
+        """The answer to the next question. `remember=False` asks it aside: later questions will not see it."""
+        return self.stream(prompt, remember=remember, on_progress=on_progress).answer
+
+    def stream(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> AnswerStream:
+        """Like `ask`, as an iterator over pieces of text. The next question waits for its end."""
+        if self._busy:
+            raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
+        content = [*(self._parts if not self._turns else []), {"type": "text", "text": prompt}]
+        turns = [*self._turns, {"role": "user", "content": content}]
+        clock = Clock()
+        inputs, encoded = self._inputs([*self._opening, *turns], on_progress, clock)
+        if self._cache is None:  # room for the whole context, so that a long conversation never moves
+            self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
+        cache = self._cache
+        prompted = self._runtime.prefill(cache, inputs, self._embeds, encoded, clock)
+        self._busy = True
+
+        def done(answer: Answer, sampled_ids: Sequence[int]) -> None:
+            # Cut tokens are in the sequence too, and its newest is not: the next prompt finds what it can keep.
+            cache.ids = [*inputs.input_ids, *sampled_ids][: self._runtime.engine.length(cache.seq)]
+            if remember:
+                self._turns = [*turns, {"role": "assistant", "content": [self._answer_part(answer)]}]
+            self._busy = False
+
+        return AnswerStream(self._runtime, prompted, self._params, on_done=done)
+
+    def reset(self) -> None:
+        """Forget the questions and answers; the media stay encoded."""
+        self._turns = []
+
+    def close(self) -> None:
+        """Free the KV cache. A later question would prefill everything again, but encode nothing."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _inputs(self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock) -> tuple[ModelInputs, int]:
+        """The prompt of a conversation; media are read and encoded the first time only."""
+        processor = self._runtime.processor
+        encoded = 0
+        if self._prepared is None:
+            on_frame = None if on_progress is None else lambda done, total: on_progress("frames", done, total)
+            self._prepared = processor.prepare_media(messages, options=self._options, on_frame=on_frame)
+        inputs = processor.build(messages, self._prepared)
+        self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after
+        clock.lap("media")
+        if len(inputs.tiles) and not self._embeds:
+            self._embeds = self._runtime.encode(inputs, on_progress)
+            encoded = len(inputs.tiles)
+        clock.lap("encode")
+        return inputs, encoded
+
+    def _answer_part(self, answer: Answer) -> Any:
+        """The exact tokens of the answer: text that is tokenised again may split differently and miss the cache."""
+        if not answer.token_ids or self._runtime.engine.config.image_token_id in answer.token_ids:
+            return {"type": "text", "text": answer.text}
+        return TokenPart(answer.token_ids)

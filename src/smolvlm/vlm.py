@@ -1,0 +1,183 @@
+"""`SmolVLM`: one checkpoint, ready to be asked about pictures and videos. Everything an application needs is a verb here."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from smolvlm.answering import AnswerStream, answer_together
+from smolvlm.answers import Answer, Choice
+from smolvlm.config import load_configs
+from smolvlm.engines.base import Engine
+from smolvlm.engines.select import make_engine
+from smolvlm.errors import ParamsError, SchemaError
+from smolvlm.generation import GenerationParams
+from smolvlm.hub import resolve
+from smolvlm.media import MediaOptions, SourcePolicy
+from smolvlm.media_parts import media_parts
+from smolvlm.processor import Processor
+from smolvlm.runtime import Progress, Prompted, Runtime
+from smolvlm.scoring import choose_option
+from smolvlm.session import Session
+
+DESCRIBE_PROMPT = "Describe this in detail."
+EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
+
+_MEDIA_KEYS = {f.name for f in fields(MediaOptions)}
+_PARAM_KEYS = {f.name for f in fields(GenerationParams)}
+
+
+def load(
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    prompt_style: str = "official",
+    policy: SourcePolicy | None = None,
+    on_progress: Progress | None = None,
+) -> SmolVLM:
+    """A checkpoint by folder, Hub id or short name ("256m", "500m", "2.2b"), ready to answer.
+
+    engine: "auto" or "torch". device: "auto", "cpu", "cuda", "cuda:N", "mps". dtype: "auto", "float32", "bfloat16",
+    "float16". prompt_style: "official" (as `transformers` prompts) or "training" (as the authors trained). policy: what
+    media may be opened. on_progress(stage, done, total) is called while weights load ("weights").
+
+    Raises ModelNotFoundError, ConfigError, CheckpointError, EngineError, or MissingExtraError without torch.
+    """
+    folder = resolve(str(model))
+    config, _ = load_configs(folder)
+    processor = Processor.from_folder(folder, prompt_style=prompt_style, policy=policy or SourcePolicy())
+    on_tensor = functools.partial(on_progress, "weights") if on_progress is not None else None
+    loaded = make_engine(folder, config, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor)
+    return SmolVLM(loaded, processor, name=str(model))
+
+
+class SmolVLM:
+    """A loaded model. Its verbs take media first: a path, URL, bytes, Pillow picture, array, or a list of those.
+
+    Keyword arguments of every verb are the fields of `MediaOptions` (detail, fps, max_frames, start, end, ...) and
+    `GenerationParams` (max_new_tokens, temperature, stop, seed, ...); an unknown one is a ParamsError.
+    """
+
+    def __init__(self, engine: Engine, processor: Processor, name: str) -> None:
+        self.engine, self.processor, self.name = engine, processor, name
+        self.config = engine.config
+        self.runtime = Runtime(engine, processor, name)
+        self._grammars: Any = None
+
+    def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
+            **options: Any) -> Answer:  # fmt: skip
+        """Answer `prompt` about `media` (None for text alone)."""
+        return self.chat(self.messages(media, prompt, system), on_progress=on_progress, **options)
+
+    def describe(self, media: Any, *, prompt: str = DESCRIBE_PROMPT, **options: Any) -> Answer:
+        """Say what `media` shows."""
+        return self.ask(media, prompt, **options)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Answer:
+        """Answer a conversation in the messages format that `transformers` users know."""
+        return self.stream_chat(messages, **options).answer
+
+    def stream(self, media: Any, prompt: str, *, system: str | None = None, **options: Any) -> AnswerStream:
+        """Like `ask`, as an iterator over pieces of text; its `.answer` is the whole, `.cancel()` ends it early."""
+        return self.stream_chat(self.messages(media, prompt, system), **options)
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, on_progress: Progress | None = None,
+                    **options: Any) -> AnswerStream:  # fmt: skip
+        """Like `chat`, as an iterator over pieces of text."""
+        media_options, params = split_options(options)
+        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
+        return AnswerStream(self.runtime, prompted, params)
+
+    def ask_many(self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, **options: Any) -> list[Answer]:
+        """Answer several (media, prompt) pairs together: prompts may be of any length, decoding is shared."""
+        return self.chat_many([self.messages(media, prompt, system) for media, prompt in requests], **options)
+
+    def chat_many(self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, on_progress: Progress | None = None,
+                  **options: Any) -> list[Answer]:  # fmt: skip
+        """Answer several conversations together, in the order given."""
+        media_options, params = split_options(options)
+        prompted: list[Prompted] = []
+        try:
+            for messages in conversations:
+                prompted.append(self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress))
+            return answer_together(self.runtime, prompted, params)
+        finally:
+            for item in prompted:
+                item.cache.close()
+
+    def choose(self, media: Any, question: str, options: Sequence[str], *, system: str | None = None,
+               **media_options: Any) -> Choice:  # fmt: skip
+        """The likeliest of `options` as the answer, with probabilities: each option is scored, nothing is generated.
+
+        Raises ParamsError for no options, an empty or a repeated one.
+        """
+        opened, params = split_options(media_options)
+        if params != GenerationParams():
+            raise ParamsError("choose generates nothing: it takes media options only, such as detail or fps.")
+        return choose_option(self.runtime, self.messages(media, question, system), options, opened)
+
+    def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, system: str | None = None,
+                **options: Any) -> Any:  # fmt: skip
+        """Fill a JSON schema (dict or JSON text) or a pydantic model from `media`; the result always validates.
+
+        Returns an instance of the pydantic model, else the parsed JSON. Raises SchemaError for a schema that is empty,
+        malformed or beyond the grammar compiler.
+        """
+        from smolvlm.generation import GrammarCompiler, normalise_schema, parse_as
+        media_options, params = split_options(options)
+        normalised = normalise_schema(schema)
+        if self._grammars is None:
+            tokenizer = self.processor.tokenizer
+            self._grammars = GrammarCompiler(tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids)
+        grammar = self._grammars.json_schema(normalised)
+        prompted = self.runtime.prompt(self.messages(media, prompt, system), media_options, params.max_new_tokens)
+        answer = AnswerStream(self.runtime, prompted, params, grammar=grammar).answer
+        if answer.finish_reason != "stop":
+            raise SchemaError(f"the answer did not fit in max_new_tokens={params.max_new_tokens} or the context; "
+                              "raise it or make the schema smaller.")  # fmt: skip
+        return parse_as(schema, answer.text)
+
+    def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:
+        """A conversation about `media` that encodes it once; each further question costs only its own tokens."""
+        media_options, params = split_options(options)
+        return Session(self.runtime, media_parts(media, self.processor.policy), system, media_options, params)
+
+    async def aask(self, media: Any, prompt: str, **options: Any) -> Answer:
+        """`ask` for asyncio: it runs in a worker thread."""
+        return await asyncio.to_thread(self.ask, media, prompt, **options)
+
+    async def achat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Answer:
+        """`chat` for asyncio."""
+        return await asyncio.to_thread(self.chat, messages, **options)
+
+    async def astream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> AsyncIterator[str]:
+        """`stream_chat` for asyncio; leaving the loop early cancels the answer."""
+        stream = await asyncio.to_thread(self.stream_chat, messages, **options)
+        try:
+            while (delta := await asyncio.to_thread(next, stream, None)) is not None:
+                yield delta
+        finally:
+            stream.cancel()
+            await asyncio.to_thread(stream.close)
+
+    def messages(self, media: Any, prompt: str, system: str | None = None) -> list[dict[str, Any]]:
+        """The conversation that `ask` sends: an optional system turn, then the media and the prompt."""
+        content = [*media_parts(media, self.processor.policy), {"type": "text", "text": prompt}]
+        turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        return [*turns, {"role": "user", "content": content}]
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[MediaOptions, GenerationParams]:
+    """Sort keyword arguments into the two dataclasses that own them. Raises ParamsError naming an unknown one."""
+    unknown = sorted(set(options) - _MEDIA_KEYS - _PARAM_KEYS)
+    if unknown:
+        known = ", ".join(sorted(_MEDIA_KEYS | _PARAM_KEYS))
+        raise ParamsError(f"unknown option {', '.join(unknown)}; the options are {known}.")
+    return (MediaOptions(**{k: v for k, v in options.items() if k in _MEDIA_KEYS}),
+            GenerationParams(**{k: v for k, v in options.items() if k in _PARAM_KEYS}))  # fmt: skip

@@ -1,0 +1,25 @@
+"""What every test shares: the examples' folder, and homes and caches that are never the user's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # `oracle` and the helpers beside this file
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    """Real photos and a real clip, with their licences."""
+    return ROOT / "examples" / "media"
+
+
+@pytest.fixture(autouse=True)
+def _isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's caches, and none reaches the Hub."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
