@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -103,8 +104,30 @@ def test_pixels_equal_the_references(processor: Processor, folder: Path, example
     assert np.abs(processor(messages).pixel_values - reference).max() < 1e-6
 
 
-def test_two_clips_of_unequal_length(processor: Processor, folder: Path, examples: Path) -> None:
+def write_clip(path: Path, frame_count: int) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(frame_count):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 2 * i % 255, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_two_clips_of_unequal_length(processor: Processor, folder: Path, examples: Path, tmp_path: Path) -> None:
     """The reference writes the padded number of frames into the shorter clip's intro; ours states what is there."""
+    short, long = write_clip(tmp_path / "short.mp4", 48), examples / "bigbuckbunny.mp4"
+    messages = [user(*({"type": "video", "path": str(path)} for path in (short, long)), text("?"))]
+    decode = processor.tokenizer.decode
+    ours = decode(processor(messages).input_ids, skip_special_tokens=False)
+    assert ours.index("series of two frames from a 0:00:02") < ours.index("series of five frames from a 0:00:05")
+    reference = decode(reference_ids(folder, messages), skip_special_tokens=False)
+    assert reference.count("series of five frames") == 2, "the reference was mended: compare the ids instead"
+    assert ours == reference.replace("five frames", "two frames", 1)
+
+
+def test_two_lists_of_frames_of_unequal_length(processor: Processor) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (5, 40, 60, 3), np.uint8)
     messages = [user({"type": "video", "video": list(frames[:3])}, {"type": "video", "video": list(frames)}, text("?"))]
     ours = processor(messages)
@@ -171,11 +194,7 @@ def test_a_later_turn_extends_the_ids_of_an_earlier_one(processor: Processor, ex
     answer = (1234, 49, 5678)
     later = [*first, Message("assistant", (TokenPart(answer),)), Message("user", (TextPart("Why?"),))]
     after = processor.build(later, prepared).input_ids
-    # The template writes ": " where generation began after ":", so the answer's own first token follows a space.
-    space = processor.tokenizer.encode_text(" ")
-    assert after[: len(before)] == before
-    assert after[len(before) :][: len(space) + 3] == (*space, *answer)
-    assert after[len(before) + len(space) + 3] == 49279
+    assert after[: len(before) + 4] == (*before, *answer, 49279)
 
 
 def test_exact_ids_cannot_hold_the_image_token(processor: Processor) -> None:

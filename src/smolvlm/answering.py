@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
@@ -21,10 +22,10 @@ class AnswerStream(Iterator[str]):
                  on_done: Callable[[Answer, Sequence[int]], None] | None = None) -> None:  # fmt: skip
         """`on_done(answer, sampled_ids)` is called once at the end; without it the sequence is closed there."""
         self._runtime, self._prompted, self._params, self._on_done = runtime, prompted, params, on_done
-        self._cancelled = False
+        self._cancelled = threading.Event()  # shared with the generator, which must not hold this object alive
         self._events: list[TokenEvent] = []
         self._answer: Answer | None = None
-        self._source = _generate(runtime, [prompted], params, [grammar], lambda: self._cancelled)
+        self._source = _generate(runtime, [prompted], params, [grammar], self._cancelled.is_set)
 
     def __next__(self) -> str:
         for event in self._source:
@@ -47,7 +48,7 @@ class AnswerStream(Iterator[str]):
 
     def cancel(self) -> None:
         """End the answer at the next token."""
-        self._cancelled = True
+        self._cancelled.set()
 
     def close(self) -> None:
         """Stop and free the sequence; what was not read is lost."""

@@ -14,8 +14,8 @@ from smolvlm.answers import Answer, Choice
 from smolvlm.config import load_configs
 from smolvlm.engines.base import Engine
 from smolvlm.engines.select import make_engine
-from smolvlm.errors import ParamsError, SchemaError
-from smolvlm.generation import GenerationParams
+from smolvlm.errors import ParamsError
+from smolvlm.generation import GenerationParams, GrammarCompiler, parse_as
 from smolvlm.hub import resolve
 from smolvlm.media import MediaOptions, SourcePolicy
 from smolvlm.media_parts import media_parts
@@ -68,7 +68,7 @@ class SmolVLM:
         self.engine, self.processor, self.name = engine, processor, name
         self.config = engine.config
         self.runtime = Runtime(engine, processor, name)
-        self._grammars: Any = None
+        self._grammars = GrammarCompiler(processor.tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids)
 
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
             **options: Any) -> Answer:  # fmt: skip
@@ -129,18 +129,10 @@ class SmolVLM:
         Returns an instance of the pydantic model, else the parsed JSON. Raises SchemaError for a schema that is empty,
         malformed or beyond the grammar compiler.
         """
-        from smolvlm.generation import GrammarCompiler, normalise_schema, parse_as
         media_options, params = split_options(options)
-        normalised = normalise_schema(schema)
-        if self._grammars is None:
-            tokenizer = self.processor.tokenizer
-            self._grammars = GrammarCompiler(tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids)
-        grammar = self._grammars.json_schema(normalised)
+        grammar = self._grammars.json_schema(schema)  # a bad schema is refused before any work
         prompted = self.runtime.prompt(self.messages(media, prompt, system), media_options, params.max_new_tokens)
         answer = AnswerStream(self.runtime, prompted, params, grammar=grammar).answer
-        if answer.finish_reason != "stop":
-            raise SchemaError(f"the answer did not fit in max_new_tokens={params.max_new_tokens} or the context; "
-                              "raise it or make the schema smaller.")  # fmt: skip
         return parse_as(schema, answer.text)
 
     def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:

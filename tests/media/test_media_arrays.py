@@ -80,7 +80,7 @@ def test_result_shares_no_memory_with_the_array() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((4,), np.uint8), "shape"), (np.zeros((2, 4, 4, 3), np.uint8), "shape"), (np.zeros((4, 4, 2)), "shape"),
+        (np.zeros((4,), np.uint8), "shape"), (np.zeros((2, 4, 4, 3), np.uint8), "shape"), (np.zeros((5, 5, 2)), "shape"),
         (np.zeros((0, 4, 3)), "no pixel"), (np.zeros((5, 6, 7)), "shape"), (np.full((4, 4), np.nan), "NaN"),
         (np.full((4, 4), np.inf), "NaN"), (np.full((4, 4), -0.5), "-0.5"), (np.full((4, 4), 256), "256"),
         (np.zeros((4, 4), complex), "complex"), (np.array([[None, 1]]), "Python objects"), (np.array([["a"]]), "is no picture"),

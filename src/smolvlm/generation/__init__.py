@@ -1,10 +1,11 @@
 """From logits to text: sampling, stopping, loop guard, grammars and the decode loop. No prompt logic and no torch."""
 
-from smolvlm.generation.grammar import Grammar
+from smolvlm.generation.grammar import Grammar, GrammarCompiler
 from smolvlm.generation.loop import FinishReason, Generated, Request, TokenEvent, collect, generate
 from smolvlm.generation.loop_guard import Loop, LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler
+from smolvlm.generation.schema import normalise_schema, parse_as
 from smolvlm.generation.stopping import Decode, TextStream
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Generated",
     "GenerationParams",
     "Grammar",
+    "GrammarCompiler",
     "Loop",
     "LoopGuard",
     "Request",
@@ -22,4 +24,6 @@ __all__ = [
     "TokenEvent",
     "collect",
     "generate",
+    "normalise_schema",
+    "parse_as",
 ]

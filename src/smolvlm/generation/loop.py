@@ -146,25 +146,47 @@ class _Answer:
         if max_length is not None:
             self._budget = min(self._budget, max(1, max_length - prompt_tokens))
         self._eos_ids = frozenset() if params.ignore_eos else eos_ids
+        self._grammar = request.grammar
         self._sampler = Sampler(params, request.prompt_ids, len(request.logits))
-        self._stream = TextStream(decode_text, params.stop)
         self._generated: list[int] = []
         self._guard: LoopGuard | None = None
-        if params.loop_guard and request.grammar is None:
+        if self._grammar is not None:
+            # A document must come out whole: under a grammar nothing else may end it.
+            self._grammar.require(self._budget)
+            self._eos_ids = eos_ids
+        elif params.loop_guard:
             self._guard = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in decode_text(ids)))
+        self._stream = TextStream(decode_text, params.stop if self._grammar is None else ())
 
     def step(self, cancelled: bool) -> Iterator[TokenEvent]:
         """Sample from `logits`: one token, and those that a grammar forces after it."""
-        sampled = self._sampler.next(np.asarray(self.logits), self._generated)
+        logits = np.asarray(self.logits, dtype=np.float32)
+        if self._grammar is None:
+            yield self._take(self._sampler.next(logits, self._generated), cancelled)
+            return
+        sampled = self._sampler.next(logits, self._generated, self._grammar.allowed())
+        taken = self._grammar.accept(sampled.token_id, self._tokens_left)
+        if taken != sampled.token_id:
+            sampled = self._sampler.score(taken, logits)
         yield self._take(sampled, cancelled)
+        # Forced tokens are free: no sampling, and the engine takes them all at once. Not where each token's
+        # log-probability is wanted, for that needs the logits before it.
+        if not self.finished and self.request.params.logprobs is None:
+            forced = self._grammar.forced(self._tokens_left)
+            for token_id in forced:
+                yield self._take(Sampled(token_id, None, ()), False)
+
+    @property
+    def _tokens_left(self) -> int:
+        return self._budget - len(self._generated)
 
     def _take(self, sampled: Sampled, cancelled: bool) -> TokenEvent:
         token_id = sampled.token_id
         self._generated.append(token_id)
         self.undecoded.append(token_id)
         delta, reason = self._text_and_end(token_id)
-        if reason is None and len(self._generated) >= self._budget:
-            reason = "length"
+        if reason is None and self._tokens_left <= 0:
+            reason = "length" if self._grammar is None or not self._grammar.is_complete else "stop"
         if reason is None and cancelled:
             reason = "cancelled"
         if reason is not None:
@@ -178,7 +200,7 @@ class _Answer:
             return "", "stop"
         held = self._guard.push(token_id) if self._guard is not None else 0
         delta = self._stream.push(token_id, held)
-        if self._stream.stopped:
+        if self._stream.stopped or (self._grammar is not None and self._grammar.is_finished):
             return delta, "stop"
         if self._guard is not None and self._guard.loop is not None:
             return delta + self._stream.cut(self._guard.loop.start, extend=self._guard.loop.period - 1), "repetition"

@@ -55,7 +55,7 @@ def download(url: str, *, allow_private_hosts: bool, limits: Limits) -> Path:
                 following = _fetch(target, file.write, label, allow_private_hosts, limits, deadline)
                 if following is None:
                     break
-                url = urljoin(target.url, following)
+                url = _join(target.url, following)
             else:
                 raise SourceError(f"{label}: more than {limits.max_redirects} redirects; pass the final address.")
             if not file.tell():
@@ -70,6 +70,13 @@ def download(url: str, *, allow_private_hosts: bool, limits: Limits) -> Path:
                               "check the address and the network.") from None  # fmt: skip
         raise
     return path
+
+
+def _join(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise SourceError(f"{short(location)}: not a valid URL to be sent on to; pass the final address.") from None
 
 
 def _parse(url: str) -> _Target:
@@ -114,7 +121,7 @@ def _fetch(target: _Target, write: Callable[[bytes], object], label: str, allow_
         declared = response.headers.get("content-length", "")
         if declared.isdigit() and int(declared[:20]) > limits.max_download_bytes:
             raise _too_large(label, limits)
-        for chunk in response.iter_bytes(1 << 16):
+        for chunk in response.iter_bytes():
             total += len(chunk)
             if total > limits.max_download_bytes:
                 raise _too_large(label, limits)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -62,21 +64,21 @@ def load_image(source: ImageLike, policy: SourcePolicy | None = None) -> Image.I
         return _from_source(opened, policy.limits)
 
 
-def open_header(source: Source, limits: Limits) -> Image.Image:
-    """A lazily opened picture: the header is read and its size is within the limits, no pixel is decoded."""
-    stream = source.open()
-    try:
-        with _header_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(stream, formats=_formats())
-    except Image.DecompressionBombError:
-        stream.close()
-        raise _too_many_pixels(source.label, None, limits) from None
-    except Exception as error:  # plugins raise anything on hostile headers; all of it means the same
-        stream.close()
-        raise _unreadable(source, error) from None
-    _check_pixels(source.label, image.size, limits)
-    return image
+@contextmanager
+def open_header(source: Source, limits: Limits) -> Iterator[Image.Image]:
+    """A lazily opened picture: the header is read and its size is within the limits, no pixel is decoded yet."""
+    with source.open() as stream:
+        try:
+            with _header_lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(stream, formats=_formats())
+        except Image.DecompressionBombError:
+            raise _too_many_pixels(source.label, None, limits) from None
+        except Exception as error:  # plugins raise anything on hostile headers; all of it means the same
+            raise _unreadable(source, error) from None
+        _check_pixels(source.label, image.size, limits)
+        with image:
+            yield image
 
 
 def _formats() -> list[str]:
@@ -88,8 +90,7 @@ def _from_source(source: Source, limits: Limits) -> Image.Image:
     if is_heif(source.head(32)):
         image = open_heif(source, lambda size: _check_pixels(source.label, size, limits))
         return _convert(image, source.label, over_white=False)
-    image = open_header(source, limits)
-    with image:
+    with open_header(source, limits) as image:
         try:
             image.load()
         except Exception as error:  # decoders raise anything on damaged data

@@ -7,6 +7,7 @@ from typing import Literal
 from smolvlm.errors import SmolVLMError, SourceError
 from smolvlm.media.heif import AVIF_BRANDS, is_heif
 from smolvlm.media.images import READABLE, open_header
+from smolvlm.media.mp4_boxes import check_sample_counts
 from smolvlm.media.options import Limits
 from smolvlm.media.sources import Source
 
@@ -62,13 +63,14 @@ def media_kind(source: Source, limits: Limits | None = None) -> MediaKind:
         return "video"
     limits = limits or Limits()
     try:
-        open_header(source, limits).close()
-        return "image"
+        with open_header(source, limits):
+            return "image"
     except SmolVLMError:
         pass  # not a picture; the answer is below
     from smolvlm.media.video_reader import VideoReader  # here, so that pictures alone never load libav
 
     try:
+        check_sample_counts(source)
         with VideoReader(source, limits):
             return "video"
     except SmolVLMError:

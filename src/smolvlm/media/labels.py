@@ -11,4 +11,6 @@ def short(text: str, length: int = 80) -> str:
 
 def one_line(error: BaseException) -> str:
     """A foreign error's text as a short phrase, for use inside a sentence of ours."""
-    return short(" ".join(str(error).split()), 160) or type(error).__name__
+    # An OSError's own text repeats the file's name, which the sentence already holds.
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return short(" ".join(text.split()), 160) or type(error).__name__

@@ -22,6 +22,7 @@ from smolvlm.media.arrays import is_array_like
 from smolvlm.media.frame_list import FrameList
 from smolvlm.media.kinds import picture_format
 from smolvlm.media.labels import one_line
+from smolvlm.media.mp4_boxes import check_sample_counts
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import MAX_EDGE_PX, resize_to_longest_edge
@@ -122,6 +123,7 @@ def _reader(source: Source, policy: SourcePolicy) -> VideoReader:
     if kind is not None and kind != "GIF":  # libav reads an animated GIF as the video that it is
         raise VideoError(f"{source.label} is a picture ({kind}), not a video; pass it as an image, or several as "
                          "a list.")  # fmt: skip
+    check_sample_counts(source)
     return VideoReader(source, policy.limits)
 
 

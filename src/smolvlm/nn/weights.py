@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from smolvlm.checkpoint.reader import CheckpointReader
-from smolvlm.config import ModelConfig
+from smolvlm.checkpoint.writer import RawTensor, write_checkpoint
+from smolvlm.config import ModelConfig, ProcessorConfig
 from smolvlm.errors import CheckpointError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 
@@ -57,11 +58,22 @@ def load_model(
     return model.eval()
 
 
-def official_tensors(model: SmolVLMForConditionalGeneration) -> Iterator[tuple[str, tuple[str, tuple[int, ...], bytes]]]:
-    """(name, (safetensors dtype, shape, bytes)) for each tensor of the official layout, for `write_checkpoint`."""
+def save_model(model: SmolVLMForConditionalGeneration, folder: Path, processor_config: ProcessorConfig, tokenizer_json: str | Path,
+               chat_template: str | None = None, *, overwrite: bool = False) -> Path:  # fmt: skip
+    """Write `model` as an official checkpoint in the dtype of its parameters; `transformers` loads it as it is.
+
+    Raises CheckpointError for a folder that is not empty (unless `overwrite`) or a disk that refuses.
+    """
+    dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
+    return write_checkpoint(folder, official_tensors(model), model.config, processor_config, tokenizer_json, chat_template,
+                            dtype=dtype, overwrite=overwrite)  # fmt: skip
+
+
+def official_tensors(model: SmolVLMForConditionalGeneration) -> Iterator[tuple[str, RawTensor]]:
+    """Each tensor of the official layout under its official name, one at a time."""
     for name, parameter in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         tensor = parameter.detach().cpu().contiguous()
-        raw = tensor.view(-1).view(torch.uint8).numpy().tobytes()
-        yield name, (_SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape), raw)
+        raw = tensor.view(-1).view(torch.uint8).numpy()
+        yield name, RawTensor(_SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape), memoryview(raw))

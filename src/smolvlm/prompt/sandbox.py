@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 # Real prompts render in a few thousand units: typed text and media enter a template as marks of a few characters.
-BUDGET = 1_000_000
+BUDGET = 500_000
 MAX_SOURCE_CHARS = 200_000
 
 _FILTERS = (
@@ -36,7 +36,10 @@ _CONSTANT_COST = ("count", "d", "default", "first", "last", "length")
 
 
 class _Meter(NodeTransformer):
-    """Put a charge at the head of every loop and macro body, and on `~`, which no sandbox can intercept."""
+    """Put a charge wherever Jinja's sandbox cannot intercept: loop and macro bodies, `~`, and what can nest or copy.
+
+    A list that holds itself twice, made forty times over, is small in memory and endless to compare, hash or print.
+    """
 
     def _charged(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)
@@ -48,9 +51,29 @@ class _Meter(NodeTransformer):
     visit_Macro = _charged
     visit_CallBlock = _charged
 
+    def _weighed(self, node: nodes.Expr) -> nodes.Node:
+        self.generic_visit(node)
+        is_target = isinstance(node, nodes.Tuple) and node.ctx != "load"
+        return node if is_target else _call("weighed", [node], node.lineno)
+
+    visit_List = _weighed
+    visit_Dict = _weighed
+    visit_Tuple = _weighed
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return _call("weighed", [node], node.lineno) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = _call("weighed", [node.expr], node.lineno)
+        for operand in node.ops:
+            operand.expr = _call("weighed", [operand.expr], node.lineno)
+        return node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _call("concat", node.nodes, node.lineno)
+        return _call("joined", node.nodes, node.lineno)
 
 
 def _call(method: str, arguments: list[nodes.Expr], lineno: int) -> nodes.Call:
@@ -69,6 +92,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         chosen = {name: self.filters[name] for name in _FILTERS} | {"tojson": _tojson}
         self.filters = {name: function if name in _CONSTANT_COST else _metered(self, function)
                         for name, function in chosen.items()}  # fmt: skip
+        self.tests = {name: _metered(self, function) for name, function in self.tests.items()}
         self.globals = {"range": self.globals["range"], "dict": _dict, "namespace": _Namespace,
                         "raise_exception": _raise_exception, "strftime_now": _strftime_now}  # fmt: skip
 
@@ -77,7 +101,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if self.left < 0:
             raise SecurityError("it does more work than a chat template may")
 
-    def concat(self, *values: Any) -> str:
+    def weighed(self, value: Any) -> Any:
+        self.charge(self.weigh(value))
+        return value
+
+    def joined(self, *values: Any) -> str:
         self.charge(self.weigh(values))
         return "".join(str(value) for value in values)
 
@@ -120,6 +148,9 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError("numbers beyond 256 bits are not available in chat templates")
         return super().call_binop(context, operator, left, right)
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:  # noqa: ARG002
+        raise SecurityError(f"access to the attribute {attribute!r} is not safe")
+
     def wrap_str_format(self, value: Any) -> Any:
         if super().wrap_str_format(value) is not None:
             raise SecurityError("str.format is not available in chat templates")
@@ -130,7 +161,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return list(itertools.islice(value, self.left + 1)) if isinstance(value, Iterator) else value
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        if __obj not in (__self.charge, __self.concat):  # those two charge for themselves
+        if __obj not in (__self.charge, __self.weighed, __self.joined):  # these charge for themselves
             args = tuple(__self.materialised(value) for value in args)
             __self.charge_product(getattr(__obj, "__self__", None), *args, *kwargs.values())
         return super().call(__context, __obj, *args, **kwargs)
@@ -144,7 +175,7 @@ def _charge_output(context: Context, value: Any) -> Any:
     return value
 
 
-def _metered(environment: _Environment, function: Callable[..., Any]) -> Callable[..., Any]:
+def _metered(environment: _Environment, function: Any) -> Callable[..., Any]:
     def filtered(*args: Any, **kwargs: Any) -> Any:
         args = tuple(environment.materialised(value) for value in args)
         visible = [a for a in args if not isinstance(a, Context | jinja2.Environment | nodes.EvalContext)]

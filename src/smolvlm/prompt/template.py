@@ -128,6 +128,8 @@ class ChatTemplate:
                 if not isinstance(part, TextPart | TokenPart) or int(pieces[i + 1]) in seen:
                     raise PromptError(f"{self.label} repeats or rewrites typed text; {_REMEDY}.")
                 seen.add(int(pieces[i + 1]))
+                if isinstance(part, TokenPart):
+                    result[-1:] = _without_trailing_space(result[-1:])
                 result.append(_stripped(part, pieces[i + 2]))
         missing = [part for n, part in enumerate(parts) if isinstance(part, TextPart | TokenPart) and n not in seen]
         if missing or next(media, None) is not None:
@@ -169,6 +171,13 @@ def _stripped(part: TextPart | TokenPart, side: str) -> Segment:
         return IdSegment(part.ids)
     text = part.text.lstrip() if side in ("l", "b") else part.text
     return TextSegment(text.rstrip() if side in ("r", "b") else text)
+
+
+def _without_trailing_space(before: list[Rendered]) -> list[Rendered]:
+    """Generated ids follow `Assistant:` at once and bring their own space: the template's space for text is dropped."""
+    if before and isinstance(before[0], TextSegment) and before[0].trusted:
+        return [TextSegment(before[0].text.removesuffix(" "), trusted=True)]
+    return before
 
 
 def _default_template(value: Any, path: Path) -> str:

@@ -42,17 +42,19 @@ class PromptTokenizer:
         try:
             raw = json.loads(json_text)
             added: list[dict[str, Any]] = raw["added_tokens"]
-            self._controls = {str(t["content"]): _control(t) for t in added if t["content"]}
             self._decoder = _quiet(Tokenizer.from_str(json_text))
             # `encode_special_tokens` passes over tokens marked special only, so here all of them are.
             plain = {**raw, "added_tokens": [{**token, "special": True} for token in added]}
             self._plain = _quiet(Tokenizer.from_str(json.dumps(plain)))
             self._plain.encode_special_tokens = True
-            self.special_ids = frozenset(int(t["id"]) for t in added if t.get("special"))
+            # Asked of the library, not read from the file: it gives ids of its own where the file leaves gaps.
+            known = self._decoder.get_added_tokens_decoder()
         except Exception as error:  # the Rust library raises bare Exception
             raise CheckpointError(f"{label}: not a tokenizer that can be read ({_reason(error)}); "
                                   "take the file of the published checkpoint.") from None  # fmt: skip
-        self.control_ids = frozenset(control.id for control in self._controls.values())
+        self._controls = {t.content: _Control(i, t.lstrip, t.rstrip) for i, t in known.items() if t.content}
+        self.control_ids = frozenset(known)
+        self.special_ids = frozenset(i for i, token in known.items() if token.special)
         # Longest first, as the library matches: `<row_1_col_10>` must not be read as `<row_1_col_1`.
         names = sorted(self._controls, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
@@ -158,10 +160,6 @@ def _merged(stretch: list[TextSegment]) -> Iterable[tuple[bool, str]]:
         else:
             pieces.append((segment.trusted, segment.text))
     return pieces
-
-
-def _control(token: dict[str, Any]) -> _Control:
-    return _Control(int(token["id"]), bool(token.get("lstrip")), bool(token.get("rstrip")))
 
 
 def _quiet(tokenizer: Tokenizer) -> Tokenizer:

@@ -1,0 +1,74 @@
+# Everything from a fresh clone, with nothing but Python (3.10-3.13):
+#
+#   make demo        install what the main job needs and answer about a real photo and a real clip
+#   make test        install everything, then lint, types and the quick tests
+#   make test-slow   the tests that take minutes          make test-cuda   those that need an NVIDIA GPU
+#   make bench       side by side with transformers; one hour of video by seeking
+#   make clean       remove caches and build outputs      make distclean   the virtual environment too
+#
+# Another Python: make test PYTHON=python3.12. Another place: VENV=.venv-3.12. pip's own settings (index, proxy) apply.
+# A second run installs nothing, unless pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit test-slow test-cuda bench clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '3,7s/^#   //p' Makefile
+
+# --- the environment: one stamp file a stage, so that the demo needs no test tools -------------------------------------
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || \
+		{ echo "smolvlm needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+		{ echo "no virtual environment: install your system's venv package (python3-venv)" >&2; exit 1; }
+	$(PIP) install --quiet --upgrade "pip>=25.1"  # the first that knows --group
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made $(INPUTS)
+	$(PIP) install --quiet -c constraints.txt -e ".[torch]"
+	@touch $@
+
+# torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic]" --group test
+	$(PIP) install --quiet -c constraints.txt --no-deps torchvision
+	@touch $@
+
+# --- what people run ----------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.run
+	$(PY) examples/demo.py
+
+test: lint unit
+
+lint: $(VENV)/.test
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+unit: $(VENV)/.test
+	$(PY) -m pytest
+
+test-slow: $(VENV)/.test
+	$(PY) -m pytest -m "slow and not cuda and not network"
+
+test-cuda: $(VENV)/.test
+	$(PY) -m pytest -m cuda
+
+bench: $(VENV)/.test
+	$(PY) -m benchmarks.compare
+	$(PY) -m benchmarks.long_video
+
+clean:
+	rm -rf build dist .work .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

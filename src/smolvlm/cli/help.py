@@ -1,0 +1,41 @@
+"""`--help` pages: the usage line as we write it, examples verbatim, defaults read from the library's dataclasses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+from smolvlm.cli.flags import GenerationFlags, MediaFlags
+
+
+class Command(TyperCommand):
+    """A Typer command with our help page. Defaults are looked up when the page is shown, not at every start."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Without the brackets and dots that Typer would put around `[MEDIA]... PROMPT`."""
+        return ["[OPTIONS]", *(_metavar(p) for p in self.params if p.param_type_name == "argument")]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        known = vars(MediaFlags.defaults()) | vars(GenerationFlags.defaults())
+        arguments: list[tuple[str, str]] = []
+        options: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                arguments.append((_metavar(parameter), getattr(parameter, "help", None) or ""))
+                continue
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            default = known.get(parameter.name or "")
+            if parameter.default is None and isinstance(default, str | int | float):
+                record = (record[0], f"{record[1]}  [default: {default}]")
+            options.append(record)
+        for title, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name)

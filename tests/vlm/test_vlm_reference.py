@@ -1,0 +1,72 @@
+"""From a photo or a clip to the same tokens as `transformers`, through each system's own processor and decode loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import oracle  # noqa: F401
+import pytest
+import torch
+from transformers import AutoProcessor
+from transformers import SmolVLMForConditionalGeneration as Reference
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+import smolvlm
+from smolvlm.checkpoint.random import write_random_checkpoint
+
+NEW_TOKENS = 64
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[smolvlm.SmolVLM, Any, Any]]:
+    """The 256M size at full depth in both systems, float32."""
+    folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", "256m", seed=11)
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor = SmolVLMImageProcessorPil.from_pretrained(folder)
+    reference = Reference.from_pretrained(folder, dtype=torch.float32).eval()
+    model = smolvlm.load(folder, dtype="float32", device="cpu")
+    (folder / "model.safetensors").unlink()
+    yield model, processor, reference
+
+
+def conversation(kind: str, examples: Path) -> list[dict[str, Any]]:
+    text = {"type": "text", "text": "What can be seen here?"}
+    content = {
+        "image": [{"type": "image", "path": str(examples / "coffee.png")}, text],
+        "multi-image": [
+            {"type": "image", "path": str(examples / "chelsea.png")}, {"type": "text", "text": "and"},
+            {"type": "image", "path": str(examples / "rocket.jpg")}, text,
+        ],
+        "video": [{"type": "video", "path": str(examples / "bigbuckbunny.mp4")}, text],
+    }[kind]  # fmt: skip
+    return [{"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize("kind", ["image", "multi-image", "video"])
+def test_greedy_ids_equal_the_reference(both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path, kind: str) -> None:
+    model, processor, reference = both
+    messages = conversation(kind, examples)
+    # Two pictures of 13 tiles would take minutes on two cores; one tile each walks the same path.
+    splitting = kind == "image"
+    options: dict[str, Any] = {} if kind == "video" else {"do_image_splitting": splitting}
+    inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True,
+                                           return_tensors="pt", **options)  # fmt: skip
+    with torch.inference_mode():
+        expected = reference.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=2)
+    answer = model.chat(messages, max_new_tokens=NEW_TOKENS, ignore_eos=True, loop_guard=False, image_splitting=splitting)
+    assert answer.usage.prompt_tokens == inputs["input_ids"].shape[1]
+    assert list(answer.token_ids) == expected[0, inputs["input_ids"].shape[1] :].tolist()
+    assert len(answer.token_ids) == NEW_TOKENS
+
+
+def test_a_batch_equals_its_members(both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path) -> None:
+    """Prompts of unequal lengths, with and without a picture, decoded together."""
+    model, _, _ = both
+    requests = [(None, "Hello"), (str(examples / "chelsea.png"), "What is it?"), (None, "A much longer question about it all")]
+    options: dict[str, Any] = {"max_new_tokens": 12, "detail": "low", "loop_guard": False}
+    together = model.ask_many(requests, **options)
+    alone = [model.ask(media, prompt, **options) for media, prompt in requests]
+    assert [a.token_ids for a in together] == [a.token_ids for a in alone]
+    assert [a.text for a in together] == [a.text for a in alone]
