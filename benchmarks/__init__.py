@@ -1,1 +1,1 @@
-"""Side-by-side measurements. Run from the repository's root: `python -m benchmarks.compare`, `python -m benchmarks.long_video`."""
+"""Measurements, run from the repository's root: `python -m benchmarks.compare`, `python -m benchmarks.long_video`."""

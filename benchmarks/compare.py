@@ -4,8 +4,8 @@
     python -m benchmarks.compare --quick            # a minute: one round, fewer tiles and frames
     python -m benchmarks.compare --only decode,image
 
-Each system lives in a process of its own; within a task they take turns and the order changes every round; the figure is
-the median of the rounds after one run to warm up. Writes a table and benchmarks/results/compare-*.json.
+Each system lives in a process of its own; within a task they take turns and the order changes every round; the figure
+is the median of the rounds after one run to warm up. Writes a table and benchmarks/results/compare-*.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Worker:
     @classmethod
     def start(cls, system: str, folder: Path, dtype: str, threads: int) -> Worker:
         command = [sys.executable, "-m", "benchmarks.worker", system, str(folder), dtype, str(threads)]
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, bufsize=1)
         worker = cls(system, process)
         worker.load = worker._reply()
         return worker
@@ -61,7 +62,7 @@ class Worker:
         assert self.process.stdout is not None, "started with a pipe"
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the {self.system} process ended (exit code {self.process.wait()}); its message is above.")
+            raise SystemExit(f"the {self.system} process ended with code {self.process.wait()}; see its message above.")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise SystemExit(f"{self.system}: {reply['error']}")
@@ -84,7 +85,8 @@ def requests(tasks: list[str], folder: Path, quick: bool) -> list[dict[str, Any]
     return [{"task": task, **known[task]} for task in tasks]
 
 
-def measure(workers: list[Worker], request: dict[str, Any], rounds: int, console: Console) -> dict[str, list[dict[str, Any]]]:
+def measure(workers: list[Worker], request: dict[str, Any], rounds: int,
+            console: Console) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """All rounds of one task; the first system changes from round to round."""
     results: dict[str, list[dict[str, Any]]] = {worker.system: [] for worker in workers}
     for round_number in range(rounds + 1):
@@ -92,7 +94,8 @@ def measure(workers: list[Worker], request: dict[str, Any], rounds: int, console
         for worker in order:
             reply = worker.ask({**request, "seed": round_number})
             label = "warm-up" if round_number == 0 else f"round {round_number}"
-            console.print(f"  {request['task']:8} {label:8} {worker.system:13} {reply['seconds']:8.3f} s", highlight=False)
+            line = f"  {request['task']:8} {label:8} {worker.system:13} {reply['seconds']:8.3f} s"
+            console.print(line, highlight=False)
             if round_number:
                 results[worker.system].append(reply)
     return results
@@ -134,10 +137,11 @@ def main() -> None:
     report = {
         "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.compare", *sys.argv[1:]]),
         "machine": describe_machine(),
-        "settings": {"size": args.size, "dtype": args.dtype, "threads": args.threads, "rounds": rounds, "quick": args.quick},
+        "settings": {"size": args.size, "dtype": args.dtype, "threads": args.threads, "rounds": rounds,
+                     "quick": args.quick},
         "load": {worker.system: worker.load for worker in workers},
         "rows": rows,
-        "requests": [{**request, "path": Path(request["path"]).name} if "path" in request else request for request in todo],
+        "requests": [{**r, "path": Path(r["path"]).name} if "path" in r else r for r in todo],
         "seconds": {task: {system: [run["seconds"] for run in runs] for system, runs in by.items()}
                     for task, by in results.items()},
         "spread": {task: {system: _spread([run["seconds"] for run in runs]) for system, runs in by.items()}

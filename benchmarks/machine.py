@@ -80,7 +80,8 @@ def _commit() -> str:
     """The commit, with '+changes' when the working tree differs from it."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        changes = subprocess.run(["git", "status", "--porcelain", "src"], cwd=ROOT, capture_output=True, text=True, check=True)
+        status = ["git", "status", "--porcelain", "src"]
+        changes = subprocess.run(status, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from benchmarks.machine import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))  # `oracle` imports transformers beside a CPU-only torch
 from oracle import transformers
+
+
+def _fetch_by_pyav(videos: Any, sample_indices_fn: Any = None) -> Any:
+    """The reference's own PyAV reader; its default, torchcodec, needs FFmpeg's libraries on the machine."""
+    if isinstance(videos, list):
+        return list(zip(*[_fetch_by_pyav(video, sample_indices_fn) for video in videos], strict=True))
+    return transformers.video_utils.load_video(videos, backend="pyav", sample_indices_fn=sample_indices_fn)
 
 
 class FirstToken(transformers.generation.streamers.BaseStreamer):  # type: ignore[misc]
@@ -24,7 +32,7 @@ class FirstToken(transformers.generation.streamers.BaseStreamer):  # type: ignor
     def __init__(self) -> None:
         self.calls, self.at = 0, 0.0
 
-    def put(self, value: Any) -> None:
+    def put(self, value: Any) -> None:  # noqa: ARG002 - the base class's signature
         self.calls += 1
         if self.calls == 2:
             self.at = time.perf_counter()
@@ -43,6 +51,7 @@ class Reference:
         kind = transformers.AutoModelForImageTextToText
         self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
+        self.processor.video_processor.fetch_videos = _fetch_by_pyav
         self.dtype = getattr(torch, dtype)
 
     @torch.inference_mode()
@@ -72,9 +81,12 @@ class Reference:
 
     @torch.inference_mode()
     def ask(self, kind: str, path: str, prompt: str, new_tokens: int, max_frames: int) -> dict[str, Any]:
-        content = [{"type": kind, "path": path}, {"type": "text", "text": prompt}]
-        extra = {"num_frames": max_frames, "fps": 1, "video_load_backend": "pyav"} if kind == "video" else {}
+        extra = {"processor_kwargs": {"num_frames": max_frames, "fps": 1}} if kind == "video" else {}
         started = time.perf_counter()
+        # A picture is opened by Pillow: the reference's own loader needs torchvision's compiled part, which a CPU-only
+        # torch lacks. Everything after it is the reference's default.
+        media = {"type": "image", "image": Image.open(path)} if kind == "image" else {"type": "video", "path": path}
+        content = [media, {"type": "text", "text": prompt}]
         inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
             return_tensors="pt", **extra,

@@ -69,7 +69,9 @@ def main() -> int:
     args = parser.parse_args()
     model = load(args.model or str(random_model()))
     engine = model.engine
-    out.print(f"Model: {args.model or 'random weights, 256M format'}; {engine.name} engine, {engine.dtype} on {engine.device}.")
+    out.print(
+        f"Model: {args.model or 'random weights, 256M format'}; {engine.name} engine, {engine.dtype} on {engine.device}."
+    )
     if args.model is None:
         out.print("[yellow]THIS MODEL KNOWS NOTHING: its weights are random, so its words below mean nothing. "
                   "Everything around the words is real.[/yellow]")  # fmt: skip
@@ -84,7 +86,9 @@ def main() -> int:
     show("What happens in the video?", model.ask(MEDIA / "bigbuckbunny.mp4", "What happens in the video?", **limit))
 
     out.rule("A choice with probabilities, and JSON that always fits its schema")
-    choice = model.choose(MEDIA / "coffee.png", "What is on the table?", ["a cup of coffee", "a cat", "a rocket"], detail="fit")
+    choice = model.choose(
+        MEDIA / "coffee.png", "What is on the table?", ["a cup of coffee", "a cat", "a rocket"], detail="fit"
+    )
     for option, probability in choice.probabilities.items():
         out.print(f"  {option:<16} {probability:6.1%} {'█' * round(30 * probability)}", markup=False)
     record = model.extract(MEDIA / "rocket.jpg", SCHEMA, detail="fit", max_new_tokens=64)

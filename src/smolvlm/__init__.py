@@ -22,8 +22,8 @@ _HOMES = {
     "AutoProcessor": "compat", "AutoModelForImageTextToText": "compat",
 }  # fmt: skip
 
-__all__ = ["AutoModelForImageTextToText", "AutoProcessor", "Answer", "Choice", "GenerationParams", "MediaOptions",
-           "Session", "SmolVLM", "SmolVLMError", "SourcePolicy", "__version__", "load"]  # noqa: RUF022  # fmt: skip
+__all__ = ["Answer", "AutoModelForImageTextToText", "AutoProcessor", "Choice", "GenerationParams", "MediaOptions",
+           "Session", "SmolVLM", "SmolVLMError", "SourcePolicy", "__version__", "load"]  # fmt: skip
 
 if TYPE_CHECKING:
     from smolvlm.answers import Answer, Choice

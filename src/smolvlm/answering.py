@@ -115,7 +115,10 @@ def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answe
 def _logprobs(runtime: Runtime, generated: Generated) -> tuple[TokenLogprob, ...] | None:
     if not generated.logprobs:
         return None
-    text_of = lambda token: runtime.processor.tokenizer.decode([token], skip_special_tokens=False)  # noqa: E731
+
+    def text_of(token: int) -> str:
+        return runtime.processor.tokenizer.decode([token], skip_special_tokens=False)
+
     return tuple(
         TokenLogprob(token, text_of(token), logprob, tuple((t, text_of(t), value) for t, value in top))
         for token, logprob, top in zip(generated.token_ids, generated.logprobs, generated.top_logprobs, strict=True)

@@ -190,7 +190,10 @@ class ModelConfig:
         if self.vision.patches_per_side % self.scale_factor:
             raise ConfigError(f"config.json: scale_factor={self.scale_factor} does not divide the "
                               f"{self.vision.patches_per_side} patches of a side.")  # fmt: skip
-        for name, token in (("image_token_id", self.image_token_id), *(("eos_token_id", t) for t in self.eos_token_ids)):
+        for name, token in (
+            ("image_token_id", self.image_token_id),
+            *(("eos_token_id", t) for t in self.eos_token_ids),
+        ):
             if not 0 <= token < self.text.vocab_size:
                 raise ConfigError(f"config.json: {name}={token} is outside the vocabulary of {self.text.vocab_size}.")
 
@@ -262,12 +265,16 @@ class ProcessorConfig:
         _require_positive(self, "image_seq_len", "tile_size", "longest_edge", "rescale_factor", "fps", "max_frames",
                           "video_longest_edge")  # fmt: skip
         if self.resample not in range(6):
-            raise ConfigError(f"preprocessor_config.json: resample={self.resample} is not one of Pillow's filters (0-5).")
+            raise ConfigError(
+                f"preprocessor_config.json: resample={self.resample} is not one of Pillow's filters (0-5)."
+            )
         if min(self.image_std) <= 0:
             raise ConfigError(f"preprocessor_config.json: image_std={list(self.image_std)} must be positive.")
 
     @classmethod
-    def from_dicts(cls, preprocessor: Mapping[str, Any], processor: Mapping[str, Any], model: ModelConfig) -> ProcessorConfig:
+    def from_dicts(
+        cls, preprocessor: Mapping[str, Any], processor: Mapping[str, Any], model: ModelConfig
+    ) -> ProcessorConfig:
         """Read both files; what they omit follows from the model (tile = image_size, 4 tiles a side)."""
         tile = (preprocessor.get("max_image_size") or {}).get("longest_edge", model.vision.image_size)
         video = preprocessor.get("video_sampling") or {}
@@ -338,7 +345,9 @@ def preset(name: str) -> ModelConfig:
 def processor_preset(model: ModelConfig) -> ProcessorConfig:
     """The pixel settings that the published checkpoints pair with a model of this tile size."""
     tile = model.vision.image_size
-    return ProcessorConfig(image_seq_len=model.image_seq_len, tile_size=tile, longest_edge=4 * tile, video_longest_edge=tile)
+    return ProcessorConfig(
+        image_seq_len=model.image_seq_len, tile_size=tile, longest_edge=4 * tile, video_longest_edge=tile
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -362,11 +371,11 @@ def load_configs(folder: Path) -> tuple[ModelConfig, ProcessorConfig]:
 
     try:
         model = ModelConfig.from_dict(read_json(folder / "config.json"), optional("generation_config.json"))
-        processor = ProcessorConfig.from_dicts(optional("preprocessor_config.json"), optional("processor_config.json"), model)
+        processor = ProcessorConfig.from_dicts(
+            optional("preprocessor_config.json"), optional("processor_config.json"), model
+        )
     except ConfigError as error:
         raise error if str(folder) in str(error) else ConfigError(f"{folder}: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{folder}: the configuration has a value of the wrong kind ({error}).") from None
     return model, processor
-
-

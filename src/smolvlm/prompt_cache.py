@@ -25,7 +25,9 @@ class PromptCache:
         What the sequence already holds of the prompt stays; after the first difference it is rewound and prefilled.
         """
         if len(input_ids) >= self.capacity:
-            raise ContextLengthError(f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}.")
+            raise ContextLengthError(
+                f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}."
+            )
         keep, tiles = self._common_prefix(input_ids, [key for part in embeds for key in part.keys])
         self.rewind(keep)
         logits = self.engine.prefill(self.seq, list(input_ids[keep:]), _after(embeds, tiles))
@@ -36,9 +38,9 @@ class PromptCache:
     def _common_prefix(self, input_ids: Sequence[int], tile_keys: Sequence[str]) -> tuple[int, int]:
         """Tokens and whole tiles that the sequence shares with the prompt; at least one token is left to prefill."""
         image_token, per_tile = self.engine.config.image_token_id, self.engine.config.image_seq_len
-        keep = image_tokens = 0
+        image_tokens = 0
         safe = (0, 0)
-        for held, wanted in zip(self.ids, input_ids[:-1], strict=False):
+        for keep, (held, wanted) in enumerate(zip(self.ids, input_ids[:-1], strict=False), start=1):
             if held != wanted:
                 break
             if held == image_token:
@@ -46,7 +48,6 @@ class PromptCache:
                 if self.tile_keys[tile : tile + 1] != tile_keys[tile : tile + 1]:
                     break  # the placeholder is the same, the picture behind it is not
                 image_tokens += 1
-            keep += 1
             if image_tokens % per_tile == 0:
                 safe = (keep, image_tokens // per_tile)
         return safe

@@ -74,7 +74,9 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _inputs(self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock) -> tuple[ModelInputs, int]:
+    def _inputs(
+        self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock
+    ) -> tuple[ModelInputs, int]:
         """The prompt of a conversation; media are read and encoded the first time only."""
         processor = self._runtime.processor
         encoded = 0

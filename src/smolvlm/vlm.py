@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,9 @@ class SmolVLM:
         self.engine, self.processor, self.name = engine, processor, name
         self.config = engine.config
         self.runtime = Runtime(engine, processor, name)
-        self._grammars = GrammarCompiler(processor.tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids)
+        self._grammars = GrammarCompiler(
+            processor.tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids
+        )
 
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
             **options: Any) -> Answer:  # fmt: skip
@@ -94,7 +96,9 @@ class SmolVLM:
         prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
         return AnswerStream(self.runtime, prompted, params)
 
-    def ask_many(self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, **options: Any) -> list[Answer]:
+    def ask_many(
+        self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, **options: Any
+    ) -> list[Answer]:
         """Answer several (media, prompt) pairs together: prompts may be of any length, decoding is shared."""
         return self.chat_many([self.messages(media, prompt, system) for media, prompt in requests], **options)
 

@@ -24,7 +24,9 @@ IDS = RNG.integers(3, 40_000, 70).tolist()
 @pytest.fixture(params=["plain", "packed", "static"], scope="module")
 def engine(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> TorchEngine:
     config, _ = load_configs(tiny_checkpoint)
-    return TorchEngine(load_model(tiny_checkpoint, config), pack=request.param != "plain", static_cache=request.param == "static")
+    return TorchEngine(
+        load_model(tiny_checkpoint, config), pack=request.param != "plain", static_cache=request.param == "static"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -208,4 +210,6 @@ def test_cuda_graphs_equal_the_cpu(tiny_checkpoint: Path, uncached: np.ndarray, 
         engine.prefill(seq, IDS[: 20 + i])
     for step in range(40):
         logits = engine.decode(seqs, [IDS[20 + i + step] for i in range(3)])
-        assert np.abs(logits - uncached[[20 + i + step for i in range(3)]]).max() < (1e-3 if dtype == "float32" else 0.05)
+        assert np.abs(logits - uncached[[20 + i + step for i in range(3)]]).max() < (
+            1e-3 if dtype == "float32" else 0.05
+        )

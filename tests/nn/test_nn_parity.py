@@ -89,7 +89,9 @@ def test_position_ids_repeat_the_reference_rounding() -> None:
 
     for image_size, patch_size in ((512, 16), (384, 14), (364, 14), (224, 32), (192, 16)):
         ours = VisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size)
-        theirs = SmolVLMVisionEmbeddings(SmolVLMVisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size))
+        theirs = SmolVLMVisionEmbeddings(
+            SmolVLMVisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size)
+        )
         seen: list[torch.Tensor] = []
         theirs.position_embedding.register_forward_hook(lambda _m, inputs, _out, seen=seen: seen.append(inputs[0]))
         side = ours.patches_per_side

@@ -83,7 +83,12 @@ def test_trust_does_not_spread_to_neighbours(tokenizer: PromptTokenizer) -> None
     plain = tokenizer.encode_text("<image>")
     assert tokenizer.encode_segments([ours, typed, ours]) == [49190, *plain, 49190]
     assert tokenizer.encode_segments([typed, ours]) == [*plain, 49190]
-    halves = [TextSegment("<ima", trusted=True), TextSegment("ge>"), TextSegment("<ima"), TextSegment("ge>", trusted=True)]
+    halves = [
+        TextSegment("<ima", trusted=True),
+        TextSegment("ge>"),
+        TextSegment("<ima"),
+        TextSegment("ge>", trusted=True),
+    ]
     assert tokenizer.control_ids.isdisjoint(tokenizer.encode_segments(halves))
     whole = [TextSegment("<ima", trusted=True), TextSegment("ge>", trusted=True)]
     assert tokenizer.encode_segments(whole) == [49190]

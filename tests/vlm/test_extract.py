@@ -63,7 +63,9 @@ def test_a_pydantic_model_comes_back_as_an_instance(model: SmolVLM, examples: Pa
     assert all(isinstance(defect.kind, Kind) for defect in report.defects)
 
 
-@pytest.mark.parametrize("schema", [{}, "", "{", None, 5, [], {"type": "nonsense"}, {"type": "object", "properties": 3}, {"enum": []}])
+@pytest.mark.parametrize(
+    "schema", [{}, "", "{", None, 5, [], {"type": "nonsense"}, {"type": "object", "properties": 3}, {"enum": []}]
+)
 def test_bad_schemas_are_refused_before_any_work(model: SmolVLM, examples: Path, schema: Any) -> None:
     before = model.runtime.counters.tiles_encoded
     with pytest.raises(SchemaError):

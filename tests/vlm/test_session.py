@@ -34,7 +34,7 @@ def test_a_session_answers_as_a_fresh_chat_would(model: SmolVLM, examples: Path)
         answers = [session.ask(question) for question in ("What is it?", "Why?", "Where?")]
         aside = session.ask("Hm?", remember=False)
         again = session.ask("Hm?", remember=False)
-        prompt = [t for t in session._turns]  # the exact turns, answers as the tokens that were generated
+        prompt = list(session._turns)  # the exact turns, answers as the tokens that were generated
     assert aside.token_ids == again.token_ids
     assert again.usage.prefilled_tokens == 1  # the identical prompt: all but its last token was there
     for turn, answer in zip((2, 4), answers[1:], strict=True):

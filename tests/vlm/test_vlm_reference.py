@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ NEW_TOKENS = 64
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[smolvlm.SmolVLM, Any, Any]]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[smolvlm.SmolVLM, Any, Any]:
     """The 256M size at full depth in both systems, float32."""
     folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", "256m", seed=11)
     processor = AutoProcessor.from_pretrained(folder)
@@ -28,7 +27,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[smolvlm.Smo
     reference = Reference.from_pretrained(folder, dtype=torch.float32).eval()
     model = smolvlm.load(folder, dtype="float32", device="cpu")
     (folder / "model.safetensors").unlink()
-    yield model, processor, reference
+    return model, processor, reference
 
 
 def conversation(kind: str, examples: Path) -> list[dict[str, Any]]:
@@ -54,8 +53,12 @@ def test_greedy_ids_equal_the_reference(both: tuple[smolvlm.SmolVLM, Any, Any], 
     inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True,
                                            return_tensors="pt", **options)  # fmt: skip
     with torch.inference_mode():
-        expected = reference.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=2)
-    answer = model.chat(messages, max_new_tokens=NEW_TOKENS, ignore_eos=True, loop_guard=False, image_splitting=splitting)
+        expected = reference.generate(
+            **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=2
+        )
+    answer = model.chat(
+        messages, max_new_tokens=NEW_TOKENS, ignore_eos=True, loop_guard=False, image_splitting=splitting
+    )
     assert answer.usage.prompt_tokens == inputs["input_ids"].shape[1]
     assert list(answer.token_ids) == expected[0, inputs["input_ids"].shape[1] :].tolist()
     assert len(answer.token_ids) == NEW_TOKENS
@@ -64,7 +67,11 @@ def test_greedy_ids_equal_the_reference(both: tuple[smolvlm.SmolVLM, Any, Any], 
 def test_a_batch_equals_its_members(both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path) -> None:
     """Prompts of unequal lengths, with and without a picture, decoded together."""
     model, _, _ = both
-    requests = [(None, "Hello"), (str(examples / "chelsea.png"), "What is it?"), (None, "A much longer question about it all")]
+    requests = [
+        (None, "Hello"),
+        (str(examples / "chelsea.png"), "What is it?"),
+        (None, "A much longer question about it all"),
+    ]
     options: dict[str, Any] = {"max_new_tokens": 12, "detail": "low", "loop_guard": False}
     together = model.ask_many(requests, **options)
     alone = [model.ask(media, prompt, **options) for media, prompt in requests]

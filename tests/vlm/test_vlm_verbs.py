@@ -93,7 +93,10 @@ def test_choose_equals_the_sums_by_hand(model: SmolVLM, tiny_checkpoint: Path, e
     options = ["a cat", "a dog", "a cat asleep"]
     choice = model.choose(examples / "chelsea.png", "What is it?", options, detail="low")
     plain = load_model(tiny_checkpoint, model.config)
-    content = [{"type": "image", "path": str(examples / "chelsea.png"), "detail": "low"}, {"type": "text", "text": "What is it?"}]
+    content = [
+        {"type": "image", "path": str(examples / "chelsea.png"), "detail": "low"},
+        {"type": "text", "text": "What is it?"},
+    ]
     question = {"role": "user", "content": content}
     start = len(model.processor([question]).input_ids)
     sums = []
@@ -162,7 +165,8 @@ def test_typed_control_tokens_reach_the_model_as_text(model: SmolVLM) -> None:
 def test_async_twins(model: SmolVLM, examples: Path) -> None:
     async def both() -> tuple[str, str, str]:
         asked, chatted = await asyncio.gather(
-            model.aask(examples / "chelsea.png", "What?", **GREEDY), model.achat(model.messages(None, "Hello"), **GREEDY)
+            model.aask(examples / "chelsea.png", "What?", **GREEDY),
+            model.achat(model.messages(None, "Hello"), **GREEDY),
         )
         streamed = [delta async for delta in model.astream(model.messages(None, "Hello"), **GREEDY)]
         return asked.text, chatted.text, "".join(streamed)

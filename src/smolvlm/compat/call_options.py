@@ -1,4 +1,4 @@
-"""What a caller may write in a processor's call, the reference's words or ours, sorted into the dataclasses that own it."""
+"""A processor's keyword arguments, in the reference's words or ours, sorted into the dataclasses that own them."""
 
 from __future__ import annotations
 

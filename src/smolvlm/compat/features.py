@@ -1,4 +1,4 @@
-"""What a processor returns: arrays or tensors by name, with attribute access, `.to(...)` and the reference's padding."""
+"""What a processor returns: arrays or tensors by name, with attribute access and `.to(...)`, padded in one place."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def check_return_tensors(return_tensors: Any) -> str | None:
     return None if return_tensors is None else str(return_tensors)
 
 
-def as_features(lists: dict[str, IdRows], arrays: dict[str, npt.NDArray[Any]], return_tensors: str | None) -> BatchFeature:
+def as_features(lists: dict[str, IdRows], arrays: dict[str, npt.NDArray[Any]],
+                return_tensors: str | None) -> BatchFeature:  # fmt: skip
     """Both together in the asked form. Without `return_tensors` ids are lists and pixels NumPy arrays.
 
     Raises ParamsError for rows of unequal length where one tensor is asked for.

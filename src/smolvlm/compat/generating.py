@@ -38,7 +38,7 @@ class Prompts:
 
     @classmethod
     def of(cls, config: ModelConfig, pad_token_id: int, eos_token_ids: Sequence[int], *, input_ids: Any,
-           attention_mask: Any = None, pixel_values: Any = None, pixel_attention_mask: Any = None) -> Prompts:  # fmt: skip
+           attention_mask: Any = None, pixel_values: Any = None, pixel_attention_mask: Any = None) -> Prompts:
         """Check and take apart what a processor made. Raises PromptError, naming the argument that is at fault."""
         ids = _integers(input_ids, "input_ids")
         if ids.ndim != 2 or not ids.size:
@@ -54,8 +54,8 @@ class Prompts:
         if not mask.any(axis=1).all():
             raise PromptError("a row of attention_mask is all zero; each prompt needs at least one token.")
         if not mask[:, -1].all():
-            logger.warning("generate: the prompts are padded on the right; each is continued from its last real token and "
-                           "the new tokens stand after the padding. padding_side='left' avoids the gap.")  # fmt: skip
+            logger.warning("generate: the prompts are padded on the right: each is continued from its last real token, "
+                           "the new ones stand after the padding. padding_side='left' avoids the gap.")  # fmt: skip
         rows = tuple(tuple(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True))
         needed = [row.count(config.image_token_id) for row in rows]
         tiles = _real_tiles(pixel_values, pixel_attention_mask, sum(needed), config)
@@ -140,8 +140,8 @@ def _real_tiles(pixel_values: Any, pixel_attention_mask: Any, image_tokens: int,
     if pixel_attention_mask is not None:
         mask = _array(pixel_attention_mask, "pixel_attention_mask")
         if mask.size != len(tiles) * side * side:
-            raise PromptError(f"pixel_attention_mask has shape {mask.shape} and does not fit pixel_values; pass both from "
-                              "one call of the processor.")  # fmt: skip
+            raise PromptError(f"pixel_attention_mask has shape {mask.shape} and does not fit pixel_values; pass both "
+                              "from one call of the processor.")  # fmt: skip
         if not mask.reshape(-1, side, side)[real].all():
             raise PromptError("pixel_attention_mask hides a part of a tile, which is not supported: this checkpoint's "
                               "processor makes whole tiles only.")  # fmt: skip

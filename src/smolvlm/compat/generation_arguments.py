@@ -23,14 +23,16 @@ _DEFAULT_NEW_TOKENS = 20
 
 # Accepted and without effect: our cache is always on, and for stop strings we have a tokenizer of our own.
 _UNUSED = frozenset({"use_cache", "cache_implementation", "cache_config", "disable_compile", "compile_config",
-                     "synced_gpus", "bos_token_id", "tokenizer", "use_model_defaults", "remove_invalid_values", "early_stopping",
-                     "length_penalty", "_from_model_config", "transformers_version", "low_memory"})  # fmt: skip
+                     "synced_gpus", "bos_token_id", "tokenizer", "use_model_defaults", "remove_invalid_values",
+                     "early_stopping", "length_penalty", "_from_model_config", "transformers_version",
+                     "low_memory"})  # fmt: skip
 # Accepted at the value that asks for nothing.
 _NEUTRAL: dict[str, Any] = {
     "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "diversity_penalty": 0.0, "typical_p": 1.0,
     "min_length": 0, "min_new_tokens": 0, "return_dict_in_generate": False, "output_scores": False,
-    "output_logits": False, "output_attentions": False, "output_hidden_states": False, "renormalize_logits": False, "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0, "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0, "guidance_scale": 1.0,
+    "output_logits": False, "output_attentions": False, "output_hidden_states": False, "renormalize_logits": False,
+    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0,
+    "guidance_scale": 1.0,
 }  # fmt: skip
 _REMEDIES = {
     "generation_config": "pass its values as keyword arguments",
@@ -99,13 +101,13 @@ class GenerateArguments:
         if self.max_length is None:
             return _DEFAULT_NEW_TOKENS
         if self.max_length <= prompt_tokens:
-            raise ParamsError(f"max_length={self.max_length} counts the prompt, which has {prompt_tokens} tokens already; "
-                              "pass max_new_tokens=... instead.")  # fmt: skip
+            raise ParamsError(f"max_length={self.max_length} counts the prompt, which has {prompt_tokens} tokens "
+                              "already; pass max_new_tokens=... instead.")  # fmt: skip
         return self.max_length - prompt_tokens
 
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
-    """What `generation_config.json` says about our arguments; {} without the file. What is not used is named in the log.
+    """What `generation_config.json` says about our arguments, {} without the file; the log names what is not used.
 
     Raises ConfigError for a file that is no JSON object.
     """

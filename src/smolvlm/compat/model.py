@@ -37,7 +37,8 @@ class AutoModelForImageTextToText:
 
     @staticmethod
     def from_pretrained(pretrained_model_name_or_path: str | os.PathLike[str], *, dtype: Any = None,
-                        torch_dtype: Any = None, device_map: Any = None, **kwargs: Any) -> ImageTextToTextModel:  # fmt: skip
+                        torch_dtype: Any = None, device_map: Any = None,
+                        **kwargs: Any) -> ImageTextToTextModel:  # fmt: skip
         """A checkpoint by folder, Hub id or short name, on the CPU until `.to(...)` or `device_map` says otherwise.
 
         dtype (or torch_dtype): a torch dtype, its name, or "auto" (the default): what `config.json` names, else that of
@@ -52,8 +53,8 @@ class AutoModelForImageTextToText:
 
         folder = local_folder(pretrained_model_name_or_path, kwargs)
         report_unused(kwargs, UNUSED_ON_LOADING, "AutoModelForImageTextToText.from_pretrained")
-        refuse_unknown(kwargs, "AutoModelForImageTextToText.from_pretrained", "dtype, torch_dtype, device_map, revision "
-                       "and local_files_only")  # fmt: skip
+        refuse_unknown(kwargs, "AutoModelForImageTextToText.from_pretrained",
+                       "dtype, torch_dtype, device_map, revision and local_files_only")  # fmt: skip
         config, _ = load_configs(folder)
         reader = CheckpointReader(folder)
         reader.verify(config)

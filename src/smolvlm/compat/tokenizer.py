@@ -101,7 +101,7 @@ class CompatTokenizer:
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False, *,
                clean_up_tokenization_spaces: bool | None = None) -> Any:  # fmt: skip
-        """The text of a row of ids (list, array or tensor); of several rows a list of texts, as `transformers` 5 does."""
+        """The text of a row of ids (list, array or tensor); of several rows a list, as `transformers` 5 does."""
         if clean_up_tokenization_spaces:
             raise ParamsError("clean_up_tokenization_spaces=True is not supported: this tokenizer keeps its spaces.")
         plain = _plain_ids(token_ids)

@@ -40,8 +40,8 @@ class SequenceStore:
 
     def open(self, capacity: int) -> SequenceCache:
         shape = (self.config.num_hidden_layers, self.config.num_key_value_heads, capacity, self.config.head_dim)
-        make = lambda: torch.empty(shape, device=self.device, dtype=self.dtype)  # noqa: E731
-        return SequenceCache(make(), make())
+        keys, values = (torch.empty(shape, device=self.device, dtype=self.dtype) for _ in range(2))
+        return SequenceCache(keys, values)
 
     def close(self, cache: SequenceCache) -> None:
         """Nothing else refers to the memory: dropping the handle frees it."""

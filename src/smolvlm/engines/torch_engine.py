@@ -60,7 +60,9 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: SmolVLMForConditionalGeneration, *, pack: bool = True, static_cache: bool | None = None) -> None:
+    def __init__(
+        self, model: SmolVLMForConditionalGeneration, *, pack: bool = True, static_cache: bool | None = None
+    ) -> None:
         """`pack`: use oneDNN's packed weights where this CPU has them; the model can then no longer be trained or saved.
 
         `static_cache`: decode from a static cache (under CUDA graphs on CUDA); None means on CUDA only.
@@ -99,7 +101,9 @@ class TorchEngine:
         side = self.config.vision.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
             raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
-        keys = tuple(hashlib.blake2b(np.ascontiguousarray(tile), digest_size=16).hexdigest() for tile in pixel_values)
+        keys = tuple(
+            hashlib.blake2b(np.ascontiguousarray(tile).data, digest_size=16).hexdigest() for tile in pixel_values
+        )
         size = max(1, _PATCHES_PER_BATCH.get(self._device.type, 1024) // self.config.vision.num_patches)
         empty = torch.empty(0, self.config.image_seq_len, self.config.text.hidden_size, dtype=self._dtype)
         parts = [empty.to(self._device)]
@@ -112,7 +116,9 @@ class TorchEngine:
     def open(self, max_tokens: int) -> SeqHandle:
         limit = self.config.text.max_position_embeddings
         if not 1 <= max_tokens <= limit:
-            raise ContextLengthError(f"a sequence of {max_tokens} tokens was asked for; this model's context is {limit}.")
+            raise ContextLengthError(
+                f"a sequence of {max_tokens} tokens was asked for; this model's context is {limit}."
+            )
         with self._lock, torch.inference_mode():
             handle = next(self._handles)
             self._sequences[handle] = self._store.open(max_tokens)
@@ -134,7 +140,9 @@ class TorchEngine:
                 raise EngineError(f"a token id is outside the vocabulary of {self.config.text.vocab_size}.")
             rows = [embeds.embeds for embeds in image_embeds if isinstance(embeds, TorchImageEmbeds)]
             if len(rows) != len(image_embeds):
-                raise EngineError("image_embeds came from another engine; encode the images with the engine that reads them.")
+                raise EngineError(
+                    "image_embeds came from another engine; encode the images with the engine that reads them."
+                )
             positions = torch.arange(cache.length, cache.length + ids.shape[1], device=self._device)[None]
             embeds = self.model.embed(ids, torch.cat(rows) if rows else None)
             hidden = self.model.model.text_model(embeds, positions, AppendOne(cache))

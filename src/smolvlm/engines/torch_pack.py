@@ -6,14 +6,15 @@ Measured with PyTorch 2.13 on two AVX-512 cores: one row times (49280, 576) in b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
-from smolvlm.nn.text import TextAttention, TextMLP
-from smolvlm.nn.vision import VisionMLP
+from smolvlm.nn.text import TextAttention, TextLayer, TextMLP
+from smolvlm.nn.vision import VisionLayer, VisionMLP
 
 
 class PackedLinear(nn.Module):
@@ -87,12 +88,12 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 def pack_linears(model: SmolVLMForConditionalGeneration) -> None:
     """Replace every linear layer of `model` by its packed form, one at a time so that memory never holds both sets."""
-    for layer in model.model.vision_model.encoder.layers:
-        attention = layer.self_attn
+    for block in cast("Iterable[VisionLayer]", model.model.vision_model.encoder.layers):
+        attention = block.self_attn
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
             setattr(attention, name, PackedLinear([getattr(attention, name)]))
-        layer.mlp = PackedVisionMLP(layer.mlp)
-    for layer in model.model.text_model.layers:
+        block.mlp = PackedVisionMLP(block.mlp)
+    for layer in cast("Iterable[TextLayer]", model.model.text_model.layers):
         layer.self_attn = PackedTextAttention(layer.self_attn)
         layer.mlp = PackedTextMLP(layer.mlp)
     model.lm_head = PackedLinear([model.lm_head])  # type: ignore[assignment]

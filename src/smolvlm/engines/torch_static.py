@@ -37,10 +37,11 @@ class SlabStore:
         self.keys, self.values = self._allocate(0, 0)
 
     def _allocate(self, slots: int, capacity: int) -> tuple[Tensor, Tensor]:
-        shape = (self.config.num_hidden_layers, slots, self.config.num_key_value_heads, capacity + 1, self.config.head_dim)
+        config = self.config
+        shape = (config.num_hidden_layers, slots, config.num_key_value_heads, capacity + 1, config.head_dim)
         # Zeros, not garbage: a hidden position times weight 0 must not be a NaN.
-        make = lambda: torch.zeros(shape, device=self.device, dtype=self.dtype)  # noqa: E731
-        return make(), make()
+        keys, values = (torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in range(2))
+        return keys, values
 
     def open(self, capacity: int) -> SequenceCache:
         if None not in self.slots or capacity > self.capacity:
@@ -128,7 +129,9 @@ class StaticDecoder:
         token_ids = torch.zeros(rows, dtype=torch.int64, device=device)
         positions = torch.full((rows,), self.store.capacity, dtype=torch.int64, device=device)
         logits = torch.empty(rows, self.model.config.text.vocab_size, dtype=self.store.dtype, device=device)
-        limit = self.model.config.text.max_position_embeddings - 1  # the scratch position may lie behind the rotary table
+        limit = (
+            self.model.config.text.max_position_embeddings - 1
+        )  # the scratch position may lie behind the rotary table
 
         def forward() -> None:
             attend = StaticAttend(self.store, rows, span, positions)

@@ -42,6 +42,7 @@ class JsonState(NamedTuple):
         return JsonState(in_string, escaped, number_chars)
 
 
+Memo: TypeAlias = dict[bytes, list[int]]
 _Place: TypeAlias = tuple[llguidance.LLMatcher, JsonState, BitArray, list[int]]
 
 
@@ -53,8 +54,9 @@ class EndingPlanner:
     where one is; when it sees none, the walk goes on by a token of its choice, long ones first, and searches again.
     """
 
-    def __init__(self, texts: Sequence[bytes], selectable: BitArray) -> None:
+    def __init__(self, texts: Sequence[bytes], selectable: BitArray, eos_id: int) -> None:
         self._texts = texts
+        self._eos_id = eos_id
         self._selectable = selectable  # one bit a token: never special tokens, but the stop tokens
         self._inside = _ranked(texts, _inside_rank)
         self._outside = _ranked(texts, _outside_rank)
@@ -69,24 +71,45 @@ class EndingPlanner:
         allowed: BitArray = bits[0] & self._selectable
         return allowed
 
-    def plan(self, matcher: llguidance.LLMatcher, state: JsonState, limit: int) -> list[int] | None:
-        """Tokens, at most `limit`, after which the document is complete; None when none were found."""
+    def completes(self, matcher: llguidance.LLMatcher, plan: list[int]) -> bool:
+        """Whether `plan` makes a complete document of what the matcher has."""
+        return bool(matcher.validate_tokens([*plan, self._eos_id]) == len(plan) + 1)
+
+    def plan(
+        self, matcher: llguidance.LLMatcher, state: JsonState, limit: int, old: list[int], memo: Memo
+    ) -> list[int] | None:
+        """Tokens, at most `limit`, after which the document is complete; None when none were found.
+
+        `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps what
+        searches found; it belongs to one answer, so that answers do not depend on each other.
+        """
+        tail = old[self._string_end(old, state) :]
         for choice in (self._short[::-1], self._short):
-            plan, chose = self._walk(matcher.deep_copy(), state, limit, choice)
+            plan, chose = self._walk(matcher.deep_copy(), state, limit, choice, tail, memo)
             if plan is not None or not chose:
                 return plan
         return None
 
+    def _string_end(self, plan: list[int], state: JsonState) -> int:
+        """The index in `plan` of the token that ends the string we are in."""
+        for index, token in enumerate(plan):
+            state = state.after(self._texts[token])
+            if not state.in_string:
+                return index
+        return len(plan)
+
     def _walk(
-        self, matcher: llguidance.LLMatcher, state: JsonState, limit: int, choice: IntArray
+        self, matcher: llguidance.LLMatcher, state: JsonState, limit: int, choice: IntArray, tail: list[int], memo: Memo
     ) -> tuple[list[int] | None, bool]:
         """One try, which uses the matcher up; also whether `choice` mattered (else another does no better)."""
         plan: list[int] = []
         chose = False
         while not matcher.is_accepting():
+            if tail and len(plan) + len(tail) <= limit and self.completes(matcher, tail):
+                return plan + tail, chose
             allowed = self.mask(matcher)
             closer = self._closer(allowed, state)
-            steps = self._search(matcher, state, allowed) if closer is None else [closer]
+            steps = self._search_once(matcher, state, allowed, memo) if closer is None else [closer]
             if not steps:
                 chose = True
                 steps = _allowed(allowed, choice, 1)
@@ -101,6 +124,16 @@ class EndingPlanner:
         hits = _allowed(allowed, self._inside if state.in_string else self._outside, 1)
         # A digit begins a value, but in a number it ends nothing.
         return None if not hits or (state.number_chars and self._texts[hits[0]].isdigit()) else hits[0]
+
+    def _search_once(
+        self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray, memo: Memo
+    ) -> list[int]:
+        """`_search`, but the same mask is searched once; what was found there is tried here."""
+        key = allowed.tobytes()
+        if key not in memo:
+            memo[key] = self._search(matcher, state, allowed)
+        steps = memo[key]
+        return steps if matcher.validate_tokens(steps) == len(steps) else []
 
     def _search(self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray) -> list[int]:
         """Breadth first: the fewest tokens to a place that has a closer or is an end; empty when none is near.
@@ -131,8 +164,13 @@ def _bit(bits: BitArray, token: int) -> bool:
 
 def _allowed(bits: BitArray, ids: IntArray, count: int) -> list[int]:
     """The first `count` of `ids` whose bit is set."""
-    hits = np.flatnonzero((bits[ids >> 5] >> (ids & 31)) & 1)
-    return [int(i) for i in ids[hits[:count]]]
+    found: list[int] = []
+    start, size = 0, 256
+    while start < len(ids) and len(found) < count:  # by growing parts: mostly the first one has enough
+        part = ids[start : start + size]
+        found += part[np.flatnonzero((bits[part >> 5] >> (part & 31)) & 1)].tolist()
+        start, size = start + size, 4 * size
+    return found[:count]
 
 
 def _ranked(texts: Sequence[bytes], rank: Callable[[bytes], tuple[int, int] | None]) -> IntArray:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm.errors import CheckpointError, EngineError, ParamsError, SchemaError
-from smolvlm.generation.ending import BitArray, EndingPlanner, JsonState
+from smolvlm.generation.ending import BitArray, EndingPlanner, JsonState, Memo
 from smolvlm.generation.schema import normalise_schema
 
 BoolArray = npt.NDArray[np.bool_]
@@ -32,6 +32,7 @@ class Grammar:
         self._shared = shared
         self._plan = plan
         self._state = JsonState()
+        self._memo: Memo = {}
 
     @property
     def is_complete(self) -> bool:
@@ -58,6 +59,8 @@ class Grammar:
 
     def allowed(self) -> BoolArray:
         """(vocab,) bool: the tokens that may come next; no special ones but, once complete, the stop tokens."""
+        if self._matcher.is_error():
+            raise SchemaError(f"The schema is too complex to follow: {_first_line(self._matcher.get_error())}.")
         allowed = self._shared.as_bools(self._shared.planner.mask(self._matcher))
         number_chars = self._state.number_chars
         if number_chars:
@@ -115,9 +118,10 @@ class Grammar:
         if matcher.is_stopped():
             return []
         rest = self._plan[len(taken) :] if self._plan[: len(taken)] == taken else self._plan
-        if len(rest) <= limit and matcher.validate_tokens([*rest, self._shared.eos_id]) == len(rest) + 1:
+        planner = self._shared.planner
+        if len(rest) <= limit and planner.completes(matcher, rest):
             return rest
-        return self._shared.planner.plan(matcher, state, limit)
+        return planner.plan(matcher, state, limit, self._plan, self._memo)
 
 
 class _Shared:
@@ -127,14 +131,13 @@ class _Shared:
         self, tokenizer: llguidance.LLTokenizer, vocab_size: int, eos_ids: list[int], special: set[int]
     ) -> None:
         self.vocab_size = vocab_size
-        self.eos_id = eos_ids[0]
         kept = np.ones(32 * ((vocab_size + 31) // 32), dtype=np.uint8)
         kept[vocab_size:] = 0
         kept[[i for i in special if i not in eos_ids]] = 0
         self.texts = [b"" if i in special else tokenizer.decode_bytes([i]) for i in range(vocab_size)]
         self._is_text = [bool(text) for text in self.texts]
         selectable: BitArray = np.packbits(kept, bitorder="little").view(np.int32)
-        self.planner = EndingPlanner(self.texts, selectable)
+        self.planner = EndingPlanner(self.texts, selectable, eos_ids[0])
         numeric = [text if text and not text.strip(b"0123456789.eE+-") else b"" for text in self.texts]
         self.numeric: BoolArray = np.array([bool(text) for text in numeric])
         self.exponent: BoolArray = np.array([b"e" in text or b"E" in text for text in numeric])
@@ -183,7 +186,7 @@ class GrammarCompiler:
         matcher = llguidance.LLMatcher(tokenizer, text, log_level=0)
         if matcher.is_error():
             raise SchemaError(_explain(matcher.get_error()))
-        plan = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER)
+        plan = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], {})
         if plan is None:
             raise SchemaError(
                 "No answer to the schema could be found: its constraints exclude each other or demand too much; "

@@ -70,7 +70,7 @@ class VideoReader:
             for other in self._container.streams:
                 if other.index != self._stream.index:
                     other.discard = av.stream.Discard.all
-            self._stream.codec_context.thread_type = "AUTO"
+            self._stream.codec_context.thread_type = "AUTO"; self._stream.codec_context.thread_count = 1
             self._packets: Iterator[Any] | None = None
             self._next = 0
         except SmolVLMError:

@@ -34,7 +34,7 @@ class VisionEmbeddings(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(tiles, 3, side, side) -> (tiles, patches, dim)."""
-        patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        patches: Tensor = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
         positions: Tensor = self.position_embedding(position_ids(self.config).to(patches.device))
         return patches + positions
 

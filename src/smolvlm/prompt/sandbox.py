@@ -36,20 +36,16 @@ _CONSTANT_COST = ("count", "d", "default", "first", "last", "length")
 
 
 class _Meter(NodeTransformer):
-    """Put a charge wherever Jinja's sandbox cannot intercept: loop and macro bodies, `~`, and what can nest or copy.
+    """Put a charge wherever Jinja's sandbox cannot intercept: loop bodies, `~`, and what can nest or copy.
 
     A list that holds itself twice, made forty times over, is small in memory and endless to compare, hash or print.
     """
 
-    def _charged(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
         cost = 1 + sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         node.body.insert(0, nodes.ExprStmt(_call("charge", [nodes.Const(cost)], node.lineno), lineno=node.lineno))
         return node
-
-    visit_For = _charged
-    visit_Macro = _charged
-    visit_CallBlock = _charged
 
     def _weighed(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)

@@ -1,0 +1,58 @@
+"""Command lines run in this process, through the same `main` that the installed program calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.cli.main import main
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Threads gain nothing on a tiny model, and cost much where other tests run at the same time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """run("ask", "photo.jpg", ...) -> exit code, stdout, stderr."""
+    monkeypatch.delenv("SMOLVLM_DEBUG", raising=False)
+
+    def call(*args: object) -> Result:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path) -> tuple[str, ...]:
+    """The options that choose the tiny checkpoint, in the precision that does not depend on the machine."""
+    return ("--model", str(tiny_checkpoint), "--dtype", "float32", "--device", "cpu")
