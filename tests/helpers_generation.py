@@ -62,7 +62,7 @@ class SmallEngine:
     Counts what it is asked, and refuses what the contract forbids: a closed sequence, more tokens than there is room for.
     """
 
-    config = ModelConfig
+    config: ModelConfig
     name = "small"
     device = "cpu"
     dtype = "float32"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import smolvlm.vlm
 from smolvlm.cli.main import main
 
 
@@ -36,6 +37,22 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _load_once() -> Iterator[None]:
+    """A model that was loaded serves later command lines with the same options: loading is most of their time."""
+    load, loaded = smolvlm.vlm.load, {}
+
+    def load_once(model: Any, *, on_progress: Any = None, **options: Any) -> smolvlm.vlm.SmolVLM:
+        key = (str(model), *sorted(options.items()))
+        if key not in loaded:
+            loaded[key] = load(model, on_progress=on_progress, **options)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smolvlm.vlm, "load", load_once)
+        yield
 
 
 @pytest.fixture

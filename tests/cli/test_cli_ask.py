@@ -70,6 +70,16 @@ def test_which_model_and_that_it_knows_nothing(run, model, tiny_checkpoint) -> N
     assert len(lines) == 3
 
 
+@pytest.fixture(scope="module")
+def plain_video(api) -> smolvlm.Answer:
+    return api.ask(CLIP, "What happens?", max_new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def plain_photo(api) -> smolvlm.Answer:
+    return api.ask(PHOTO, "What", detail="low", max_new_tokens=90)
+
+
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
@@ -80,11 +90,10 @@ def test_which_model_and_that_it_knows_nothing(run, model, tiny_checkpoint) -> N
         (["--system", "Be brief."], {"system": "Be brief."}),
     ],
 )
-def test_video_options_reach_the_library(run, model, api, flags, options) -> None:
-    plain = run("ask", CLIP, "What happens?", *model, "--json", "--max-new-tokens", 3).json
+def test_video_options_reach_the_library(run, model, api, plain_video, flags, options) -> None:
     data = run("ask", CLIP, "What happens?", *model, "--json", "--max-new-tokens", 3, *flags).json
     assert data["usage"] == vars(api.ask(CLIP, "What happens?", max_new_tokens=3, **options).usage)
-    assert data["usage"]["prompt_tokens"] != plain["usage"]["prompt_tokens"]
+    assert data["usage"]["prompt_tokens"] != plain_video.usage.prompt_tokens
     assert all(options.get("start", 0) <= t <= options.get("end", 99) for t in data["media"][0]["timestamps_s"])
 
 
@@ -113,16 +122,15 @@ def test_prompt_style_changes_the_prompt(run, model) -> None:
         (["--stop", "nothing", "--stop", "vagoda"], {"stop": ("nothing", "vagoda")}),
     ],
 )  # fmt: skip
-def test_generation_options_reach_the_library(run, model, api, flags, options) -> None:
-    fixed = {"detail": "low", "max_new_tokens": 90}
-    plain, expected = api.ask(PHOTO, "What", **fixed), api.ask(PHOTO, "What", **fixed, **options)
+def test_generation_options_reach_the_library(run, model, api, plain_photo, flags, options) -> None:
+    expected = api.ask(PHOTO, "What", detail="low", max_new_tokens=90, **options)
     result = run("ask", PHOTO, "What", *model, "--detail", "low", "--max-new-tokens", 90, *flags)
     assert result.out == expected.text + "\n"
-    assert expected.text != plain.text
+    assert expected.text != plain_photo.text
 
 
-def test_a_loop_that_was_cut_is_said(run, model, api) -> None:
-    assert api.ask(PHOTO, "What", detail="low", max_new_tokens=90).finish_reason == "repetition"
+def test_a_loop_that_was_cut_is_said(run, model, plain_photo) -> None:
+    assert plain_photo.finish_reason == "repetition"
     result = run("ask", PHOTO, "What", *model, "--detail", "low", "--max-new-tokens", 90)
     assert "began to repeat itself (--no-loop-guard" in result.err
 

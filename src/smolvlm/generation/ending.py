@@ -80,8 +80,8 @@ class EndingPlanner:
     ) -> list[int] | None:
         """Tokens, at most `limit`, after which the document is complete; None when none were found.
 
-        `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps what
-        searches found; it belongs to one answer, so that answers do not depend on each other.
+        `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps
+        what searches found; it belongs to one answer, so that answers do not depend on each other.
         """
         tail = old[self._string_end(old, state) :]
         for choice in (self._short[::-1], self._short):

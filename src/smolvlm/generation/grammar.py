@@ -27,12 +27,12 @@ class Grammar:
     tokens that are left, else the plan's next token is taken in its place. So the answer is complete within its budget.
     """
 
-    def __init__(self, matcher: llguidance.LLMatcher, shared: _Shared, plan: list[int]) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, shared: _Shared, plan: list[int], memo: Memo) -> None:
         self._matcher = matcher
         self._shared = shared
         self._plan = plan
         self._state = JsonState()
-        self._memo: Memo = {}
+        self._memo = memo
 
     @property
     def is_complete(self) -> bool:
@@ -186,13 +186,14 @@ class GrammarCompiler:
         matcher = llguidance.LLMatcher(tokenizer, text, log_level=0)
         if matcher.is_error():
             raise SchemaError(_explain(matcher.get_error()))
-        plan = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], {})
+        memo: Memo = {}
+        plan = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], memo)
         if plan is None:
             raise SchemaError(
                 "No answer to the schema could be found: its constraints exclude each other or demand too much; "
                 "loosen patterns, multipleOf or minimum lengths."
             )
-        return Grammar(matcher, shared, plan)
+        return Grammar(matcher, shared, plan, memo)
 
     def _load(self) -> tuple[llguidance.LLTokenizer, _Shared]:
         if self._tables is None:
