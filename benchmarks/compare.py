@@ -56,7 +56,10 @@ class Worker:
     def stop(self) -> None:
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self.process.wait(timeout=60)
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:  # interrupted in the middle of a long task
+            self.process.kill()
 
     def _reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None, "started with a pipe"
@@ -133,7 +136,8 @@ def main() -> None:
     rows.append({"what": "peak memory, whole run", "unit": "MB", "better": "lower",
                  **{system: peak / 1e6 for system, peak in memory.items()},
                  "ratio": memory["transformers"] / memory["smolvlm"]})  # fmt: skip
-    Console().print(make_table(rows, SYSTEMS, f"{args.size}, {args.dtype}, {args.threads} threads, {rounds} rounds"))
+    title = f"{args.size}, {args.dtype}, {args.threads} threads, {rounds} rounds"
+    Console(width=max(console.width, 120)).print(make_table(rows, SYSTEMS, title))
     report = {
         "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.compare", *sys.argv[1:]]),
         "machine": describe_machine(),

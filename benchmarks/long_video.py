@@ -3,9 +3,9 @@
     python -m benchmarks.long_video                         # decodes the whole hour: minutes
     python -m benchmarks.long_video --decode-seconds 120    # decodes two minutes of it and says so
 
-The hour is made on the spot: one minute encoded by the `ffmpeg` program (by PyAV where there is none), repeated by stream
-copy. Both ways must give the same 64 pictures. Prints how many frames were decoded against the groups of pictures that
-the sampled frames lie in. Writes benchmarks/results/long_video.json.
+The hour is made on the spot: one minute encoded by the `ffmpeg` program (by PyAV where there is none), repeated by
+stream copy. Both ways must give the same 64 pictures. Prints how many frames were decoded against the groups of pictures
+that the sampled frames lie in. Writes benchmarks/results/long_video.json.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def groups_of_pictures(path: Path) -> tuple[int, list[int]]:
     return len(order), [i for i, (_, is_key) in enumerate(order) if is_key]
 
 
-def decode_all(path: Path, wanted: set[int], config: ProcessorConfig, limit: int | None) -> tuple[dict[int, Any], int, float]:
+def decode_all(path: Path, wanted: set[int], config: ProcessorConfig,
+               limit: int | None) -> tuple[dict[int, Any], int, float]:  # fmt: skip
     """Decode from the start with all cores; keep the wanted frames. Returns them, the frames decoded, and seconds."""
     kept: dict[int, npt.NDArray[np.uint8]] = {}
     started = time.perf_counter()
@@ -124,7 +125,8 @@ def main() -> None:
         started = time.perf_counter()
         sampled = sample_video(path, config)
         seek_seconds.append(time.perf_counter() - started)
-        console.print(f"  by seeking: {seek_seconds[-1]:.2f} s, {sampled.decoded_frames} frames decoded", highlight=False)
+        line = f"  by seeking: {seek_seconds[-1]:.2f} s, {sampled.decoded_frames} frames decoded"
+        console.print(line, highlight=False)
     total, keys = groups_of_pictures(path)
     ends = [*keys[1:], total]
     groups = {bisect_right(keys, index) - 1 for index in sampled.indices}
@@ -133,6 +135,8 @@ def main() -> None:
     limit = None if args.decode_seconds is None else args.decode_seconds * FPS
     kept, decoded, decode_s = decode_all(path, set(sampled.indices), config, limit)
     equal = [np.array_equal(kept[index], sampled.frames[i]) for i, index in enumerate(sampled.indices) if index in kept]
+    if sampled.decoded_frames > allowed:
+        raise SystemExit(f"{sampled.decoded_frames} frames were decoded; their groups of pictures hold {allowed}.")
     if not all(equal):
         raise SystemExit(f"{equal.count(False)} of {len(equal)} frames differ between seeking and decoding everything.")
     whole_s = decode_s * total / decoded

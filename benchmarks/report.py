@@ -38,7 +38,7 @@ def summarise(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, R
 def make_table(rows: Sequence[Mapping[str, Any]], systems: Sequence[str], title: str) -> Table:
     """Figures with three digits, the ratio, and how many of the greedy tokens agree."""
     table = Table(title=title)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for system in systems:
         table.add_column(system, justify="right")
     table.add_column("unit")

@@ -90,7 +90,7 @@ class SmallEngine:
         self.sequences[seq].extend(int(i) for i in ids)
         assert len(self.sequences[seq]) <= self.rooms[seq], "no room"
 
-    def prefill(self, seq, input_ids, image_embeds=(), *, logits_to_keep=1):
+    def prefill(self, seq, input_ids, image_embeds=(), *, logits_to_keep=1):  # noqa: ARG002 - the protocol has it
         self.prefill_calls.append((seq, len(input_ids)))
         rows = []
         for token in input_ids:

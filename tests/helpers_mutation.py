@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers_media import encoded, make_clip, photo
 
+from helpers_media import encoded, make_clip, photo
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError
 from smolvlm.media import (
@@ -128,7 +128,8 @@ def run(count: int, seed: int, folder: Path) -> dict[str, Any]:
         begin = time.perf_counter()
         try:
             pixels = read(name, mutate(originals[name], rng), folder / f"m{Path(name).suffix}", rng)
-            assert pixels.dtype == np.uint8 and pixels.shape[1:] == (64, 64, 3)
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[1:] == (64, 64, 3)
             outcomes["read"] += 1
         except SmolVLMError as error:
             outcomes[type(error).__name__] += 1

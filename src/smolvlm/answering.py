@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
 from smolvlm.generation import Generated, GenerationParams, Grammar, Request, TokenEvent, collect, generate
+from smolvlm.processor import MediaInfo
 from smolvlm.runtime import Prompted, Runtime
 
 
@@ -37,6 +38,11 @@ class AnswerStream(Iterator[str]):
             if event.text_delta:
                 return event.text_delta
         raise StopIteration
+
+    @property
+    def media(self) -> tuple[MediaInfo, ...]:
+        """What became of each picture and video: tiles, frame times, length."""
+        return self._prompted.inputs.media
 
     @property
     def answer(self) -> Answer:

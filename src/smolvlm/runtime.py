@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,8 +59,7 @@ class Runtime:
                on_progress: Progress | None = None) -> Prompted:  # fmt: skip
         """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
         clock = Clock()
-        on_frame = None if on_progress is None else lambda done, total: on_progress("frames", done, total)
-        inputs = self.processor(messages, options=options, on_frame=on_frame)
+        inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
         clock.lap("media")
         capacity = self.room(inputs, max_new_tokens)  # before the long part, not after
         embeds = self.encode(inputs, on_progress)
@@ -78,6 +78,11 @@ class Runtime:
         self.counters.tokens_prefilled += prefilled
         clock.lap("prefill")
         return Prompted(cache, logits, inputs, prefilled, encoded, clock)
+
+
+def stage(on_progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """`on_progress` for one stage."""
+    return None if on_progress is None else functools.partial(on_progress, name)
 
 
 class Clock:

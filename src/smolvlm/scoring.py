@@ -12,7 +12,7 @@ from smolvlm.engines.base import FloatArray
 from smolvlm.errors import ParamsError, PromptError
 from smolvlm.media import MediaOptions
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Progress, Runtime
+from smolvlm.runtime import Progress, Runtime, stage
 
 
 def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], options: Sequence[str],
@@ -24,7 +24,7 @@ def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], optio
     """
     _check(options)
     processor, engine = runtime.processor, runtime.engine
-    prepared = processor.prepare_media(messages, options=media_options)
+    prepared = processor.prepare_media(messages, options=media_options, on_frame=stage(on_progress, "frames"))
     prompt = processor.build(messages, prepared)
     replies = [{"role": "assistant", "content": option} for option in options]
     whole = [processor.build([*messages, reply], prepared, add_generation_prompt=False) for reply in replies]

@@ -14,7 +14,7 @@ from smolvlm.media import MediaOptions
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Progress, Runtime
+from smolvlm.runtime import Clock, Progress, Runtime, stage
 
 
 class Session:
@@ -81,7 +81,7 @@ class Session:
         processor = self._runtime.processor
         encoded = 0
         if self._prepared is None:
-            on_frame = None if on_progress is None else lambda done, total: on_progress("frames", done, total)
+            on_frame = stage(on_progress, "frames")
             self._prepared = processor.prepare_media(messages, options=self._options, on_frame=on_frame)
         inputs = processor.build(messages, self._prepared)
         self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after

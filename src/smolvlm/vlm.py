@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from smolvlm.hub import resolve
 from smolvlm.media import MediaOptions, SourcePolicy
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
-from smolvlm.runtime import Progress, Prompted, Runtime
+from smolvlm.runtime import Progress, Prompted, Runtime, stage
 from smolvlm.scoring import choose_option
 from smolvlm.session import Session
 
@@ -52,7 +51,7 @@ def load(
     folder = resolve(str(model))
     config, _ = load_configs(folder)
     processor = Processor.from_folder(folder, prompt_style=prompt_style, policy=policy or SourcePolicy())
-    on_tensor = functools.partial(on_progress, "weights") if on_progress is not None else None
+    on_tensor = stage(on_progress, "weights")
     loaded = make_engine(folder, config, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor)
     return SmolVLM(loaded, processor, name=str(model))
 
@@ -116,7 +115,7 @@ class SmolVLM:
                 item.cache.close()
 
     def choose(self, media: Any, question: str, options: Sequence[str], *, system: str | None = None,
-               **media_options: Any) -> Choice:  # fmt: skip
+               on_progress: Progress | None = None, **media_options: Any) -> Choice:  # fmt: skip
         """The likeliest of `options` as the answer, with probabilities: each option is scored, nothing is generated.
 
         Raises ParamsError for no options, an empty or a repeated one.
@@ -124,10 +123,10 @@ class SmolVLM:
         opened, params = split_options(media_options)
         if params != GenerationParams():
             raise ParamsError("choose generates nothing: it takes media options only, such as detail or fps.")
-        return choose_option(self.runtime, self.messages(media, question, system), options, opened)
+        return choose_option(self.runtime, self.messages(media, question, system), options, opened, on_progress)
 
     def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, system: str | None = None,
-                **options: Any) -> Any:  # fmt: skip
+                on_progress: Progress | None = None, **options: Any) -> Any:  # fmt: skip
         """Fill a JSON schema (dict or JSON text) or a pydantic model from `media`; the result always validates.
 
         Returns an instance of the pydantic model, else the parsed JSON. Raises SchemaError for a schema that is empty,
@@ -135,7 +134,8 @@ class SmolVLM:
         """
         media_options, params = split_options(options)
         grammar = self._grammars.json_schema(schema)  # a bad schema is refused before any work
-        prompted = self.runtime.prompt(self.messages(media, prompt, system), media_options, params.max_new_tokens)
+        messages = self.messages(media, prompt, system)
+        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
         answer = AnswerStream(self.runtime, prompted, params, grammar=grammar).answer
         return parse_as(schema, answer.text)
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 import smolvlm
 from helpers_cli import PHOTO, put_into_cache
 from smolvlm import hub
+from smolvlm.cli.console import Bars
 
 SCHEMA = {
     "type": "object",
@@ -154,3 +155,10 @@ def test_bare_command_shows_all_commands(run) -> None:
     assert result.code == 0
     assert all(f"  {command} " in result.out for command in COMMANDS)
     assert "..." not in result.out.split("Commands:")[1]  # no summary is cut short
+
+
+def test_a_download_off_a_terminal_is_one_line(capsys) -> None:
+    with Bars() as bars:
+        for done in (0, 1_000_000, 5_000_000):
+            bars.download(done, 5_000_000)
+    assert capsys.readouterr() == ("", "smolvlm: downloading 5.00 MB ...\n")

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers_generation import decode, encode, eos_id, random_engine, scripted_engine, vocab_size
 
+from helpers_generation import decode, encode, eos_id, random_engine, scripted_engine, vocab_size
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams, Request, collect, generate
 

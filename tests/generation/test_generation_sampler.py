@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 from oracle import transformers
-from scipy import stats
 
 from smolvlm.errors import EngineError
 from smolvlm.generation import GenerationParams, Sampler
@@ -119,10 +118,12 @@ def test_frequencies_pass_a_chi_square_test(setting: dict) -> None:
     sampler, draws = Sampler(params, [0], 10), 20_000
     counts = np.bincount([sampler.next(logits, []).token_id for _ in range(draws)], minlength=10)
     assert not counts[expected == 0].any()
-    support = expected > 0
-    p_value = stats.chisquare(counts[support], draws * expected[support]).pvalue
-    # The seed is fixed, so this cannot flake; a right sampler would fail for one seed in ten thousand.
-    assert p_value > 1e-4
+    wanted = draws * expected[expected > 0]
+    chi_square = float((((counts[expected > 0] - wanted) ** 2) / wanted).sum())
+    # The 99.99 % point of the chi-square distribution (Wilson-Hilferty; the normal's is 3.719). The seed is fixed, so
+    # this cannot flake; a right sampler would fail for one seed in ten thousand.
+    degrees = len(wanted) - 1
+    assert chi_square < degrees * (1 - 2 / (9 * degrees) + 3.719 * math.sqrt(2 / (9 * degrees))) ** 3
 
 
 def test_presence_and_frequency_follow_openai_on_generated_tokens_only() -> None:
@@ -142,8 +143,7 @@ def test_greedy_takes_the_lowest_id_among_equals_and_ignores_the_filters() -> No
 
 
 def test_seeds() -> None:
-    rng = np.random.default_rng(0)
-    rows = (rng.standard_normal((40, 300))).astype(np.float32)
+    rows = np.sin(1.7 * np.arange(40 * 300)).astype(np.float32).reshape(40, 300)
 
     def run(seed: int | None) -> list[int]:
         sampler, generated = Sampler(GenerationParams(temperature=1.0, seed=seed), [], 300), []
@@ -158,7 +158,7 @@ def test_seeds() -> None:
     assert run(3)[:8] == PINNED
 
 
-PINNED = [151, 123, 235, 201, 133, 134, 76, 91]
+PINNED = [25, 70, 240, 175, 28, 130, 142, 47]  # also by hand: inverse CDF of PCG64(3).random()
 
 
 def test_a_tiny_temperature_is_greedy_and_a_huge_one_flat() -> None:

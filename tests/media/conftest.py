@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
 from helpers_media import make_clip
 
 # Milliseconds of frame i of a clip whose rate changes twice and that pauses for a second.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers_media import OFFICIAL, photo, reference_images
 
+from helpers_media import OFFICIAL, photo, reference_images
 from smolvlm.errors import ImageError
 from smolvlm.media import MediaOptions, load_image, normalise, split_image
 

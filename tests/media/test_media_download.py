@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_media import encoded, photo
 
+from helpers_media import encoded, photo
 from smolvlm.errors import SourceError
 from smolvlm.media import Limits, SourcePolicy, load_image, open_source
 from smolvlm.media import download as downloads

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_media import OFFICIAL, encoded, photo, reference_images
 from PIL import Image, ImageOps
 
+from helpers_media import OFFICIAL, encoded, photo, reference_images
 from smolvlm.errors import ImageError, MissingExtraError, SourceError
 from smolvlm.media import Limits, MediaOptions, SourcePolicy, load_image, normalise, split_image
 
@@ -197,11 +197,11 @@ def test_heic_that_is_damaged() -> None:
 
 
 def test_pillow_globals_are_untouched() -> None:
-    before = (Image.MAX_IMAGE_PIXELS, getattr(__import__("PIL.ImageFile"), "ImageFile").LOAD_TRUNCATED_IMAGES)
+    before = (Image.MAX_IMAGE_PIXELS, __import__("PIL.ImageFile").ImageFile.LOAD_TRUNCATED_IMAGES)
     filters = list(warnings.filters)
     load_image(photo(8, 8))
     load_image(encoded(photo(8, 8), "PNG"))
-    assert before == (Image.MAX_IMAGE_PIXELS, getattr(__import__("PIL.ImageFile"), "ImageFile").LOAD_TRUNCATED_IMAGES)
+    assert before == (Image.MAX_IMAGE_PIXELS, __import__("PIL.ImageFile").ImageFile.LOAD_TRUNCATED_IMAGES)
     assert list(warnings.filters) == filters
 
 

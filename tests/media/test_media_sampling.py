@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers_media import OFFICIAL, reference_video_utils, reference_videos
 
+from helpers_media import OFFICIAL, reference_video_utils, reference_videos
 from smolvlm.errors import ParamsError, VideoError
 from smolvlm.media import sample_frame_indices, sample_span_indices
 

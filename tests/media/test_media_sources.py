@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers_media import encoded, photo
 
+from helpers_media import encoded, photo
 from smolvlm.errors import SourceError
 from smolvlm.media import Limits, Source, SourcePolicy, load_image, media_kind, open_source
 
@@ -126,7 +126,7 @@ def test_sizes_are_bounded() -> None:
 
 def test_a_file_object_that_fails() -> None:
     class Broken(io.RawIOBase):
-        def read(self, size: int = -1) -> bytes:
+        def read(self, _: int = -1) -> bytes:
             raise RuntimeError("the disk is on fire")
 
     with pytest.raises(SourceError, match="the disk is on fire"):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers_media import BIG, OFFICIAL, photo, reference_images
 
+from helpers_media import BIG, OFFICIAL, photo, reference_images
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
 from smolvlm.media import MediaOptions, fit_to_tiles, normalise, resize_to_longest_edge, split_image, tile_grid

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_media import BIG, OFFICIAL, decode_all, encoded, numbered_frame, photo, reference_video_utils, reference_videos
 
+from helpers_media import (
+    BIG,
+    OFFICIAL,
+    decode_all,
+    encoded,
+    numbered_frame,
+    photo,
+    reference_video_utils,
+    reference_videos,
+)
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SourceError, VideoError
 from smolvlm.media import (
@@ -180,6 +189,7 @@ def test_policy_reaches_listed_frames(examples: Path) -> None:
 def test_memory_holds_one_frame_at_full_size(tmp_path: Path) -> None:
     """40 frames of 1080p are 250 MB as RGB; sampling them may add a small part of that."""
     import psutil
+
     from helpers_media import make_clip
 
     path = make_clip(tmp_path / "hd.mp4", 40, size=(1920, 1080), options={"preset": "ultrafast", "g": "40"})

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers_media import OFFICIAL, decode_all, read_number
 
+from helpers_media import OFFICIAL, decode_all, read_number
 from smolvlm.media import Limits, MediaOptions, open_source, sample_video
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.video import square_frame
@@ -104,7 +104,7 @@ def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyp
 
 def test_missing_frames_in_the_middle(clips: dict[str, Path], tmp_path: Path) -> None:
     """Packets that nothing refers to are dropped: the numbering moves up, the times keep the gap."""
-    path = _remux(clips["intra.mp4"], tmp_path / "gap.mkv", lambda n, packet: not 10 <= n < 20)
+    path = _remux(clips["intra.mp4"], tmp_path / "gap.mkv", lambda n, _: not 10 <= n < 20)
     expected, times = decode_all(path)
     assert len(expected) == 30
     video = sample_video(path, OFFICIAL, MediaOptions(fps=8))

@@ -100,8 +100,9 @@ _cached: list[Any] = []
 def _pair() -> tuple[PromptTokenizer, Any]:
     """Hypothesis runs a test many times: the two tokenizers are made once."""
     if not _cached:
-        from helpers_prompt import tiny_checkpoint
         from oracle import transformers
+
+        from helpers_prompt import tiny_checkpoint
 
         folder = tiny_checkpoint()
         _cached.extend((PromptTokenizer.from_folder(folder), transformers.AutoTokenizer.from_pretrained(folder)))

@@ -70,24 +70,20 @@ def describe(
 def _answer(sources: list[str], prompt: str, system: str | None, model_flags: ModelFlags, media_flags: MediaFlags,
             generation_flags: GenerationFlags, output: OutputFlags) -> None:  # fmt: skip
     """Everything cheap is checked before weights are loaded, and nothing is printed before the prompt is accepted."""
-    from smolvlm.answering import AnswerStream
-
     streamed, options, params = output.streamed, media_flags.options(), generation_flags.params()
     with Bars() as bars:
         name, folder = find_model(model_flags, bars)
         parts = opened(sources)
         model = open_model(name, model_flags, bars)
-        # What `SmolVLM.stream` does, in two steps: the prompt knows what became of the media.
-        prompted = model.runtime.prompt(model.messages(parts, prompt, system), options, params.max_new_tokens, bars)
+        stream = model.stream(parts, prompt, system=system, on_progress=bars, **vars(options), **vars(params))
     announce(model, folder)
-    stream = AnswerStream(model.runtime, prompted, params)
     if streamed:
         for piece in stream:
             write(piece, flush=True)
         write("\n")
     answer = stream.answer
     if output.json:
-        write_json(answer.to_dict() | {"media": [asdict(info) for info in prompted.inputs.media]})
+        write_json(answer.to_dict() | {"media": [asdict(info) for info in stream.media]})
     elif not streamed:
         write(f"{answer.text}\n")
     explain_ending(answer)

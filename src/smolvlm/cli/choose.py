@@ -46,7 +46,7 @@ def choose(
         name, folder = find_model(model, bars)
         parts = opened(sources)
         loaded = open_model(name, model, bars)
-        choice = loaded.choose(parts, question, option, system=system, **vars(options))
+        choice = loaded.choose(parts, question, option, system=system, on_progress=bars, **vars(options))
     announce(loaded, folder)
     if json:
         write_json({"option": choice.option, "probabilities": dict(choice.probabilities),

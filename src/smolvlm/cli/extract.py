@@ -51,7 +51,8 @@ def extract(
         name, folder = find_model(model, bars)
         parts = opened(sources)
         loaded = open_model(name, model, bars)
-        result = loaded.extract(parts, wanted, prompt or EXTRACT_PROMPT, system=system, **vars(options), **vars(params))
+        result = loaded.extract(parts, wanted, prompt or EXTRACT_PROMPT, system=system, on_progress=bars,
+                                **vars(options), **vars(params))  # fmt: skip
     announce(loaded, folder)
     write_json(result)
 

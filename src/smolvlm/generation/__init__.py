@@ -6,6 +6,7 @@ from smolvlm.generation.loop_guard import Loop, LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler
 from smolvlm.generation.schema import normalise_schema, parse_as
+from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import Decode, TextStream
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Request",
     "Sampled",
     "Sampler",
+    "SentenceGuard",
     "TextStream",
     "TokenEvent",
     "collect",

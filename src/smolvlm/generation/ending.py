@@ -121,6 +121,8 @@ class EndingPlanner:
 
     def _closer(self, allowed: BitArray, state: JsonState) -> int | None:
         """The best token that brings the document nearer to its end, if one is allowed."""
+        if state.escaped:  # a quote here would be text
+            return None
         hits = _allowed(allowed, self._inside if state.in_string else self._outside, 1)
         # A digit begins a value, but in a number it ends nothing.
         return None if not hits or (state.number_chars and self._texts[hits[0]].isdigit()) else hits[0]

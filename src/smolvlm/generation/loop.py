@@ -14,6 +14,7 @@ from smolvlm.generation.grammar import Grammar
 from smolvlm.generation.loop_guard import LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler, TopLogprobs
+from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import Decode, TextStream
 
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
@@ -125,6 +126,26 @@ def _advance(engine: Engine, live: Sequence[_Answer]) -> None:
         answer.undecoded = []
 
 
+class _Guards:
+    """Both loop guards of an answer as one."""
+
+    def __init__(self, decode_text: Decode) -> None:
+        self._tokens = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in decode_text(ids)))
+        self._sentences = SentenceGuard()
+
+    def push(self, token_id: int, text: str) -> int:
+        """How many of the newest tokens to hold back."""
+        return max(self._tokens.push(token_id), self._sentences.push(text))
+
+    @property
+    def cut(self) -> tuple[int, int] | None:
+        """Once a loop is confirmed: the tokens to keep, and how many more may complete a sentence."""
+        if self._tokens.loop is not None:
+            start, period = self._tokens.loop
+            return start, period - 1
+        return None if self._sentences.start is None else (self._sentences.start, 0)
+
+
 class _Answer:
     """The state of one request between steps."""
 
@@ -149,13 +170,13 @@ class _Answer:
         self._grammar = request.grammar
         self._sampler = Sampler(params, request.prompt_ids, len(request.logits))
         self._generated: list[int] = []
-        self._guard: LoopGuard | None = None
+        self._guard: _Guards | None = None
         if self._grammar is not None:
             # A document must come out whole: under a grammar nothing else may end it.
             self._grammar.require(self._budget)
             self._eos_ids = eos_ids
         elif params.loop_guard:
-            self._guard = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in decode_text(ids)))
+            self._guard = _Guards(decode_text)
         self._stream = TextStream(decode_text, params.stop if self._grammar is None else ())
 
     def step(self, cancelled: bool) -> Iterator[TokenEvent]:
@@ -198,10 +219,11 @@ class _Answer:
     def _text_and_end(self, token_id: int) -> tuple[str, FinishReason | None]:
         if token_id in self._eos_ids:
             return "", "stop"
-        held = self._guard.push(token_id) if self._guard is not None else 0
-        delta = self._stream.push(token_id, held)
+        self._stream.take(token_id)
+        held = self._guard.push(token_id, self._stream.newest) if self._guard is not None else 0
+        delta = self._stream.show(held)
         if self._stream.stopped or (self._grammar is not None and self._grammar.is_finished):
             return delta, "stop"
-        if self._guard is not None and self._guard.loop is not None:
-            return delta + self._stream.cut(self._guard.loop.start, extend=self._guard.loop.period - 1), "repetition"
+        if self._guard is not None and self._guard.cut is not None:
+            return delta + self._stream.cut(*self._guard.cut), "repetition"
         return delta, None

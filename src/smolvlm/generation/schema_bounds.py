@@ -20,6 +20,7 @@ MAX_FREE_KEYS = 16
 FREE_KEY = "^[^\\x00-\\x1f\"\\\\]{1,48}$"
 ANY_DEPTH = 3  # levels of arrays and objects in a value of which the schema says nothing
 
+FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 _TYPES = {
     "object": {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"},
     "array": {"items", "prefixItems", "minItems", "maxItems"},
@@ -71,13 +72,16 @@ class _Walker:
         if where in self._survey.required:
             kept["required"] = [*kept.get("required", []), *sorted(self._survey.required[where])]
             kept["required"] = list(dict.fromkeys(kept["required"]))
-        if "oneOf" in kept:  # the survey found that its branches exclude each other
-            if "anyOf" in kept:
-                raise SchemaError(f"{where}: oneOf beside anyOf is not supported; use one of them.")
-            kept["anyOf"] = kept.pop("oneOf")
+        if "oneOf" in kept and "anyOf" in kept:
+            raise SchemaError(f"{where}: oneOf beside anyOf is not supported; use one of them.")
         self._children(kept, where, merged)
+        if "oneOf" in kept:  # the survey found that its branches exclude each other
+            kept["anyOf"] = kept.pop("oneOf")
         if not any(key in kept for key in _COMBINED | {"type"}):
             self._infer_type(kept)
+        if kept.get("format", FORMATS[0]) not in FORMATS:
+            # To JSON Schema an unknown format is a remark. pydantic has many: path, binary, password.
+            logger.warning("schema %s: the format %r is not enforced", where, kept.pop("format"))
         types = _types(kept, where)
         if "enum" in kept or "const" in kept:
             return kept
@@ -109,7 +113,7 @@ class _Walker:
             if key in kept:
                 members = _dict(kept[key], f"{where}/{key}")
                 kept[key] = {name: self.node(child, f"{where}/{key}/{name}") for name, child in members.items()}
-        for key in ("anyOf", "allOf", "prefixItems"):
+        for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
             if key in kept:
                 branches = _list(kept[key], f"{where}/{key}")
                 joined = key != "prefixItems" and (merged or key == "allOf" or "properties" in kept)
@@ -223,8 +227,8 @@ def _bound(kept: Node, high: str, low: str, limit: int, where: str) -> None:
         value = kept.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
             raise SchemaError(f"{where}/{key} is {value!r:.60}; expected a whole number of at least 0.")
-    if kept.get(high, limit) < kept.get(low, 0):
-        raise SchemaError(f"{where}: {low}={kept[low]} is more than {high}={kept.get(high, limit)}.")
+    if high in kept and kept[high] < kept.get(low, 0):
+        raise SchemaError(f"{where}: {low}={kept[low]} is more than {high}={kept[high]}.")
     kept.setdefault(high, max(limit, kept.get(low, 0)))
 
 

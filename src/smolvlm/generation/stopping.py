@@ -33,13 +33,23 @@ class TextStream:
         self._last_given = ""
         self._ends: list[int] = []  # characters of complete text after each token
         self.stopped = False  # a stop string is complete: the answer is over
+        self.newest = ""  # the text that the newest token completed
         self.visible_tokens = 0  # tokens whose text the reader has, wholly or in part, once all is flushed
 
     def push(self, token_id: int, held: int = 0) -> str:
         """Take one token; the text that is safe to show now. The newest `held` tokens (0: none) may still be cut."""
-        assert not self.stopped, "push after a stop string"
-        self._pending += self._decode_one(token_id)
+        self.take(token_id)
+        return self.show(held)
+
+    def take(self, token_id: int) -> None:
+        """The first half of `push`: for guards that read `newest` before they know what to hold back."""
+        assert not self.stopped, "take after a stop string"
+        self.newest = self._decode_one(token_id)
+        self._pending += self.newest
         self._ends.append(self._given + len(self._pending))
+
+    def show(self, held: int = 0) -> str:
+        """The second half of `push`."""
         self.visible_tokens = len(self._ends)
         start = self._find_stop()
         if start is not None:

@@ -27,7 +27,8 @@ class Timeline:
 
     total_num_frames: by the header, as the reference has it, or counted where it says nothing
     available: frames that the file really holds; fewer than the total when it is cut off
-    fps, duration_s: the average rate, and `total_num_frames / fps`
+    fps: the average rate
+    duration_s: of the whole video, also where frames of it are damaged
     seconds: (available,) real times of the frames from the first one, or empty where the timestamps are unusable
     variable: some frame is half a frame or more away from `index / fps`
     """
@@ -37,12 +38,9 @@ class Timeline:
     total_num_frames: int
     available: int
     fps: float
+    duration_s: float
     seconds: npt.NDArray[np.float64]
     variable: bool
-
-    @property
-    def duration_s(self) -> float:
-        return self.total_num_frames / self.fps
 
     @classmethod
     def of(cls, reader: VideoReader, index: FrameIndex) -> Timeline:
@@ -55,15 +53,22 @@ class Timeline:
         if not 0 < total / fps <= _MAX_DURATION_S:
             raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, "
                              "which cannot be; re-encode it.")  # fmt: skip
-        variable = len(seconds) > 1 and bool((np.abs(seconds - np.arange(len(seconds)) / fps) >= 0.5 / fps).any())
-        return cls(reader.source.label, index, total, available, fps, seconds, variable)
+        return cls(reader.source.label, index, total, available, fps, total / fps, seconds, _varies(seconds, fps))
 
-    def counted(self, frames: int) -> Timeline:
-        """The same video after decoding gave `frames` frames: the packets' word for their number was wrong."""
-        if not frames:
+    def counted(self, times: Sequence[float | None]) -> Timeline:
+        """The same video by the frames that decoding it gave, with their times; the packets' word was wrong.
+
+        The times are kept where the file has them: after damage, frame 50 is no longer at 50 / fps.
+        """
+        if not times:
             raise VideoError(f"{self.label}: no frame of it can be decoded; it is damaged. Copy or download it again.")
-        total = self.total_num_frames if self.total_num_frames > self.available else frames
-        return replace(self, total_num_frames=total, available=frames, seconds=np.empty(0), variable=False)
+        known = np.array([t for t in times if t is not None])
+        usable = len(known) == len(times) and bool((np.diff(known) > 0).all())
+        seconds = known - known[0] if usable else np.empty(0)
+        total = self.total_num_frames if self.total_num_frames > self.available else len(times)
+        return replace(self, total_num_frames=total, available=len(times), seconds=seconds,
+                       duration_s=self.duration_s if usable else total / self.fps,
+                       variable=_varies(seconds, self.fps))  # fmt: skip
 
     def times(self, indices: Sequence[int]) -> tuple[float, ...]:
         """Seconds from the first frame: `index / fps` as in the reference, the real time where the rate varies."""
@@ -105,6 +110,11 @@ class Timeline:
             raise VideoError(f"{self.label}: no frame is shown between {start:g} and {end:g} s; widen the span to at "
                              f"least {1 / self.fps:.3f} s.")  # fmt: skip
         return first, last
+
+
+def _varies(seconds: npt.NDArray[np.float64], fps: float) -> bool:
+    """Whether some frame is half a frame or more away from `index / fps`."""
+    return len(seconds) > 1 and bool((np.abs(seconds - np.arange(len(seconds)) / fps) >= 0.5 / fps).any())
 
 
 def _rate(reader: VideoReader, seconds: npt.NDArray[np.float64]) -> float:

@@ -138,14 +138,16 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
                 try:
                     sought = reader.frames_by_seeking(timeline.index, wanted)
                     frames = _collect(sought, reader, wanted, config, on_frame)
-                except SeekMismatch:
-                    logger.info("%s: timestamps do not name its frames; decoding from the start", source.label)
+                except SeekMismatch:  # damaged packets, or hidden ones: only decoding tells which frames there are
+                    logger.info("%s: its timestamps do not name its frames; decoding all of it", source.label)
+                    frames, timeline = {}, timeline.counted(reader.frame_times())
+                    wanted = timeline.choose(config, options)
             if not frames:
                 frames = _collect(reader.frames_from_start(wanted[-1] + 1), reader, wanted, config, on_frame)
-                if len(frames) < len(wanted):  # the packets promised more frames than there are: now the count is known
-                    timeline = timeline.counted(sum(1 for _ in reader.frames_from_start()))
-                    wanted = timeline.choose(config, options)
-                    frames = _collect(reader.frames_from_start(wanted[-1] + 1), reader, wanted, config, on_frame)
+            if len(frames) < len(wanted):  # no timestamps, and fewer frames than packets: now they are counted
+                timeline = timeline.counted(reader.frame_times())
+                wanted = timeline.choose(config, options)
+                frames = _collect(reader.frames_from_start(wanted[-1] + 1), reader, wanted, config, on_frame)
             return SampledVideo(
                 np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
                 _info(reader, timeline), reader.decoded_frames,

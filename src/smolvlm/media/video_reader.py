@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 # Containers that hold their own data. Playlists (hls, dash, concat, sdp) are not here: they open other files and hosts.
 _FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu,mxf,nut,rm,wtv,dv,"
             "yuv4mpegpipe")  # fmt: skip
+# Frame threads decode a group 1.5 times as fast on two cores (H.264 1080p: 359 against 244 frames a second); draining
+# after each group keeps them from reading ahead. Only where they are safe: libav's VP9 (8.1) crashes the process on a
+# file that calls a predicted frame a key, after a flush; and the other decoders are rarer than the risk is worth.
+_FRAME_THREADED = {"h264", "hevc"}
 _SKIP_PACKETS = 64  # reading on over this many packets is cheaper than a seek
 
 
@@ -70,7 +74,8 @@ class VideoReader:
             for other in self._container.streams:
                 if other.index != self._stream.index:
                     other.discard = av.stream.Discard.all
-            self._stream.codec_context.thread_type = "AUTO"; self._stream.codec_context.thread_count = 1
+            context = self._stream.codec_context
+            context.thread_type = "AUTO" if context.name in _FRAME_THREADED else "SLICE"
             self._packets: Iterator[Any] | None = None
             self._next = 0
         except SmolVLMError:
@@ -189,6 +194,10 @@ class VideoReader:
     def frames_from_start(self, count: int | None = None) -> Iterator[tuple[int, Any]]:
         """Yield (i, av.VideoFrame) of the first `count` frames, or of all; damaged packets are logged and left out."""
         yield from enumerate(islice(self._all_frames(), count))
+
+    def frame_times(self) -> list[float | None]:
+        """Seconds of every frame that decoding gives, by the container's clock; None where it names none."""
+        return [None if f.pts is None else float(f.pts * f.time_base) for f in self._all_frames()]
 
     def _all_frames(self) -> Iterator[Any]:
         self.close()
