@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+
 from helpers_media import photo
 from helpers_prompt import reference_processor, tiny_checkpoint
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from oracle import transformers
+
 from smolvlm.checkpoint import is_tolerated, tensor_shapes
 from smolvlm.checkpoint.random import TINY
 from smolvlm.config import PRESETS, ModelConfig

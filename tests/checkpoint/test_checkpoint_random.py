@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle import transformers
 from tokenizers import Tokenizer
 
-from oracle import transformers
 from smolvlm.checkpoint import CheckpointReader, write_random_checkpoint
 from smolvlm.checkpoint.random import TINY, random_tensors
 from smolvlm.config import PRESETS, load_configs

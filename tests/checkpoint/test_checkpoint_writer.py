@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from oracle import transformers
+
 from smolvlm.checkpoint import CheckpointReader, RawTensor, write_checkpoint, write_random_checkpoint
 from smolvlm.checkpoint.random import CHAT_TEMPLATE, TINY, random_tensors
 from smolvlm.config import load_configs, processor_preset

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from helpers_compat import CALL, GREY_STEP, assert_same_inputs, image_part, ours, reference, text_part, user
 from helpers_media import photo
 from helpers_prompt import tiny_checkpoint
-from PIL import Image
-
 from smolvlm import AutoProcessor
 
 NAMES = ["text", "one image", "text first", "three interleaved", "system and turns", "video", "two videos", "batch",

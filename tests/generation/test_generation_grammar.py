@@ -159,6 +159,16 @@ def test_special_tokens_are_never_allowed_but_the_stop_token_at_the_end() -> Non
     assert number.is_finished
 
 
+def test_added_tokens_that_the_file_does_not_call_special_are_not_text_either() -> None:
+    raw = json.loads(small_tokenizer().to_str())
+    raw["added_tokens"] = [{**token, "special": token["id"] in EOS} for token in raw["added_tokens"]]
+    grammar = GrammarCompiler(json.dumps(raw), vocab_size(), EOS).json_schema(TEXT)
+    grammar.accept(encode('"')[0])
+    allowed = grammar.allowed()
+    assert allowed[encode("a")[0]]
+    assert not allowed[[token["id"] for token in raw["added_tokens"]]].any()
+
+
 def test_apply_masks_a_copy() -> None:
     grammar = compiler().json_schema(INTEGER)
     logits = np.zeros(vocab_size(), dtype=np.float32)

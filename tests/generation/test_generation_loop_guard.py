@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers_generation import decode, encode, eos_id, scripted_engine
-from smolvlm.generation import GenerationParams, LoopGuard, Request, collect, generate
+from smolvlm.generation import GenerationParams, LoopGuard, Request, SentenceGuard, collect, generate
 
 ORDINARY = {
     "prose": "The picture shows a small kitchen. On the left, there is a window with white curtains; on the right, "
     "there is a window with blue curtains. A woman stands at the table and cuts bread. Behind her, a man stands at the "
     "stove and stirs soup. The woman wears a red apron, the man wears a blue apron. Both of them are smiling.",
-    "list": "".join(f"{i}. The {c} box is on the shelf.\n" for i, c in enumerate(["red", "green", "blue", "white", "black"], 1)),
+    "list": "".join(
+        f"{i}. The {c} box is on the shelf.\n" for i, c in enumerate(["red", "green", "blue", "white", "black"], 1)
+    ),
     "colours": "- a red cup\n- a red plate\n- a red bowl\n- a blue cup\n- a blue plate\n- a blue bowl\n- a green cup\n",
     "table": "| fruit | count | price |\n| --- | --- | --- |\n| apple | 1 | 2.00 |\n| pear | 1 | 2.00 |\n| plum | 1 | 2.00 |\n"
     "| fig | 1 | 2.00 |\n| kiwi | 1 | 2.00 |\n",
@@ -25,11 +27,17 @@ ORDINARY = {
     "numbers": ", ".join(str(i) for i in range(1, 101)),
     "zeros": "A googol begins 1" + "0" * 60 + " and goes on.",
     "laughter": "He laughed: ha ha ha ha ha ha ha ha ha! Then he said no, no, no, no, no.",
-    "refrain": "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream. " * 2,
+    "refrain": "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream. "
+    * 2,
     "villanelle": "Do not go gentle into that good night. Old age should burn and rave at close of day. "
     "Rage, rage against the dying of the light. Though wise men know dark is right, they "
     "do not go gentle into that good night. Good men cry how bright. Rage, rage against the dying of the light. "
     "Wild men learn too late. Do not go gentle into that good night.",
+    "chorus": "".join(
+        f"Verse {i} has its own words to sing. We sail across the sea. The wind is in our hair. The sun is on our backs. "
+        "We never will look back. Our home is far away. Our hearts are light and free. "
+        for i in range(1, 4)
+    ),
     "song": "We will, we will rock you. We will, we will rock you. Buddy, you are a boy. We will, we will rock you.",
     "code": "def add(a, b):\n    return a + b\n\ndef sub(a, b):\n    return a - b\n\ndef mul(a, b):\n    return a * b\n",
     "json": '[{"name": "cup", "x": 0, "y": 0}, {"name": "jar", "x": 0, "y": 0}, {"name": "pan", "x": 0, "y": 0}]',
@@ -53,7 +61,11 @@ LOOPS = {
 NEAR_LOOPS = {
     "numbered": ("I see:\n", [f"{i}. A man is walking on the street.\n" for i in range(1, 60)], 3),
     "bullets and numbers": ("", [f"- ({i}) The cat sits on a mat.\n" for i in range(1, 60)], 3),
-    "alternating": ("", [f"{i}. {s}\n" for i in range(1, 40) for s in ("The car is red and new.", "The road is wet.")], 5),
+    "alternating": (
+        "",
+        [f"{i}. {s}\n" for i in range(1, 40) for s in ("The car is red and new.", "The road is wet.")],
+        5,
+    ),
     "Chinese": ("", [f"{i}. 一只猫坐在窗台上。\n" for i in range(1, 60)], 3),
 }
 
@@ -94,9 +106,34 @@ def test_the_same_sentences_under_new_numbers_end_too(name: str) -> None:
 
 def test_what_is_said_twice_or_with_something_new_between_is_kept() -> None:
     line = "The man walks along the road. "
-    for text in (line * 2, line + "He stops at a shop. " + line + "He buys a loaf of bread. " + line + "He eats it on a bench. "
-                 + line + "Then it begins to rain. " + line + "He runs home as fast as he can. " + line + "The end has come at last."):
+    for text in (
+        line * 2,
+        line
+        + "He stops at a shop. "
+        + line
+        + "He buys a loaf of bread. "
+        + line
+        + "He eats it on a bench. "
+        + line
+        + "Then it begins to rain. "
+        + line
+        + "He runs home as fast as he can. "
+        + line
+        + "The end has come at last.",
+    ):
         assert run(text)[:2] == (text, False)
+
+
+def test_sentences_are_held_back_only_while_they_are_stale() -> None:
+    guard, said = SentenceGuard(), []
+    fresh = [f"Number {i} is a new thing here.\n" for i in range(9)]
+    for sentence in ["It rains on the town.\n"] * 4 + fresh[:2] + ["It rains on the town.\n"] + fresh[2:3]:
+        said.append(guard.push(sentence))
+    assert said == [0, 0, 0, 1, 0, 0, 0, 0]  # the third is the first stale one, and it has been shown
+    assert guard.start is None
+    for sentence in ["3. It rains on the town.\n"] * 5:
+        guard.push(sentence)
+    assert guard.start == 9  # with it the first stale sentence of this run, not that of the earlier one
 
 
 def test_a_word_written_forever_keeps_one_copy() -> None:

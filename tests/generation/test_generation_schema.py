@@ -123,6 +123,7 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
         ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}, "x"),
         ({"properties": {"type": {"type": "string"}, "oneOf": {"type": "integer"}}}, {"type": "t", "oneOf": 1}),
         ({"type": "array", "uniqueItems": False}, [1, 1]),
+        ({"oneOf": [{"const": True}, {"const": 1}, {"const": "1"}]}, 1),
         ({"type": ["object", "null"], "properties": {"a": {"enum": [{"$ref": "not a reference"}]}}}, None),
     ],
     ids=lambda value: str(value)[:40],
@@ -152,7 +153,13 @@ def test_bounds_let_nothing_new_through(schema: dict, document: object) -> None:
 
 def test_pydantic_models_come_and_go() -> None:
     schema = normalise_schema(Scene)
-    document = {"title": "t", "colours": ["red"], "pet": {"kind": "dog", "name": "Rex"}, "inner": None, "scores": {"a": 0.5}}
+    document = {
+        "title": "t",
+        "colours": ["red"],
+        "pet": {"kind": "dog", "name": "Rex"},
+        "inner": None,
+        "scores": {"a": 0.5},
+    }
     jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "colours": ["green"]}, schema)

@@ -65,6 +65,18 @@ def test_any_tokens_at_all(ids: list[int]) -> None:
     assert "".join(pieces) + stream.finish() == "".join(pieces)
 
 
+@settings(max_examples=200, deadline=None)
+@given(picks=st.lists(st.integers(0, 7), max_size=90), pattern=st.lists(st.integers(0, 7), max_size=4))
+def test_long_runs_of_broken_bytes(picks: list[int], pattern: list[int]) -> None:
+    """First bytes and middles of characters in any order, also for ever: windows are cut only at true boundaries."""
+    pieces = [*byte_ids("😀"), *byte_ids("\ufffd"), eos_id()]
+    ids = [pieces[i] for i in picks + pattern * 20]
+    stream = TextStream(decode)
+    text = "".join(stream.push(token_id) for token_id in ids) + stream.finish()
+    whole = decode(ids)
+    assert text == (whole[:-1] if whole.endswith("\ufffd") else whole)
+
+
 def test_a_character_in_four_tokens_comes_whole() -> None:
     stream = TextStream(decode)
     assert [stream.push(i) for i in byte_ids("a😀b")] == ["a", "", "", "", "😀", "b"]
@@ -97,6 +109,10 @@ def test_the_tokenisation_of_a_stop_string_does_not_matter() -> None:
                 if stream.stopped:
                     break
             assert text == "xa"
+    words = ["xabcdx", "xab", "cdx"]
+    for ids in ([0], [1, 2]):  # "c" is complete before "abcd" is, though it begins later
+        stream = TextStream(lambda some: "".join(words[i] for i in some), ["abcd", "c"])
+        assert "".join(stream.push(i) for i in ids) == "xab"
 
 
 def test_held_tokens_are_not_shown_until_they_are_let_go_or_cut() -> None:

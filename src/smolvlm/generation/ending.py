@@ -127,9 +127,7 @@ class EndingPlanner:
         # A digit begins a value, but in a number it ends nothing.
         return None if not hits or (state.number_chars and self._texts[hits[0]].isdigit()) else hits[0]
 
-    def _search_once(
-        self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray, memo: Memo
-    ) -> list[int]:
+    def _search_once(self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray, memo: Memo) -> list[int]:
         """`_search`, but the same mask is searched once; what was found there is tried here."""
         key = allowed.tobytes()
         if key not in memo:

@@ -17,7 +17,7 @@ Node = dict[str, Any]
 MAX_STRING_CHARS = 256
 MAX_ARRAY_ITEMS = 32
 MAX_FREE_KEYS = 16
-FREE_KEY = "^[^\\x00-\\x1f\"\\\\]{1,48}$"
+FREE_KEY = '^[^\\x00-\\x1f"\\\\]{1,48}$'
 ANY_DEPTH = 3  # levels of arrays and objects in a value of which the schema says nothing
 
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")

@@ -155,6 +155,7 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
     except SmolVLMError:
         raise
     except Exception as error:  # whatever libav and PyAV raise on hostile files
+        logger.debug("%s: reading failed", source.label, exc_info=True)
         raise VideoError(f"{source.label}: the video is damaged ({one_line(error)}); "
                          "re-encode or download it again.") from None  # fmt: skip
 

@@ -197,7 +197,8 @@ class VideoReader:
 
     def frame_times(self) -> list[float | None]:
         """Seconds of every frame that decoding gives, by the container's clock; None where it names none."""
-        return [None if f.pts is None else float(f.pts * f.time_base) for f in self._all_frames()]
+        frames = self._all_frames()  # opens the file anew; frames of the final drain carry no time base of their own
+        return [None if f.pts is None else float(f.pts * self._stream.time_base) for f in frames]
 
     def _all_frames(self) -> Iterator[Any]:
         self.close()
