@@ -153,3 +153,15 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str | None, say
 def test_an_unknown_size_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="256m, 500m, 2.2b, nano"):
         preset("7b")
+
+
+def test_frames_are_scaled_as_the_reference_reads_the_files(tmp_path: Path) -> None:
+    """`size` replaces `video_sampling.video_size` in transformers 5; without `size`, the file's own word holds."""
+    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
+
+    published = processor_preset(preset("256m")).preprocessor_dict()
+    published["video_sampling"]["video_size"] = {"longest_edge": 512}
+    for raw in (published, {k: v for k, v in published.items() if k != "size"}):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(raw))
+        theirs = SmolVLMVideoProcessor.from_pretrained(tmp_path)
+        assert ProcessorConfig.from_dicts(raw, {}, preset("256m")).video_longest_edge == theirs.size.longest_edge

@@ -259,7 +259,7 @@ class ProcessorConfig:
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     fps: float = 1.0  # video_sampling.fps
     max_frames: int = 64  # video_sampling.max_frames: a cap, not a count
-    video_longest_edge: int = 512  # video_sampling.video_size.longest_edge
+    video_longest_edge: int = 2048  # what frames are scaled to before the squash to a tile: see `from_dicts`
 
     def __post_init__(self) -> None:
         _require_positive(self, "image_seq_len", "tile_size", "longest_edge", "rescale_factor", "fps", "max_frames",
@@ -275,9 +275,14 @@ class ProcessorConfig:
     def from_dicts(
         cls, preprocessor: Mapping[str, Any], processor: Mapping[str, Any], model: ModelConfig
     ) -> ProcessorConfig:
-        """Read both files; what they omit follows from the model (tile = image_size, 4 tiles a side)."""
+        """Read both files; what they omit follows from the model (tile = image_size, 4 tiles a side).
+
+        Frames: where a file has `size`, transformers 5 lets it replace `video_sampling.video_size`
+        (`SmolVLMVideoProcessor.__init__`), so that with the published files a frame goes to 2048 and then to 512.
+        """
         tile = (preprocessor.get("max_image_size") or {}).get("longest_edge", model.vision.image_size)
         video = preprocessor.get("video_sampling") or {}
+        size = preprocessor.get("size") or {}
         known = {k: preprocessor[k] for k in ("do_image_splitting", "resample", "rescale_factor") if k in preprocessor}
         for key in ("image_mean", "image_std"):
             if key in preprocessor:
@@ -285,10 +290,10 @@ class ProcessorConfig:
         config = cls(
             image_seq_len=processor.get("image_seq_len", model.image_seq_len),
             tile_size=tile,
-            longest_edge=(preprocessor.get("size") or {}).get("longest_edge", 4 * tile),
+            longest_edge=size.get("longest_edge", 4 * tile),
             fps=float(video.get("fps", 1)),
             max_frames=video.get("max_frames", 64),
-            video_longest_edge=(video.get("video_size") or {}).get("longest_edge", tile),
+            video_longest_edge=(size or video.get("video_size") or {}).get("longest_edge", 4 * tile),
             **known,
         )
         if config.image_seq_len != model.image_seq_len:
@@ -300,7 +305,9 @@ class ProcessorConfig:
         return config
 
     def preprocessor_dict(self) -> dict[str, Any]:
-        """The official `preprocessor_config.json`."""
+        """The official `preprocessor_config.json`; `video_size` says a tile, as the published files do."""
+        replaced = self.video_longest_edge == self.longest_edge  # by `size`: see `from_dicts`
+        video_size = self.tile_size if replaced else self.video_longest_edge
         return {
             "do_convert_rgb": True, "do_image_splitting": self.do_image_splitting, "do_normalize": True, "do_pad": True,
             "do_rescale": True, "do_resize": True, "image_mean": list(self.image_mean), "image_std": list(self.image_std),
@@ -308,7 +315,7 @@ class ProcessorConfig:
             "processor_class": "SmolVLMProcessor", "resample": self.resample, "rescale_factor": self.rescale_factor,
             "size": {"longest_edge": self.longest_edge},
             "video_sampling": {"fps": self.fps, "max_frames": self.max_frames,
-                               "video_size": {"longest_edge": self.video_longest_edge}},
+                               "video_size": {"longest_edge": video_size}},
         }  # fmt: skip
 
     def processor_dict(self) -> dict[str, Any]:
@@ -346,7 +353,7 @@ def processor_preset(model: ModelConfig) -> ProcessorConfig:
     """The pixel settings that the published checkpoints pair with a model of this tile size."""
     tile = model.vision.image_size
     return ProcessorConfig(
-        image_seq_len=model.image_seq_len, tile_size=tile, longest_edge=4 * tile, video_longest_edge=tile
+        image_seq_len=model.image_seq_len, tile_size=tile, longest_edge=4 * tile, video_longest_edge=4 * tile
     )
 
 

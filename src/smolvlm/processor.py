@@ -162,12 +162,12 @@ class Processor:
                                         add_generation_prompt=add_generation_prompt)  # fmt: skip
         following = iter(prepared)
         segments: list[Segment] = [
-            TextSegment(self._placeholder(next(following).info), trusted=True)
+            TextSegment(self.placeholder(next(following).info), trusted=True)
             if isinstance(piece, ImagePart | VideoPart) else piece
             for piece in rendered
         ]  # fmt: skip
         input_ids = tuple(self.tokenizer.encode_segments(segments))
-        tiles = self._all_tiles(prepared)
+        tiles = self.stack_tiles(prepared)
         expected = len(tiles) * self.config.image_seq_len
         assert input_ids.count(image_token_id) == expected, f"the prompt must hold {expected} image tokens"
         return ModelInputs(input_ids, tiles, tuple(media.info for media in prepared), self.config)
@@ -183,13 +183,15 @@ class Processor:
                          duration_s=video.duration_s, decoded_frames=video.decoded_frames)  # fmt: skip
         return PreparedMedia(info, video.frames)
 
-    def _placeholder(self, info: MediaInfo) -> str:
+    def placeholder(self, info: MediaInfo) -> str:
+        """The words and image tokens that stand for one picture or video in the prompt."""
         if info.kind == "image":
             return image_prompt(info.rows, info.cols, self.config.image_seq_len)
         outro = video_outro(self.prompt_style)
         return video_prompt(info.timestamps_s, info.duration_s, self.config.image_seq_len, outro=outro)
 
-    def _all_tiles(self, prepared: Sequence[PreparedMedia]) -> npt.NDArray[np.uint8]:
+    def stack_tiles(self, prepared: Sequence[PreparedMedia]) -> npt.NDArray[np.uint8]:
+        """The tiles of all media in order, uint8 (tiles, side, side, 3)."""
         if len(prepared) == 1:
             return prepared[0].tiles  # no copy: a video's frames are 50 MB
         side = self.config.tile_size

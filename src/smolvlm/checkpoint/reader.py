@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +32,7 @@ class CheckpointReader:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.infos: dict[str, TensorInfo] = _find_tensors(self.folder)
-        self._maps: dict[Path, Bytes] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
 
     def __enter__(self) -> CheckpointReader:
         return self
@@ -51,13 +52,25 @@ class CheckpointReader:
             return np.zeros(0, dtype=np.uint8)
         if info.file not in self._maps:
             try:
-                self._maps[info.file] = np.memmap(info.file, dtype=np.uint8, mode="r")
+                with info.file.open("rb") as file:
+                    self._maps[info.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise CheckpointError(f"{info.file}: cannot be mapped ({error}).") from None
         mapped = self._maps[info.file]
-        if info.offset + info.nbytes > mapped.size:
+        if info.offset + info.nbytes > len(mapped):
             raise CheckpointError(f"{info.file}: became shorter while it was open; load the checkpoint again.")
-        return mapped[info.offset : info.offset + info.nbytes].view(np.ndarray)
+        return np.frombuffer(mapped, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+
+    def release(self, name: str) -> None:
+        """Take the pages of one tensor out of memory again; reading it later reads the file anew.
+
+        A loader that copies calls it after each tensor: else the whole file stays beside the copy, and counts as ours.
+        """
+        info = self._info(name)
+        mapped = self._maps.get(info.file)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED") and info.nbytes:
+            first = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, first, info.offset + info.nbytes - first)
 
     def float32(self, name: str) -> FloatArray:
         """One tensor as float32 in its shape; a read-only view of the map where the file is float32, else a copy."""

@@ -16,7 +16,7 @@ from smolvlm.compat.call_options import CallOptions, longest_edge_of, with_longe
 from smolvlm.compat.features import BatchFeature, as_features, stack_tiles
 from smolvlm.compat.media_lists import split_texts
 from smolvlm.compat.tokenizer import CompatTokenizer
-from smolvlm.config import ProcessorConfig, read_json
+from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError, PromptError
 from smolvlm.media.sources import SourcePolicy
 from smolvlm.processor import MediaInfo, ModelInputs, Processor
@@ -47,7 +47,7 @@ class AutoProcessor:
         refuse_unknown(kwargs, "AutoProcessor.from_pretrained", "size, do_image_splitting, padding_side, revision, "
                        "local_files_only and policy")  # fmt: skip
         processor = Processor.from_folder(folder, policy=policy)
-        config = _as_the_reference_reads(folder, processor.config)
+        config = processor.config
         if size is not None:
             config = with_longest_edge(config, longest_edge_of(size))
         if splitting is not None:
@@ -121,12 +121,12 @@ class ChatProcessor:
             parts = tuple(_whole(piece, options) for piece in pieces if not isinstance(piece, str))
             prepared = processor.prepare_media([Message("user", parts)], options=options.media) if parts else []
             following = iter(prepared)
-            words = [piece if isinstance(piece, str) else processor._placeholder(next(following).info)
+            words = [piece if isinstance(piece, str) else processor.placeholder(next(following).info)
                      for piece in pieces]  # fmt: skip
             ids = processor.tokenizer.encode_segments([TextSegment(word, trusted=True) for word in words])
             expected = sum(media.info.tile_count for media in prepared) * self.image_seq_len
             assert ids.count(self.image_token_id) == expected, f"the prompt must hold {expected} image tokens"
-            tiles = processor._all_tiles(prepared)
+            tiles = processor.stack_tiles(prepared)
             inputs.append(ModelInputs(tuple(ids), tiles, tuple(media.info for media in prepared), processor.config))
         return self._features(inputs, options)
 
@@ -179,16 +179,6 @@ def _tile_groups(inputs: Sequence[ModelInputs]) -> list[npt.NDArray[np.uint8]]:
             groups.append(item.tiles[start : start + info.tile_count])
             start += info.tile_count
     return groups
-
-
-def _as_the_reference_reads(folder: Path, config: ProcessorConfig) -> ProcessorConfig:
-    """With frames first scaled to `size`: where the file has it, the reference lets it replace `video_sampling.video_size`.
-
-    Source: `SmolVLMVideoProcessor.__init__` of transformers 5.23, which gets both keys from `preprocessor_config.json`.
-    """
-    path = folder / "preprocessor_config.json"
-    raw = read_json(path) if path.exists() else {}
-    return with_longest_edge(config, config.longest_edge) if raw.keys() >= {"size", "video_sampling"} else config
 
 
 def _with_config(processor: Processor, config: ProcessorConfig) -> Processor:

