@@ -16,14 +16,7 @@ from PIL import Image
 from benchmarks.machine import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))  # `oracle` imports transformers beside a CPU-only torch
-from oracle import transformers
-
-
-def _fetch_by_pyav(videos: Any, sample_indices_fn: Any = None) -> Any:
-    """The reference's own PyAV reader; its default, torchcodec, needs FFmpeg's libraries on the machine."""
-    if isinstance(videos, list):
-        return list(zip(*[_fetch_by_pyav(video, sample_indices_fn) for video in videos], strict=True))
-    return transformers.video_utils.load_video(videos, backend="pyav", sample_indices_fn=sample_indices_fn)
+from oracle import fetch_videos_by_pyav, transformers
 
 
 class FirstToken(transformers.generation.streamers.BaseStreamer):  # type: ignore[misc]
@@ -51,7 +44,7 @@ class Reference:
         kind = transformers.AutoModelForImageTextToText
         self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
-        self.processor.video_processor.fetch_videos = _fetch_by_pyav
+        self.processor.video_processor.fetch_videos = fetch_videos_by_pyav
         self.dtype = getattr(torch, dtype)
 
     @torch.inference_mode()

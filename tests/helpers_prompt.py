@@ -25,21 +25,14 @@ def reference_processor(folder: Path) -> Any:
 
     Its other ways of reading files need compiled parts of torchvision and torchcodec, which are CUDA builds.
     """
-    from oracle import transformers
+    from oracle import fetch_videos_by_pyav, transformers
 
     # isort: split
     from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-    from transformers.video_utils import load_video
 
     processor = transformers.SmolVLMProcessor.from_pretrained(folder)
     processor.image_processor = SmolVLMImageProcessorPil.from_pretrained(folder)
-
-    def fetch_videos(videos: Any, sample_indices_fn: Any = None) -> Any:
-        if isinstance(videos, list):
-            return list(zip(*[fetch_videos(video, sample_indices_fn) for video in videos], strict=True))
-        return load_video(videos, backend="pyav", sample_indices_fn=sample_indices_fn)
-
-    processor.video_processor.fetch_videos = fetch_videos
+    processor.video_processor.fetch_videos = fetch_videos_by_pyav
     return processor
 
 

@@ -38,3 +38,10 @@ import transformers  # noqa: E402
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+
+
+def fetch_videos_by_pyav(videos: Any, sample_indices_fn: Any = None) -> Any:
+    """The reference's own PyAV reader, for `processor.video_processor.fetch_videos`: its default, torchcodec, is a CUDA build."""
+    if isinstance(videos, list):
+        return list(zip(*[fetch_videos_by_pyav(video, sample_indices_fn) for video in videos], strict=True))
+    return transformers.video_utils.load_video(videos, backend="pyav", sample_indices_fn=sample_indices_fn)

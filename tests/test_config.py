@@ -164,4 +164,4 @@ def test_frames_are_scaled_as_the_reference_reads_the_files(tmp_path: Path) -> N
     for raw in (published, {k: v for k, v in published.items() if k != "size"}):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(raw))
         theirs = SmolVLMVideoProcessor.from_pretrained(tmp_path)
-        assert ProcessorConfig.from_dicts(raw, {}, preset("256m")).video_longest_edge == theirs.size.longest_edge
+        assert ProcessorConfig.from_dicts(raw, {}, preset("256m")).video_longest_edge == theirs.size["longest_edge"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from smolvlm.config import ModelConfig, ProcessorConfig, load_configs
 from smolvlm.errors import CheckpointError, ContextLengthError, PromptError
 from smolvlm.media.images import load_image
-from smolvlm.media.labels import short
+from smolvlm.media.labels import short_path
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sources import Source, SourcePolicy
@@ -207,5 +207,5 @@ def _label(source: Any) -> str:
     if isinstance(source, Source):
         return source.label
     if isinstance(source, str | os.PathLike):
-        return short(os.fspath(source) if isinstance(os.fspath(source), str) else repr(source), 80)
+        return short_path(os.fspath(source) if isinstance(os.fspath(source), str) else repr(source))
     return f"<{type(source).__name__}>"

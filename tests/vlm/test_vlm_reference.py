@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import oracle  # noqa: F401
+import oracle  # noqa: F401  (before transformers)
 import pytest
 import torch
-from transformers import AutoProcessor
 from transformers import SmolVLMForConditionalGeneration as Reference
-from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 import smolvlm
+from helpers_prompt import reference_processor
 from smolvlm.checkpoint.random import write_random_checkpoint
 
 NEW_TOKENS = 64
@@ -22,8 +21,7 @@ NEW_TOKENS = 64
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[smolvlm.SmolVLM, Any, Any]:
     """The 256M size at full depth in both systems, float32."""
     folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", "256m", seed=11)
-    processor = AutoProcessor.from_pretrained(folder)
-    processor.image_processor = SmolVLMImageProcessorPil.from_pretrained(folder)
+    processor = reference_processor(folder)
     reference = Reference.from_pretrained(folder, dtype=torch.float32).eval()
     model = smolvlm.load(folder, dtype="float32", device="cpu")
     (folder / "model.safetensors").unlink()

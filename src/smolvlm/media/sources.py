@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import unquote_to_bytes
 
 from smolvlm.errors import SourceError
-from smolvlm.media.labels import one_line, short
+from smolvlm.media.labels import one_line, short, short_path
 from smolvlm.media.options import Limits
 
 SourceLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Source"
@@ -137,7 +137,7 @@ def _from_string(text: str, policy: SourcePolicy) -> Source:
 
 
 def _from_path(name: Any, policy: SourcePolicy) -> Source:
-    label = short(str(name))
+    label = short_path(str(name))
     if not policy.allow_paths:
         raise SourceError(f"{label}: local paths are not allowed here; send the bytes, a data URL or an http(s) URL.")
     if not isinstance(name, str) or not name:
@@ -181,7 +181,7 @@ def _from_data_url(url: str, limits: Limits) -> Source:
 
 
 def _from_stream(stream: Any, limits: Limits) -> Source:
-    label = short(str(getattr(stream, "name", None) or f"<{type(stream).__name__}>"))
+    label = short_path(str(getattr(stream, "name", None) or f"<{type(stream).__name__}>"))
     buffer = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115  (closed below)
     with buffer:
         total = 0
