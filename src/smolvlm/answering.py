@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
+from smolvlm.errors import EngineError
 from smolvlm.generation import Generated, GenerationParams, Grammar, Request, TokenEvent, collect, generate
 from smolvlm.processor import MediaInfo
 from smolvlm.runtime import Prompted, Runtime
@@ -26,17 +27,22 @@ class AnswerStream(Iterator[str]):
         self._cancelled = threading.Event()  # shared with the generator, which must not hold this object alive
         self._events: list[TokenEvent] = []
         self._answer: Answer | None = None
+        self.finished = False  # also true after an exception ended it
         self._source = _generate(runtime, [prompted], params, [grammar], self._cancelled.is_set)
 
     def __next__(self) -> str:
-        for event in self._source:
-            if not self._events:
-                self._prompted.clock.lap("first_token")
-            self._events.append(event)
-            if event.finish_reason is not None:
-                self._finish()
-            if event.text_delta:
-                return event.text_delta
+        try:
+            for event in self._source:
+                if not self._events:
+                    self._prompted.clock.lap("first_token")
+                self._events.append(event)
+                if event.finish_reason is not None:
+                    self._finish()
+                if event.text_delta:
+                    return event.text_delta
+        except BaseException:
+            self.finished = True
+            raise
         raise StopIteration
 
     @property
@@ -49,7 +55,8 @@ class AnswerStream(Iterator[str]):
         """The whole answer; waits for it if it is still being written."""
         for _ in self:
             pass
-        assert self._answer is not None, "generation ended without a finish reason"
+        if self._answer is None:
+            raise EngineError("the answer was interrupted and cannot be had any more; ask again.")
         return self._answer
 
     def cancel(self) -> None:
@@ -65,6 +72,7 @@ class AnswerStream(Iterator[str]):
     def _finish(self) -> None:
         generated = collect(self._events, 1)[0]
         self._answer = _answer(self._runtime, self._prompted, generated)
+        self.finished = True
         if self._on_done is not None:
             self._on_done(self._answer, generated.sampled_ids)
         else:

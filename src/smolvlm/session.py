@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ class Session:
         self._prepared: list[PreparedMedia] | None = None
         self._embeds: list[ImageEmbeds] = []
         self._cache: PromptCache | None = None
-        self._busy = False
+        self._stream: weakref.ref[AnswerStream] | None = None  # one that nobody holds any more is over
 
     def ask(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> Answer:
         """The answer to the next question. `remember=False` asks it aside: later questions will not see it."""
@@ -37,7 +38,8 @@ class Session:
 
     def stream(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> AnswerStream:
         """Like `ask`, as an iterator over pieces of text. The next question waits for its end."""
-        if self._busy:
+        running = self._stream() if self._stream is not None else None
+        if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
         content = [*(self._parts if not self._turns else []), {"type": "text", "text": prompt}]
         turns = [*self._turns, {"role": "user", "content": content}]
@@ -47,16 +49,16 @@ class Session:
             self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
         cache = self._cache
         prompted = self._runtime.prefill(cache, inputs, self._embeds, encoded, clock)
-        self._busy = True
 
         def done(answer: Answer, sampled_ids: Sequence[int]) -> None:
             # Cut tokens are in the sequence too, and its newest is not: the next prompt finds what it can keep.
             cache.ids = [*inputs.input_ids, *sampled_ids][: self._runtime.engine.length(cache.seq)]
             if remember:
                 self._turns = [*turns, {"role": "assistant", "content": [self._answer_part(answer)]}]
-            self._busy = False
 
-        return AnswerStream(self._runtime, prompted, self._params, on_done=done)
+        stream = AnswerStream(self._runtime, prompted, self._params, on_done=done)
+        self._stream = weakref.ref(stream)
+        return stream
 
     def reset(self) -> None:
         """Forget the questions and answers; the media stay encoded."""

@@ -83,3 +83,10 @@ def test_one_answer_at_a_time(model: SmolVLM) -> None:
             session.ask("Again")
         stream.close()
         assert session.ask("Again").finish_reason == "length"
+
+
+def test_a_stream_nobody_holds_does_not_block_the_next_question(model: SmolVLM) -> None:
+    with model.session(None, **OPTIONS) as session:
+        expected = session.ask("Hello", remember=False)
+        next(session.stream("Dropped after one piece"))
+        assert session.ask("Hello", remember=False).token_ids == expected.token_ids

@@ -201,3 +201,12 @@ def test_the_public_names_exist() -> None:
     assert all(getattr(smolvlm, name) is not None for name in smolvlm.__all__ if not name.startswith("Auto"))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         smolvlm.nonsense  # noqa: B018
+
+
+def test_a_batch_of_clips_of_unequal_length(model: SmolVLM, examples: Path) -> None:
+    """Others took `num_frames` for a count, and failed on such a batch."""
+    clip = str(examples / "bigbuckbunny.mp4")
+    requests = [({"type": "video", "path": clip, "max_frames": n}, "What happens?") for n in (1, 4, 64)]
+    together = model.ask_many(requests, **GREEDY)
+    assert [a.usage.encoded_tiles for a in together] == [1, 4, 5]  # 64 is a cap: the clip lasts five seconds
+    assert [a.token_ids for a in together] == [model.ask(m, p, **GREEDY).token_ids for m, p in requests]
