@@ -31,6 +31,8 @@ _FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,he
 # after each group keeps them from reading ahead. Only where they are safe: libav's VP9 (8.1) crashes the process on a
 # file that calls a predicted frame a key, after a flush; and the other decoders are rarer than the risk is worth.
 _FRAME_THREADED = {"h264", "hevc"}
+# A file whose tags are not UTF-8 is still a video. PyAV 19 replaces bad bytes by itself and no longer takes the argument.
+_TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _SKIP_PACKETS = 64  # reading on over this many packets is cheaper than a seek
 
 
@@ -62,7 +64,7 @@ class VideoReader:
         bound = {"max_pixels": str(self.limits.max_video_pixels)}
         try:
             self._container = av.open(
-                target, mode="r", metadata_errors="replace", options=bound,
+                target, mode="r", options=bound, **_TOLERANT,
                 container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             )  # fmt: skip
         except Exception as error:  # libav's many errors, and PyAV's own, mean one thing here
