@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from smolvlm.config import TextConfig
 from smolvlm.nn.attention import attention
+from smolvlm.nn.embedding import Embedding
 
 # (layer, query, key, value) -> attended; query (batch, heads, seq, head_dim), key and value (batch, kv_heads, seq, head_dim).
 # The graph is one; where keys and values are kept (nowhere, a cache a sequence, a static slab) is the caller's business.
@@ -101,7 +102,7 @@ class TextModel(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self._rotary: Tensor | None = None  # made on first use: no file holds it, and a meta-device model must not

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from smolvlm.config import VisionConfig
 from smolvlm.nn.attention import attention
+from smolvlm.nn.embedding import Embedding
 
 
 def position_ids(config: VisionConfig) -> Tensor:
@@ -29,7 +30,7 @@ class VisionEmbeddings(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, stride=config.patch_size)
-        self.position_embedding = nn.Embedding(config.num_patches, config.hidden_size)
+        self.position_embedding = Embedding(config.num_patches, config.hidden_size)
         self.config = config
 
     def forward(self, pixel_values: Tensor) -> Tensor:
