@@ -48,11 +48,12 @@ def load_model(
     with torch.device("meta"):
         model = SmolVLMForConditionalGeneration(config)
     names = [name for name in model.state_dict() if name in reader.infos]
+    tensors: dict[str, Tensor] = {}
     for done, name in enumerate(names, start=1):
-        tensor = read_tensor(reader, name).to(device=device, dtype=dtype)
-        model.load_state_dict({name: tensor}, strict=False, assign=True)
+        tensors[name] = read_tensor(reader, name).to(device=device, dtype=dtype)
         if on_tensor is not None:
             on_tensor(done, len(names))
+    model.load_state_dict(tensors, strict=False, assign=True)  # assigned, not copied
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.text_model.embed_tokens.weight
     assert not any(p.is_meta for p in model.parameters()), "verify() passed a checkpoint with a tensor missing"
