@@ -61,7 +61,3 @@ class ParamsError(SmolVLMError, ValueError):
 
 class SchemaError(SmolVLMError, ValueError):
     """A schema for `extract` is empty, malformed, or beyond what the grammar compiler supports."""
-
-
-class Cancelled(SmolVLMError):
-    """The caller cancelled before there was anything to return."""

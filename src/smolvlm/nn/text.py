@@ -51,14 +51,11 @@ class TextAttention(nn.Module):
         self.v_proj = nn.Linear(dim, config.num_key_value_heads * head_dim, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * head_dim, dim, bias=False)
 
-    def project(self, hidden_states: Tensor) -> Tensor:
-        """Queries, keys and values side by side, (batch, seq, (heads + 2 * kv_heads) * head_dim)."""
-        return torch.cat([proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)], -1)
-
     def forward(self, hidden_states: Tensor, cos_sin: Tensor, layer: int, attend: Attend) -> Tensor:
         """(batch, seq, dim) -> the same shape."""
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
-        qkv = self.project(hidden_states).unflatten(-1, (heads + 2 * kv_heads, self.config.head_dim))
+        projected = [proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)]
+        qkv = torch.cat(projected, -1).unflatten(-1, (heads + 2 * kv_heads, self.config.head_dim))
         query_key = rotate(qkv[:, :, : heads + kv_heads], cos_sin).transpose(1, 2)  # (batch, heads + kv_heads, seq, hd)
         value = qkv[:, :, heads + kv_heads :].transpose(1, 2)
         attended = attend(layer, query_key[:, :heads], query_key[:, heads:], value)
@@ -73,12 +70,8 @@ class TextMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def gate_and_up(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        return self.gate_proj(hidden_states), self.up_proj(hidden_states)
-
     def forward(self, hidden_states: Tensor) -> Tensor:
-        gate, up = self.gate_and_up(hidden_states)
-        out: Tensor = self.down_proj(F.silu(gate) * up)
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(hidden_states)) * self.up_proj(hidden_states))
         return out
 
 
