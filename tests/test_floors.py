@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm"
 FLOORS = [
     ["errors"],
     ["config"],
-    ["hub", "media", "prompt", "checkpoint"],
+    ["hub", "media", "prompt", "checkpoint", "synth"],
     ["processor", "nn"],
     ["engines"],
     ["generation"],
@@ -22,11 +22,12 @@ FLOORS = [
     ["answering", "scoring"],
     ["session"],
     ["vlm"],
-    ["compat"],
+    ["compat", "evals"],
+    ["train"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = ("nn", "compat")  # and engines/torch_*
+TORCH_ROOMS = ("nn", "compat", "train")  # and engines/torch_*
 
 
 def modules() -> list[Path]:

@@ -335,10 +335,14 @@ PRESETS: dict[str, ModelConfig] = {
                                num_key_value_heads=32, rope_theta=130_000.0),
                     VisionConfig(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16,
                                  image_size=384, patch_size=14), 3),
-    # The shape of the model that this package will train and ship; its own tokenizer will shrink the vocabulary.
-    "nano": _preset(TextConfig(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=4,
-                               num_key_value_heads=2), VisionConfig(hidden_size=256, intermediate_size=1024,
-                               num_hidden_layers=6, num_attention_heads=4, image_size=192), 2),
+    # The model that this package trains and ships: 36 tokens a tile of 192, a vocabulary of its own.
+    "nano": ModelConfig(
+        text=TextConfig(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=4,
+                        num_key_value_heads=2, vocab_size=1536, rope_theta=10_000.0, max_position_embeddings=2048,
+                        eos_token_id=1535),
+        vision=VisionConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=5, num_attention_heads=4,
+                            image_size=192),
+        scale_factor=2, image_token_id=1526, eos_token_ids=(1535,)),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,13 +17,11 @@ BASE_VOCAB = 49_152
 
 # 17 control tokens open the base vocabulary; the first three have roles (unk, bos, pad), the others only occupy ids.
 _BASE_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|base_special_{i}|>" for i in range(3, 17))]
-_ADDED_SPECIALS = [
-    "<global-img>",  # 49152
+_IMAGE_SPECIALS = [
+    "<global-img>",  # 49152 in the official vocabulary, where 88 reserved tokens and <end_of_utterance> 49279 follow
     *(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7)),
     "<fake_token_around_image>",  # 49189
     "<image>",  # 49190
-    *(f"<|reserved_special_token_{i}|>" for i in range(88)),
-    "<end_of_utterance>",  # 49279
 ]
 
 # Prose first (the language reference that `help()` shows), then code. What a stripped Python lacks is left out.
@@ -34,6 +33,13 @@ _CORPUS = (
 
 def official_tokenizer_json() -> str:
     """The text of a `tokenizer.json` with 49,280 ids: digits apart, byte-level BPE, nothing added around the text."""
+    state = json.loads(byte_level_bpe(_corpus_texts(), BASE_VOCAB - 1000).to_str())
+    _fill(state["model"]["vocab"])
+    return with_added_specials(Tokenizer.from_str(json.dumps(state)), reserved=88)
+
+
+def byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A tokenizer of the official kind trained on `texts`, at most `vocab_size` ids, the base control tokens first."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
@@ -41,17 +47,20 @@ def official_tokenizer_json() -> str:
     ])  # fmt: skip
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=BASE_VOCAB - 1000,
+        vocab_size=vocab_size,
         min_frequency=2,
         special_tokens=_BASE_SPECIALS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus_texts(), trainer)
-    state = json.loads(tokenizer.to_str())
-    _fill(state["model"]["vocab"])
-    tokenizer = Tokenizer.from_str(json.dumps(state))
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _ADDED_SPECIALS])
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def with_added_specials(tokenizer: Tokenizer, reserved: int) -> str:
+    """The `tokenizer.json` of a base vocabulary and, after it, the official added tokens with so many reserved ones."""
+    added = [*_IMAGE_SPECIALS, *(f"<|reserved_special_token_{i}|>" for i in range(reserved)), "<end_of_utterance>"]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in added])
     return str(tokenizer.to_str())
 
 

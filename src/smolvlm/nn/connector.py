@@ -22,11 +22,16 @@ class Connector(nn.Module):
             {"proj": nn.Linear(config.vision.hidden_size * self.scale_factor**2, config.text.hidden_size, bias=False)}
         )  # the official tensor is `modality_projection.proj.weight`
 
-    def forward(self, patch_embeds: Tensor) -> Tensor:
-        """(tiles, side**2, vision_dim) -> (tiles, image_seq_len, text_dim), image_seq_len = (side / r)**2."""
+    def fold(self, patch_embeds: Tensor) -> Tensor:
+        """(tiles, side**2, vision_dim) -> (tiles, image_seq_len, vision_dim * r**2): the patches of a block side by side."""
         r, side = self.scale_factor, math.isqrt(patch_embeds.shape[1])  # ModelConfig checked that r divides side
         grid = patch_embeds.unflatten(1, (side // r, r, side // r, r))
         # Inside a block the row varies slowest: the projection was trained on that order.
         blocks = grid.transpose(2, 3).flatten(3)  # (tiles, side/r, side/r, r*r*vision_dim)
-        tokens: Tensor = self.modality_projection["proj"](blocks.flatten(1, 2))
+        folded: Tensor = blocks.flatten(1, 2)
+        return folded
+
+    def forward(self, patch_embeds: Tensor) -> Tensor:
+        """(tiles, side**2, vision_dim) -> (tiles, image_seq_len, text_dim), image_seq_len = (side / r)**2."""
+        tokens: Tensor = self.modality_projection["proj"](self.fold(patch_embeds))
         return tokens
