@@ -81,7 +81,7 @@ _ALL = (
     TaskSpec("motion", "clip", ("motion",), "in which direction a thing moves", _fixed("left", "right", "up", "down")),
     TaskSpec("event", "clip", ("event",), "what happens in a clip, in a sentence"),
     TaskSpec("when", "clip", ("when",), "at what time it happens"),
-    TaskSpec("first", "clip", ("first",), "which of two things appears first"),
+    TaskSpec("first", "clip", ("first",), "which of two named things appears first: a guess is right half of the time"),
     TaskSpec("compare", "pair", ("compare",), "what differs between two pictures, in a sentence"),
     TaskSpec("same", "pair", ("same",), "whether two pictures are the same", _YES_NO),
     TaskSpec("invoice", "invoice", _INVOICE, "a field of an invoice", _fixed(*_INVOICE), _task),

@@ -97,7 +97,7 @@ def _questions(rng: np.random.Generator, world: World, items: tuple[ItemTruth, .
     found += spatial_questions(rng, items, 2)
     names = [item.name for item in items]
     commonest = max(names, key=names.count)
-    if names.count(commonest) > 1 or rng.random() < 0.3:
+    if names.count(commonest) > 1 or rng.random() < 0.1:  # or half of all counts were one
         found.append(count_question(rng, items, commonest))
     colours = [item.colour for item in items if item.colour is not None]
     if colours:
