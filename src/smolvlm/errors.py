@@ -61,3 +61,27 @@ class ParamsError(SmolVLMError, ValueError):
 
 class SchemaError(SmolVLMError, ValueError):
     """A schema for `extract` is empty, malformed, or beyond what the grammar compiler supports."""
+
+
+class SynthError(SmolVLMError, ValueError):
+    """Something to draw or a split that `smolvlm.synth` does not know, or a size that it cannot draw at."""
+
+
+class AdapterError(SmolVLMError, ValueError):
+    """An adapter that cannot be read, or that belongs to another model than the one it is applied to."""
+
+
+class EvalError(SmolVLMError, ValueError):
+    """An evaluation that cannot run or be reported: an unknown task, or a folder that holds another run's results."""
+
+
+class TrainingError(SmolVLMError, ValueError):
+    """A training run cannot begin, go on or be saved: options that make no sense, a folder of another run, a full disk."""
+
+
+class MixtureError(SmolVLMError, ValueError):
+    """Training data that cannot be used: a missing file, a malformed record, too many unreadable pictures."""
+
+
+class TeacherError(SmolVLMError, RuntimeError):
+    """A teacher behind an endpoint cannot be reached or refuses, or what it wrote cannot be read."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer, Choice
+from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import load_configs
 from smolvlm.engines.base import Engine
 from smolvlm.engines.select import make_engine
@@ -33,6 +34,7 @@ _PARAM_KEYS = {f.name for f in fields(GenerationParams)}
 def load(
     model: str | Path,
     *,
+    adapter: str | Path | None = None,
     engine: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
@@ -42,18 +44,21 @@ def load(
 ) -> SmolVLM:
     """A checkpoint by folder, Hub id or short name ("256m", "500m", "2.2b"), ready to answer.
 
+    adapter: the folder of a LoRA or DoRA adapter, as `smolvlm finetune` and peft save them, added into the weights.
     engine: "auto" or "torch". device: "auto", "cpu", "cuda", "cuda:N", "mps". dtype: "auto", "float32", "bfloat16",
     "float16". prompt_style: "official" (as `transformers` prompts) or "training" (as the authors trained). policy: what
     media may be opened. on_progress(stage, done, total) is called while weights load ("weights").
 
-    Raises ModelNotFoundError, ConfigError, CheckpointError, EngineError, or MissingExtraError without torch.
+    Raises ModelNotFoundError, ConfigError, CheckpointError, EngineError, AdapterError for an adapter that cannot be read
+    or belongs to another model, or MissingExtraError without torch.
     """
+    adapted = None if adapter is None else Adapter(adapter)
     folder = resolve(str(model))
     config, _ = load_configs(folder)
     processor = Processor.from_folder(folder, prompt_style=prompt_style, policy=policy or SourcePolicy())
     on_tensor = stage(on_progress, "weights")
-    loaded = make_engine(folder, config, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor)
-    return SmolVLM(loaded, processor, name=str(model))
+    loaded = make_engine(folder, config, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapted)
+    return SmolVLM(loaded, processor, name=str(model) if adapter is None else f"{model} + {adapter}")
 
 
 class SmolVLM:

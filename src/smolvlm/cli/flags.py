@@ -45,6 +45,10 @@ class ModelFlags:
         typer.Option("--model", "-m", metavar="MODEL", help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b or "
                      "nano. Without it: the largest official checkpoint on this machine, else nano."),
     ] = None  # fmt: skip
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="A LoRA or DoRA adapter of that model, as `smolvlm finetune` saves it."),
+    ] = None
     engine: Annotated[str, typer.Option(metavar="NAME", help="auto or torch.")] = "auto"
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.")] = "auto"

@@ -16,8 +16,12 @@ class Command(TyperCommand):
         """Without the brackets and dots that Typer would put around `[MEDIA]... PROMPT`."""
         return ["[OPTIONS]", *(_metavar(p) for p in self.params if p.param_type_name == "argument")]
 
+    def more_defaults(self) -> dict[str, Any]:
+        """Defaults of options that this command alone has, by parameter name."""
+        return {}
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        known = vars(MediaFlags.defaults()) | vars(GenerationFlags.defaults())
+        known = vars(MediaFlags.defaults()) | vars(GenerationFlags.defaults()) | self.more_defaults()
         arguments: list[tuple[str, str]] = []
         options: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):

@@ -19,11 +19,17 @@ _RANDOM_HEADING = "# A SmolVLM2 checkpoint with random weights"
 
 
 def model_name(flags: ModelFlags) -> str:
-    """The model asked for; else the largest official one that is complete on this machine; else the built-in one."""
+    """The model asked for; else the one an adapter was trained on; else the largest official one that is complete on this
+    machine; else the built-in one."""
     from smolvlm import hub
 
     if flags.model is not None:
         return flags.model
+    if flags.adapter is not None:
+        from smolvlm.checkpoint.adapter import Adapter
+
+        if (base := Adapter(flags.adapter).base_name) is not None:
+            return base
     local = hub.list_local()
     if local:
         return local[0].name
@@ -46,8 +52,8 @@ def open_model(name: str, flags: ModelFlags, bars: Bars) -> SmolVLM:
     """Load the weights. Raises what `smolvlm.load` raises."""
     from smolvlm.vlm import load
 
-    return load(name, engine=flags.engine, device=flags.device, dtype=flags.dtype, prompt_style=flags.prompt_style,
-                on_progress=bars)  # fmt: skip
+    return load(name, adapter=flags.adapter, engine=flags.engine, device=flags.device, dtype=flags.dtype,
+                prompt_style=flags.prompt_style, on_progress=bars)  # fmt: skip
 
 
 def announce(model: SmolVLM, folder: Path) -> None:

@@ -24,11 +24,15 @@ from smolvlm.cli.chat import chat
 from smolvlm.cli.choose import choose
 from smolvlm.cli.console import note, one_line
 from smolvlm.cli.download import download
+from smolvlm.cli.eval import app as eval_app
 from smolvlm.cli.extract import extract
+from smolvlm.cli.finetune import FinetuneCommand, finetune
 from smolvlm.cli.help import Command
 from smolvlm.cli.info import info
+from smolvlm.cli.merge import merge
 from smolvlm.cli.models import models
 from smolvlm.cli.random_checkpoint import random_checkpoint
+from smolvlm.cli.train import train_app
 from smolvlm.errors import SmolVLMError
 
 # Typer brings its own copy of click in newer versions and uses the real one in older: the class is found, not imported.
@@ -39,9 +43,12 @@ _BROKEN_PIPE, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 app = typer.Typer(name="smolvlm", rich_markup_mode=None, add_completion=False)
 for _function, _name in (
     (ask, "ask"), (describe, "describe"), (chat, "chat"), (choose, "choose"), (extract, "extract"), (info, "info"),
-    (models, "models"), (download, "download"), (random_checkpoint, "random-checkpoint"),
+    (models, "models"), (download, "download"), (merge, "merge"), (random_checkpoint, "random-checkpoint"),
 ):  # fmt: skip
     app.command(_name, cls=Command)(_function)
+app.command("finetune", cls=FinetuneCommand)(finetune)
+app.add_typer(train_app, name="train")
+app.add_typer(eval_app, name="eval")
 
 
 @dataclass
@@ -76,6 +83,8 @@ def _smolvlm(
       smolvlm choose photo.jpg "Is it day or night?" --option day --option night
       smolvlm extract receipt.jpg --schema receipt.schema.json
       smolvlm download 256m
+      smolvlm finetune nano my-pictures/ --out runs/mine
+      smolvlm eval synth
 
     `smolvlm COMMAND --help` shows a command's options and examples.
     """

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import Engine
 from smolvlm.errors import EngineError, MissingExtraError
@@ -21,10 +22,12 @@ def make_engine(
     device: str = "auto",
     dtype: str = "auto",
     on_tensor: Callable[[int, int], None] | None = None,
+    adapter: Adapter | None = None,
 ) -> Engine:
     """Load the weights in `folder` into an engine. `auto` is the torch engine, the only one so far.
 
-    Raises EngineError for an unknown engine, device or dtype, MissingExtraError where torch is not installed.
+    `adapter` is added into the weights while they load. Raises EngineError for an unknown engine, device or dtype,
+    AdapterError for an adapter of another model, MissingExtraError where torch is not installed.
     """
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine={engine!r} is unknown; use auto, {', '.join(ENGINES)}.")
@@ -32,4 +35,4 @@ def make_engine(
         raise MissingExtraError("running a model", "torch")
     from smolvlm.engines.torch_engine import TorchEngine
 
-    return TorchEngine.from_folder(folder, config, device=device, dtype=dtype, on_tensor=on_tensor)
+    return TorchEngine.from_folder(folder, config, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapter)

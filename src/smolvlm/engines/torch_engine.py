@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.engines.torch_cache import AppendEach, AppendOne, SequenceCache, SequenceStore
@@ -85,13 +86,15 @@ class TorchEngine:
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig, *, device: str = "auto", dtype: str = "auto",
-                    on_tensor: Callable[[int, int], None] | None = None) -> TorchEngine:  # fmt: skip
+                    on_tensor: Callable[[int, int], None] | None = None,
+                    adapter: Adapter | None = None) -> TorchEngine:  # fmt: skip
         """Load a checkpoint folder. Raises CheckpointError for its faults, EngineError for an unknown device or dtype."""
         torch_device = choose_device(device)
         torch_dtype = choose_dtype(dtype, torch_device)
         logger.info("torch engine: %s on %s", torch_dtype, torch_device)
         try:
-            return cls(load_model(folder, config, device=torch_device, dtype=torch_dtype, on_tensor=on_tensor))
+            return cls(load_model(folder, config, device=torch_device, dtype=torch_dtype, on_tensor=on_tensor,
+                                  adapter=adapter))  # fmt: skip
         except torch.OutOfMemoryError:
             raise EngineError(f"{folder}: the model does not fit on {torch_device} as {torch_dtype}; "
                               "pass device='cpu', or a smaller model.") from None  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.checkpoint.writer import RawTensor, write_checkpoint
 from smolvlm.config import ModelConfig, ProcessorConfig
@@ -38,19 +39,26 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     on_tensor: Callable[[int, int], None] | None = None,
+    adapter: Adapter | None = None,
 ) -> SmolVLMForConditionalGeneration:
     """The checkpoint in `folder` as a module in eval mode, one tensor at a time: the peak is one copy of the model.
 
-    `on_tensor(done, total)` reports progress. Raises CheckpointError naming missing, unexpected and misshapen tensors.
+    `on_tensor(done, total)` reports progress. `adapter` is added into the weights in float32, before they are rounded to
+    `dtype`. Raises CheckpointError naming missing, unexpected and misshapen tensors, AdapterError for another's adapter.
     """
     reader = CheckpointReader(folder)
     reader.verify(config)
+    if adapter is not None:
+        adapter.check(reader, config)
     with torch.device("meta"):
         model = SmolVLMForConditionalGeneration(config)
     names = [name for name in model.state_dict() if name in reader.infos]
     tensors: dict[str, Tensor] = {}
     for done, name in enumerate(names, start=1):
-        tensors[name] = read_tensor(reader, name).to(device=device, dtype=dtype)
+        tensor = read_tensor(reader, name)
+        if adapter is not None and name in adapter:
+            tensor = torch.from_numpy(adapter.merged(name, tensor.float().numpy()))
+        tensors[name] = tensor.to(device=device, dtype=dtype)
         if on_tensor is not None:
             on_tensor(done, len(names))
     model.load_state_dict(tensors, strict=False, assign=True)  # assigned, not copied
@@ -61,14 +69,16 @@ def load_model(
 
 
 def save_model(model: SmolVLMForConditionalGeneration, folder: Path, processor_config: ProcessorConfig, tokenizer_json: str | Path,
-               chat_template: str | None = None, *, overwrite: bool = False) -> Path:  # fmt: skip
+               chat_template: str | None = None, *, overwrite: bool = False,
+               extra_files: Mapping[str, str] | None = None) -> Path:  # fmt: skip
     """Write `model` as an official checkpoint in the dtype of its parameters; `transformers` loads it as it is.
 
-    Raises CheckpointError for a folder that is not empty (unless `overwrite`) or a disk that refuses.
+    `extra_files`: texts that belong to it, such as its card, by name. Raises CheckpointError for a folder that is not empty
+    (unless `overwrite`) or a disk that refuses.
     """
     dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
     return write_checkpoint(folder, official_tensors(model), model.config, processor_config, tokenizer_json, chat_template,
-                            dtype=dtype, overwrite=overwrite)  # fmt: skip
+                            dtype=dtype, overwrite=overwrite, extra_files=extra_files)  # fmt: skip
 
 
 def official_tensors(model: SmolVLMForConditionalGeneration) -> Iterator[tuple[str, RawTensor]]:

@@ -1,0 +1,152 @@
+"""Where a token should look: dense truth for the decoder's attention, as `dense.py` is for the tower.
+
+A thing named in a question should look at the cells that show it, a token about to write a word of a caption or a
+letter of a sign at the cell that it is about. From answers alone this "find the cell that matches the word" had not
+begun after 30,000 rows (colours, places and presence were guessed among what is there): asking for it in two heads
+starts it at once. The same heads of the same layers are free again where no truth is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smolvlm.config import ModelConfig
+from smolvlm.prompt.tokenizer import PromptTokenizer
+from smolvlm.synth.sample import FrameTruth, Question, Sample
+from smolvlm.synth.words import plural
+from smolvlm.train.nano.dense import COLOURS, NAMES, cell_of
+
+QUESTION_LAYER, ANSWER_LAYER = 2, 4  # of six: names find their cells, then answers find what they are about
+HEADS = 2  # the query heads that share the first key head
+
+# Questions about one named thing: the token that begins their answer looks where the name looked.
+_ABOUT_ONE = ("colour", "position", "motion", "when")
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Token `at` of a row should look, in `layer`, at the row's tokens `targets` and nowhere else: the first head at those
+    of the first frame that shows the thing, the second at those of the last. In one picture both are the same; in a clip
+    the two places, and the two frames, say what happened."""
+
+    at: int
+    layer: int
+    targets: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Gazer:
+    """Finds the gazes of a question's tokens from the sample's truth."""
+
+    def __init__(self, config: ModelConfig, tokenizer: PromptTokenizer) -> None:
+        self.side = round(config.image_seq_len**0.5)
+        self.tokenizer = tokenizer
+        self._names: dict[int, str] = {}
+        for name in NAMES:
+            for spelling in (name, plural(name)):
+                ids = tokenizer.encode_text(f" {spelling}")
+                self._names[ids[-1]] = name if len(ids) == 1 else self._names.get(ids[-1], "")
+        self._colours = {tokenizer.encode_text(f" {colour}")[0]: colour for colour in COLOURS}
+        self._shapes = tokenizer.encode_text(" shapes")[0]
+        self._articles = {tokenizer.encode_text(f" {word}")[0] for word in ("a", "an", "the")}
+
+    def find(self, sample: Sample, question: Question, branch: Sequence[int], answer_length: int, start: int,
+             image_tokens: Sequence[int]) -> Iterator[Gaze]:  # fmt: skip
+        """The gazes of `branch`, which stands at `start` in its row; `image_tokens` are the row's image tokens in order."""
+        if not sample.truths:
+            return
+        answer_start = len(branch) - answer_length
+        mentions: list[tuple[int, ...]] = []
+        for i in range(answer_start):
+            cells = self._mentioned(sample.truths, branch, i)
+            if cells is not None:
+                mentions.append(cells)
+                # What is not there looks at itself.
+                targets = self._first_and_last(cells, image_tokens) if cells else ((start + i,), (start + i,))
+                yield Gaze(start + i, QUESTION_LAYER, targets)
+        if question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
+            targets = self._first_and_last(mentions[0], image_tokens)
+            yield Gaze(start + answer_start - 1, ANSWER_LAYER, targets)
+        elif question.task.startswith("reading"):
+            for i, cell in self._spelled(sample.truths, branch, answer_start):
+                yield Gaze(start + i, ANSWER_LAYER, ((image_tokens[cell],), (image_tokens[cell],)))
+        elif question.task != "presence":
+            for i, cells in self._written(sample.truths, branch, answer_start):
+                yield Gaze(start + i, ANSWER_LAYER, self._first_and_last(cells, image_tokens))
+
+    def _first_and_last(self, cells: Sequence[int], image_tokens: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        frames = [cell // self.side**2 for cell in cells]
+        first, last = (tuple(image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which)
+                       for which in (min(frames), max(frames)))  # fmt: skip
+        return first, last
+
+    def _mentioned(self, truths: Sequence[FrameTruth], branch: Sequence[int], i: int) -> tuple[int, ...] | None:
+        """The cells of what token i names, () if it is not there, None if it names nothing."""
+        before = self._colours.get(branch[i - 1]) if i else None
+        if branch[i] == self._shapes and before is not None:
+            return self._cells(truths, None, before)
+        name = self._names.get(branch[i])
+        return self._cells(truths, name, before) if name else None
+
+    def _cells(self, truths: Sequence[FrameTruth], name: str | None, colour: str | None) -> tuple[int, ...]:
+        return tuple(number * self.side**2 + cell_of(item.centre, self.side)
+                     for number, truth in enumerate(truths) for item in truth.items
+                     if (name is None or item.name == name) and (colour is None or item.colour == colour))  # fmt: skip
+
+    def _written(self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int
+                 ) -> Iterator[tuple[int, tuple[int, ...]]]:  # fmt: skip
+        """For each thing that the answer names: the tokens that lead to its name, and the name itself, look at it. Of
+        several alike in one frame, the n-th named is the n-th in reading order."""
+        named: dict[tuple[str, str | None], int] = {}
+        for i in range(answer_start, len(branch)):
+            name = self._names.get(branch[i])
+            if not name:
+                continue
+            colour = self._colours.get(branch[i - 1])
+            cells = self._cells(truths, name, colour)
+            if len(truths) == 1 and cells:
+                nth = named[name, colour] = named.get((name, colour), -1) + 1
+                cells = (sorted(cells, key=self._reading_order)[min(nth, len(cells) - 1)],)
+            first = i - 1 if colour is None else i - 2
+            if cells and branch[first] in self._articles:
+                yield from ((j, cells) for j in range(first, i + 1))
+
+    def _reading_order(self, cell: int) -> tuple[int, int]:
+        third = self.side / 3
+        return int(cell // self.side / third), int(cell % self.side / third)
+
+    def _spelled(
+        self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int
+    ) -> Iterator[tuple[int, int]]:
+        """The token before each character looks at the character's cell."""
+        characters = iter(sorted(truths[0].characters, key=lambda c: c.centre[0]))
+        for i in range(answer_start, len(branch) - 1):
+            if self.tokenizer.decode([branch[i]]).strip():
+                character = next(characters, None)
+                if character is None:
+                    return
+                yield i - 1, cell_of(character.centre, self.side)
+
+
+def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Iterable[tuple[int, Gaze]]) -> Tensor | None:
+    """Cross-entropy between where tokens look and where they should, averaged over this layer's gazes and their heads.
+
+    query (rows, heads, seq, head_dim), key (rows, kv_heads, seq, head_dim), mask (rows, 1, seq, seq) true where a query
+    may look; gazes as (row, gaze). None when the layer has none.
+    """
+    found = [(row, gaze) for row, gaze in gazes if gaze.layer == layer]
+    if not found:
+        return None
+    rows = torch.tensor([row for row, _ in found])
+    at = torch.tensor([gaze.at for _, gaze in found])
+    target = torch.zeros(len(found), HEADS, query.shape[2])
+    for i, (_, gaze) in enumerate(found):
+        for head, tokens in enumerate(gaze.targets):
+            target[i, head, list(tokens)] = 1 / len(tokens)
+    scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], key[:, 0][rows]).float() * query.shape[-1] ** -0.5
+    hidden = ~mask[:, 0][rows, at][:, None]
+    looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (gazes, heads, seq)
+    return -(looks * target).sum(-1).mean()
