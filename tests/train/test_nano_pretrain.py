@@ -126,7 +126,7 @@ def test_the_connector_is_solved_for(trained: Path) -> None:
     tokenizer = PromptTokenizer((trained / "tokenizer.json").read_text())
     config = replace(TINY.shape, image_token_id=tokenizer.id_of("<image>"))
     nano = Nano(config, tokenizer, 0)
-    stream = BatchStream(RowMaker(config, tokenizer), TINY.world, "train", mixture(0.2, dense_only=True), range(4))
+    stream = BatchStream(RowMaker(config, tokenizer), TINY.world, "train", mixture("decoder", 0.2), range(4))
     batches = [stream[i] for i in range(4)]
     left = fit_connector(nano, batches)
     folded = torch.cat([nano.folded(b).flatten(0, 1) for b in batches]).double().detach().numpy()

@@ -66,6 +66,23 @@ def test_a_row_is_what_the_processor_prompts(name: str, tokenizer: PromptTokeniz
             assert tokenizer.decode(row.input_ids[learned].tolist()) == f" {question.answer}"
 
 
+def test_turns_are_what_the_processor_prompts(tokenizer: PromptTokenizer, config: ModelConfig) -> None:
+    processor = Processor(nano_processor(config), config, tokenizer, ChatTemplate())
+    sample = generate("scene", "validation", 3)
+    row = RowMaker(config, tokenizer).row(sample, sample.questions, 600, conversation=True)
+    messages: list[dict[str, object]] = []
+    for number, question in enumerate(sample.questions):
+        media = [{"type": "image", "path": "-"}] if number == 0 else []
+        messages.append({"role": "user", "content": [*media, {"type": "text", "text": question.text}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": question.answer}]})
+    prepared = [PreparedMedia(MediaInfo("image", "", 1), np.zeros((1, 96, 96, 3), np.uint8))]
+    told = processor.build(messages, prepared, add_generation_prompt=False).input_ids
+    length = int((row.segments != PAD_SEGMENT).sum())
+    assert tuple(row.input_ids[:length].tolist()) == told[:length]
+    assert tokenizer.decode(told[length:]) == "\n"
+    assert row.positions[:length].tolist() == list(range(length))
+
+
 def test_the_vocabulary_spells_capitals_and_digits(tokenizer: PromptTokenizer) -> None:
     assert [tokenizer.decode([i]) for i in tokenizer.encode_text(" WORLD")] == [" W", "O", "R", "L", "D"]
     assert [tokenizer.decode([i]) for i in tokenizer.encode_text(" 407")] == [" ", "4", "0", "7"]
@@ -103,7 +120,9 @@ def test_mask_by_hand() -> None:
         [1, 1, 0, 0, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ], bool)  # fmt: skip
-    np.testing.assert_array_equal(row_mask(segments)[0, 0], expected)
+    np.testing.assert_array_equal(row_mask(segments, np.array([False]))[0, 0], expected)
+    expected[4, 2:4] = True  # the second turn of a conversation sees the first
+    np.testing.assert_array_equal(row_mask(segments, np.array([True]))[0, 0], expected)
 
 
 def test_dense_labels_by_hand() -> None:

@@ -52,6 +52,18 @@ def draw_writing(rng: np.random.Generator, world: World, split: Split) -> Sample
     return Sample("image", (finish(rng, canvas),), tuple(questions), truths=(FrameTruth(items, characters),))
 
 
+def draw_lines(rng: np.random.Generator, world: World, split: Split) -> Sample:
+    """Three lines of random characters and no question: letters in plenty for a vision tower's dense losses."""
+    canvas = background(rng, *frame_size(rng, world), split)
+    characters: list[CharacterTruth] = []
+    for row in range(3):
+        length = int(rng.integers(max(1, world.max_letters - 2), world.max_letters + 1))
+        pool = LETTERS if rng.random() < 0.7 else "0123456789"
+        text = "".join(pool[int(i)] for i in rng.integers(0, len(pool), length))
+        characters += write_text(rng, canvas, text, split, (row / 3, (row + 1) / 3))
+    return Sample("image", (finish(rng, canvas),), (), truths=(FrameTruth((), tuple(characters)),))
+
+
 def random_word(rng: np.random.Generator, max_letters: int) -> str:
     """A real word in a third of the cases, else random capitals."""
     if rng.random() < 0.33:

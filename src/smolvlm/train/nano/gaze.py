@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,21 +22,25 @@ from smolvlm.synth.words import plural
 from smolvlm.train.nano.dense import COLOURS, NAMES, cell_of
 
 QUESTION_LAYER, ANSWER_LAYER = 2, 4  # of six: names find their cells, then answers find what they are about
+_COUNTED = 1 / 8  # attention that each counted thing gets; more than eight are never counted
 HEADS = 2  # the query heads that share the first key head
 
 # Questions about one named thing: the token that begins their answer looks where the name looked.
 _ABOUT_ONE = ("colour", "position", "motion", "when")
 
 
+Look: TypeAlias = tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class Gaze:
-    """Token `at` of a row should look, in `layer`, at the row's tokens `targets` and nowhere else: the first head at those
-    of the first frame that shows the thing, the second at those of the last. In one picture both are the same; in a clip
-    the two places, and the two frames, say what happened."""
+    """How token `at` of a row should spread its attention in `layer`: for each head, (token, share) with shares that add up
+    to 1. The first head looks at the first frame that shows the thing, the second at the last: in one picture both are
+    the same, in a clip the two places, and the two frames, say what happened."""
 
     at: int
     layer: int
-    targets: tuple[tuple[int, ...], tuple[int, ...]]
+    looks: tuple[Look, Look]
 
 
 class Gazer:
@@ -64,24 +69,29 @@ class Gazer:
             cells = self._mentioned(sample.truths, branch, i)
             if cells is not None:
                 mentions.append(cells)
-                # What is not there looks at itself.
-                targets = self._first_and_last(cells, image_tokens) if cells else ((start + i,), (start + i,))
-                yield Gaze(start + i, QUESTION_LAYER, targets)
+                if question.task == "count":
+                    look = _counting([image_tokens[cell] for cell in cells], start + i)
+                    yield Gaze(start + i, QUESTION_LAYER, (look, look))
+                else:
+                    yield Gaze(start + i, QUESTION_LAYER, self._first_and_last(cells, image_tokens, start + i))
         if question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
-            targets = self._first_and_last(mentions[0], image_tokens)
-            yield Gaze(start + answer_start - 1, ANSWER_LAYER, targets)
+            at = start + answer_start - 1
+            yield Gaze(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
         elif question.task.startswith("reading"):
             for i, cell in self._spelled(sample.truths, branch, answer_start):
-                yield Gaze(start + i, ANSWER_LAYER, ((image_tokens[cell],), (image_tokens[cell],)))
+                yield Gaze(start + i, ANSWER_LAYER, (((image_tokens[cell], 1.0),),) * 2)
         elif question.task != "presence":
             for i, cells in self._written(sample.truths, branch, answer_start):
-                yield Gaze(start + i, ANSWER_LAYER, self._first_and_last(cells, image_tokens))
+                yield Gaze(start + i, ANSWER_LAYER, self._first_and_last(cells, image_tokens, start + i))
 
-    def _first_and_last(self, cells: Sequence[int], image_tokens: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _first_and_last(self, cells: Sequence[int], image_tokens: Sequence[int], itself: int) -> tuple[Look, Look]:
+        """Evenly at the cells of the first and of the last frame that shows the thing; what is not there looks at itself."""
+        if not cells:
+            return ((itself, 1.0),), ((itself, 1.0),)
         frames = [cell // self.side**2 for cell in cells]
-        first, last = (tuple(image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which)
+        first, last = ([image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which]
                        for which in (min(frames), max(frames)))  # fmt: skip
-        return first, last
+        return tuple((token, 1 / len(first)) for token in first), tuple((token, 1 / len(last)) for token in last)
 
     def _mentioned(self, truths: Sequence[FrameTruth], branch: Sequence[int], i: int) -> tuple[int, ...] | None:
         """The cells of what token i names, () if it is not there, None if it names nothing."""
@@ -131,6 +141,12 @@ class Gazer:
                 yield i - 1, cell_of(character.centre, self.side)
 
 
+def _counting(tokens: Sequence[int], itself: int) -> Look:
+    """The same share for each thing and the rest for the token itself: an average over the things alone would be the same
+    for one as for five, this one grows with their number."""
+    return (*((token, _COUNTED) for token in tokens), (itself, 1 - _COUNTED * len(tokens)))
+
+
 def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Iterable[tuple[int, Gaze]]) -> Tensor | None:
     """Cross-entropy between where tokens look and where they should, averaged over this layer's gazes and their heads.
 
@@ -144,8 +160,9 @@ def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Itera
     at = torch.tensor([gaze.at for _, gaze in found])
     target = torch.zeros(len(found), HEADS, query.shape[2])
     for i, (_, gaze) in enumerate(found):
-        for head, tokens in enumerate(gaze.targets):
-            target[i, head, list(tokens)] = 1 / len(tokens)
+        for head, look in enumerate(gaze.looks):
+            for token, share in look:
+                target[i, head, token] += share
     scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], key[:, 0][rows]).float() * query.shape[-1] ** -0.5
     hidden = ~mask[:, 0][rows, at][:, None]
     looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (gazes, heads, seq)

@@ -77,7 +77,7 @@ def rows_to_batch(rows: Sequence[Row], tasks: Sequence[tuple[str, ...]] = ()) ->
         torch.from_numpy(segments),
         torch.from_numpy(np.stack([row.positions for row in rows])),
         torch.from_numpy(np.stack([row.weights for row in rows])),
-        torch.from_numpy(row_mask(segments)),
+        torch.from_numpy(row_mask(segments, np.array([row.conversation for row in rows]))),
         torch.from_numpy(np.concatenate([row.frames for row in rows])),
         torch.from_numpy(np.concatenate([row.labels for row in rows])),
         tuple((number, gaze) for number, row in enumerate(rows) for gaze in row.gazes),
@@ -141,7 +141,8 @@ class Nano(nn.Module):
         targets, weights = batch.input_ids[:, 1:][learned], batch.weights[:, 1:][learned]
         losses = F.cross_entropy(logits, targets, reduction="none")
         gaze = torch.stack(gaze_losses).mean() if gaze_losses else logits.new_zeros(())
-        return AnswerLoss((losses * weights).sum() / weights.sum(), gaze, learned, logits.argmax(-1) == targets)
+        mean = (losses * weights).sum() / weights.sum().clamp(min=1e-6)  # rows of letters alone ask nothing
+        return AnswerLoss(mean, gaze, learned, logits.argmax(-1) == targets)
 
     def forward(self, batch: NanoBatch, stage: Stage) -> tuple[Tensor, dict[str, list[float]]]:
         """What a stage minimises, and its figures: losses, recalls, and exact match by task, one entry an answer."""

@@ -103,13 +103,13 @@ def _run(nano: Nano, maker: RowMaker, plan: StagePlan, options: PretrainOptions,
         lr_muon=plan.lr_muon, warmup_ratio=0.01, weight_decay=0.01, precision=options.precision, seed=options.seed,
         save_every=options.save_every, log_every=options.log_every, progress_bar=options.progress_bar,
     )  # fmt: skip
-    kinds = mixture(plan.rows_scale, dense_only=plan.stage != "both")
+    kinds = mixture(plan.stage, plan.rows_scale)
     source = NanoSource(maker, world, kinds, plan.steps, options.workers)
     Trainer(nano, StageObjective(plan.stage), source, loop, stage=f"pretrain {plan.stage}", on_step=on_step).run()
 
 
 def _connect(nano: Nano, maker: RowMaker, recipe: Recipe) -> None:
-    stream = BatchStream(maker, recipe.world, "train", mixture(0.5, dense_only=True),
+    stream = BatchStream(maker, recipe.world, "train", mixture("decoder", 0.5),
                          range(_FIT_FROM, _FIT_FROM + _FIT_BATCHES))  # fmt: skip
     left = fit_connector(nano, (stream[i] for i in range(len(stream))))
     logger.info("the connector, by least squares, leaves %.1f %% of the variance unexplained", 100 * left)
@@ -127,4 +127,3 @@ def _take(nano: Nano, stages: list[Path]) -> None:
         tensors = load_file(folder / _WEIGHTS)
         stage = folder.name
         nano.load_state_dict({n: t for n, t in tensors.items() if trained_in(stage, n)}, strict=False)  # type: ignore[arg-type]
-

@@ -1,7 +1,8 @@
-"""Training rows: one picture or clip, many independent questions.
+"""Training rows: one picture or clip, many questions.
 
-All questions of a row share the media's tokens and see nothing of each other (the mask), and each continues at the
-position where the media ended: the loss is that of one row a question, at the cost of one row.
+In most rows all questions share the media's tokens and see nothing of each other (the mask), and each continues at the
+position where the media ended: the loss is that of one row a question, at the cost of one row. In the others they are
+the turns of one conversation, as a session asks them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Row:
     frames: npt.NDArray[np.uint8]
     labels: Labels
     gazes: tuple[Gaze, ...]
+    conversation: bool
 
 
 class RowMaker:
@@ -59,29 +61,32 @@ class RowMaker:
             self._prefixes[key] = self.tokenizer.encode_segments([TextSegment(text, trusted=True)])
         return self._prefixes[key]
 
-    def branch(self, question: Question, outro: str) -> tuple[list[int], int]:
-        """The ids of a question with its answer, and how many of them, at the end, are the answer. `outro` is what the
-        template writes between a clip and the question: a tokenizer may join it with what follows, never with a frame."""
-        asked = self.tokenizer.encode_segments([TextSegment(outro, trusted=True), TextSegment(question.text),
+    def branch(self, question: Question, before: str) -> tuple[list[int], int]:
+        """The ids of a question with its answer, and how many of them, at the end, are the answer. `before` is what the
+        template writes between the media, or the last turn, and the question: a tokenizer may join it with what follows."""
+        asked = self.tokenizer.encode_segments([TextSegment(before, trusted=True), TextSegment(question.text),
                                                 TextSegment("<end_of_utterance>\nAssistant:", trusted=True)])  # fmt: skip
         answer = [*self.tokenizer.encode_text(f" {question.answer}"), self.config.text.eos_token_id]
         return asked + answer, len(answer)
 
-    def row(self, sample: Sample, questions: Sequence[Question], length: int) -> Row:
-        """As many of `questions` as fit into `length` tokens behind the media."""
+    def row(self, sample: Sample, questions: Sequence[Question], length: int, *, conversation: bool = False) -> Row:
+        """As many of `questions` as fit into `length` tokens behind the media; as turns of one `conversation`, or apart."""
         prefix = self.prefix(sample)
         ids, segments, positions = list(prefix), [0] * len(prefix), list(range(len(prefix)))
         weights = [0.0] * len(prefix)
         image_tokens = [i for i, token in enumerate(prefix) if token == self.config.image_token_id]
         gazes: list[Gaze] = []
         for number, question in enumerate(questions, start=1):
-            branch, answer = self.branch(question, VIDEO_OUTRO if sample.kind == "video" else "")
+            first = len(ids) == len(prefix) or not conversation
+            outro = VIDEO_OUTRO if sample.kind == "video" else ""
+            branch, answer = self.branch(question, outro if first else "\nUser: ")
             if len(ids) + len(branch) > length:
                 continue
             gazes += self.gazer.find(sample, question, branch, answer, len(ids), image_tokens)
             ids += branch
             segments += [number] * len(branch)
-            positions += range(len(prefix), len(prefix) + len(branch))
+            begin = len(ids) - len(branch) if conversation else len(prefix)
+            positions += range(begin, begin + len(branch))
             # A caption has ten times the tokens of a colour, most of them easy: the root keeps it from drowning the rest.
             weights += [0.0] * (len(branch) - answer) + [answer**-0.5] * answer
         fill = length - len(ids)
@@ -96,6 +101,7 @@ class RowMaker:
             np.stack([_squashed(frame, self.config.vision.image_size) for frame in sample.frames]),
             np.stack(labels or [unknown_labels(tokens)] * len(sample.frames)),
             tuple(gazes),
+            conversation,
         )
 
 
@@ -106,12 +112,11 @@ def _squashed(frame: Pixels, side: int) -> Pixels:
     return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS))
 
 
-def row_mask(segments: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """(batch, seq) segments -> (batch, 1, seq, seq), true where a query may look: causal, media and its own question.
-
-    Padding sees itself, so that no row of the softmax is empty.
-    """
+def row_mask(segments: npt.NDArray[np.int64], conversation: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(batch, seq) segments -> (batch, 1, seq, seq), true where a query may look: causal, the media and its own question;
+    in rows that are a conversation (batch,) also the turns before. Padding sees itself: no row of the softmax is empty."""
     query, key = segments[:, :, None], segments[:, None, :]
     causal = np.tri(segments.shape[1], dtype=bool)
-    mask: npt.NDArray[np.bool_] = (((key == 0) & (query >= 0) | (key == query)) & causal)[:, None]
+    seen = (key == 0) | conversation[:, None, None] & (key >= 0)
+    mask: npt.NDArray[np.bool_] = ((seen & (query >= 0) | (key == query)) & causal)[:, None]
     return mask
