@@ -80,6 +80,7 @@ _ALL = (
     TaskSpec("reading_number", "writing", ("reading_number",), "a number", _up_to(lambda w: w.max_digits), _length),
     TaskSpec("motion", "clip", ("motion",), "in which direction a thing moves", _fixed("left", "right", "up", "down")),
     TaskSpec("event", "clip", ("event",), "what happens in a clip, in a sentence"),
+    TaskSpec("action", "clip", ("action",), "what a named thing does, or that it stays still"),
     TaskSpec("when", "clip", ("when",), "at what time it happens"),
     TaskSpec("first", "clip", ("first",), "which of two named things appears first: a guess is right half of the time"),
     TaskSpec("compare", "pair", ("compare",), "what differs between two pictures, in a sentence"),

@@ -23,6 +23,7 @@ _WHAT = ("What happens?", "What happens in the clip?", "What happens in this vid
          "Describe the video.")  # fmt: skip
 _DIRECTION = ("In which direction does the {} move?", "Which way does the {} move?", "Where does the {} go?")
 _WHEN = ("When does the {} {}?", "At what time does the {} {}?")
+_ACTION = ("What does the {} do?", "What happens to the {}?", "What is the {} doing?")
 _FIRST = ("What appears first, the {} or the {}?", "Which comes first, the {} or the {}?")
 
 
@@ -63,8 +64,35 @@ def draw_clip(rng: np.random.Generator, world: World, split: Split, frame_count:
             item = make_item(rng, world, item.size)
         names.add(item.name)
         actors.append(_still(item, point_in(rng, zone, item.size), len(times)))
+    questions += _action_questions(rng, actors)
     frames, truths = _film(rng, world, split, actors, len(times))
     return Sample("video", frames, tuple(questions), times, duration_s, truths)
+
+
+def _action_questions(rng: np.random.Generator, actors: list[_Actor]) -> list[Question]:
+    """What each thing does that does something, and one that does not."""
+    still = [actor for actor in actors if _action(actor) == "it stays still"]
+    asked = [actor for actor in actors if actor not in still] + still[:1]
+    return [Question("action", phrased(rng, _ACTION, _called(rng, actor.item)), _action(actor)) for actor in asked]
+
+
+def _action(actor: _Actor) -> str:
+    """What a thing does, from its path alone."""
+    first, last = actor.path[0], actor.path[-1]
+    if first is None:
+        return "it appears"
+    if last is None:
+        return "it disappears"
+    if any(actor.turns_deg):
+        return "it falls"
+    if actor.looks[0] != actor.looks[-1]:
+        return f"it turns {actor.looks[-1].colour}"
+    if first == last:
+        return "it stays still"
+    dx, dy = last[0] - first[0], last[1] - first[1]
+    if abs(dx) > abs(dy):
+        return "it moves to the left" if dx < 0 else "it moves to the right"
+    return "it moves up" if dy < 0 else "it moves down"
 
 
 def _film(rng: np.random.Generator, world: World, split: Split, actors: list[_Actor],
@@ -183,8 +211,11 @@ def _two_appear(rng: np.random.Generator, world: World, times: tuple[float, ...]
         Question("first", phrased(rng, _FIRST, *asked), f"the {names[0]}"),
         Question("event", phrased(rng, _WHAT), f"the {first.phrase} appears, then the {second.phrase} appears")
         if earlier
-        else Question("when", phrased(rng, _WHEN, names[1], "appear"), f"at {clock(times[later])}"),
+        else Question("event", phrased(rng, _WHAT), f"the {second.phrase} appears"),
+        Question("when", phrased(rng, _WHEN, names[1], "appear"), f"at {clock(times[later])}"),
     ]
+    if earlier:
+        questions.append(Question("when", phrased(rng, _WHEN, names[0], "appear"), f"at {clock(times[earlier])}"))
     return actors, questions
 
 

@@ -28,8 +28,8 @@ _MIN_SIZE = 0.2  # of the side: 32 of 160 pixels
 
 
 def draw_scene(rng: np.random.Generator, world: World, split: Split) -> Sample:
-    """One to six things in nine zones, with questions on all of them; a third of the pictures repeat one thing."""
-    placed = _repeated(rng, world) if rng.random() < 0.35 else _different(rng, world)
+    """One to six things in nine zones, with questions on all of them; half of the pictures repeat one thing."""
+    placed = _repeated(rng, world) if rng.random() < 0.5 else _different(rng, world)
     canvas = background(rng, *frame_size(rng, world), split)
     draw_items(canvas, placed)
     items = truths(placed, canvas.size)

@@ -21,12 +21,13 @@ from smolvlm.synth.sample import FrameTruth, Question, Sample
 from smolvlm.synth.words import plural
 from smolvlm.train.nano.dense import COLOURS, NAMES, cell_of
 
-QUESTION_LAYER, ANSWER_LAYER = 2, 4  # of six: names find their cells, then answers find what they are about
+# Of six layers: a clip's cells find the time of their frame, names find their cells, answers find what they are about.
+TIME_LAYER, QUESTION_LAYER, ANSWER_LAYER = 1, 2, 4
 _COUNTED = 1 / 8  # attention that each counted thing gets; more than eight are never counted
 HEADS = 2  # the query heads that share the first key head
 
 # Questions about one named thing: the token that begins their answer looks where the name looked.
-_ABOUT_ONE = ("colour", "position", "motion", "when")
+_ABOUT_ONE = ("colour", "position", "motion", "action")
 
 
 Look: TypeAlias = tuple[tuple[int, float], ...]
@@ -77,6 +78,11 @@ class Gazer:
         if question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
             at = start + answer_start - 1
             yield Gaze(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
+        elif question.task == "when" and mentions and mentions[0]:
+            when = self._event_cell(len(sample.truths), mentions[0])
+            if when is not None:
+                for i in range(answer_start - 1, len(branch) - 2):  # each digit is read off the frame's cell
+                    yield Gaze(start + i, ANSWER_LAYER, (((image_tokens[when], 1.0),),) * 2)
         elif question.task.startswith("reading"):
             for i, cell in self._spelled(sample.truths, branch, answer_start):
                 yield Gaze(start + i, ANSWER_LAYER, (((image_tokens[cell], 1.0),),) * 2)
@@ -92,6 +98,29 @@ class Gazer:
         first, last = ([image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which]
                        for which in (min(frames), max(frames)))  # fmt: skip
         return tuple((token, 1 / len(first)) for token in first), tuple((token, 1 / len(last)) for token in last)
+
+    def times(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[Gaze]:
+        """In a clip, the cells where something is at some time look at the seconds of their frame's time: its units are the
+        fourth token before the frame's first image token ("0", "2", ":", and two control tokens), its tens the fifth."""
+        if sample.kind != "video":
+            return
+        cells = self.side**2
+        places = {cell_of(item.centre, self.side) for truth in sample.truths for item in truth.items}
+        for frame in range(len(sample.truths)):
+            units = image_tokens[frame * cells] - 4
+            for place in sorted(places):
+                yield Gaze(image_tokens[frame * cells + place], TIME_LAYER, (((units, 1.0),), ((units - 1, 1.0),)))
+
+    def _event_cell(self, frames: int, cells: Sequence[int]) -> int | None:
+        """The cell in the frame that shows the event first: where a thing has appeared, is gone, or has another place."""
+        size: int = self.side**2
+        ordered = sorted(cells)
+        if ordered[0] >= size:
+            return ordered[0]
+        if ordered[-1] // size < frames - 1:
+            return ordered[-1] + size
+        elsewhere = [cell for cell in ordered if cell % size != ordered[0] % size]
+        return elsewhere[0] if elsewhere else None
 
     def _mentioned(self, truths: Sequence[FrameTruth], branch: Sequence[int], i: int) -> tuple[int, ...] | None:
         """The cells of what token i names, () if it is not there, None if it names nothing."""
