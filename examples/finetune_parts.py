@@ -28,6 +28,7 @@ from PIL import Image
 import smolvlm
 from smolvlm.errors import TrainingError
 from smolvlm.evals.metrics import wilson
+from smolvlm.hub import resolve
 from smolvlm.synth.parts import NEW_KIND, draw_part
 from smolvlm.synth.sample import SPLITS, Split
 from smolvlm.synth.sheet import Cell, Line, contact_sheet
@@ -38,9 +39,9 @@ from smolvlm.train.finetune import FinetuneOptions, FinetuneResult, finetune
 QUESTION = "Is this part good or cracked?"
 CLASSES = ("good", "cracked")  # the folders' names are the answers
 SEED = 1
-# The least that suits nano: pictures of 192 pixels are one tile (official would enlarge and split them).
+# fit: pictures of 192 pixels are one tile for nano, where official would enlarge and split them.
 RECIPE: dict[str, Any] = {"method": "lora", "adapt_vision": True, "batch_size": 8, "detail": "fit"}
-RATE = 1e-3
+EPOCHS, RATE = 12, 1e-3
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def draw_set(folder: Path, split: Split, count: int) -> None:
         raise TrainingError(f"{folder} holds {found - count} other pictures, of a run of another size; name another --out.")
 
 
-def teach(model: str, out: Path, *, pictures: int = 200, held_out: int = 200, epochs: int = 12, rate: float = RATE,
+def teach(model: str, out: Path, *, pictures: int = 200, held_out: int = 200, epochs: int = EPOCHS, rate: float = RATE,
           say: Callable[[str], None] = print) -> Outcome:  # fmt: skip
     """Draw the pictures, train the adapter, measure before and after, and write `parts.png`. Raises SmolVLMError."""
     begin = time.perf_counter()
+    resolve(model)  # a misspelt name shows before anything is drawn
     data = out / "data"
     draw_set(data / "train", "train", pictures)
     draw_set(data / "validation", "test", held_out)
@@ -116,7 +118,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/finetune-parts"), help="a new folder, or one to go on in")
     parser.add_argument("--pictures", type=int, default=200, help="how many to learn from")
     parser.add_argument("--held-out", type=int, default=200, help="how many to measure with")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over the pictures")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the pictures")
     parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate")
     args = parser.parse_args()
     outcome = teach(args.model, args.out, pictures=args.pictures, held_out=args.held_out, epochs=args.epochs, rate=args.rate)

@@ -20,7 +20,8 @@ SCHEMA = {
     "required": ["animal", "count"],
     "additionalProperties": False,
 }
-COMMANDS = ("ask", "describe", "chat", "choose", "extract", "info", "models", "download", "random-checkpoint")
+COMMANDS = ("ask", "describe", "chat", "choose", "extract", "info", "models", "download", "merge", "random-checkpoint",
+            "finetune", "synth", "train", "eval")  # fmt: skip
 
 
 def test_choose_prints_the_librarys_probabilities(run, model, tiny_checkpoint) -> None:

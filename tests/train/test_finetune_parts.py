@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from smolvlm.cli.main import main
 from smolvlm.errors import ModelNotFoundError, TrainingError
 from smolvlm.hub import resolve
 
@@ -59,6 +61,25 @@ def test_the_script_runs_to_its_end(example: Any, tiny_checkpoint: Path, tmp_pat
     assert table[2].startswith(f"| before | {result.before.right} of 4 | ")
     assert table[3].startswith("| after | ")
     assert table[-1].startswith("1 steps; ")
+
+
+@pytest.mark.parametrize("page", ["finetune-parts.md", "finetune-parts.zh-CN.md"])
+def test_the_page_shows_what_the_script_does(example: Any, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line on the page has the script's own numbers, and every shown option is one of its command."""
+    text = (SCRIPT.parents[1] / "docs" / page).read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in text.splitlines() if line.strip().startswith("smolvlm ")]
+    assert [line[1] for line in lines] == ["finetune", "choose", "merge", "finetune"]
+    for line in lines:
+        assert main([line[1], "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in line if word.startswith("--")), line
+    given = dict(zip(lines[0], lines[0][1:], strict=False))
+    assert {float(given[f"--lr-{part}"]) for part in ("vision", "connector", "text")} == {example.RATE}
+    assert (int(given["--epochs"]), given["--question"]) == (example.EPOCHS, example.QUESTION)
+    assert ("--adapt-vision" in given) == example.RECIPE["adapt_vision"]
+    assert [given[f"--{name}"] for name in ("method", "batch-size", "detail")] == [
+        str(example.RECIPE[name]) for name in ("method", "batch_size", "detail")
+    ]
 
 
 @pytest.mark.slow

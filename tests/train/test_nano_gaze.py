@@ -193,10 +193,11 @@ HIGH, LOW = (0.5, 0.3), (0.5, 0.9)  # cells 9 and 33
 
 @pytest.mark.parametrize(
     ("verb", "truths", "event"),
-    [("appear", shown_in(None, None, HIGH, HIGH), token(9, 2)),  # the first frame that shows it
+    [("appear", shown_in(None, HIGH, HIGH), token(9, 1)),  # the first frame that shows it
+     ("appear", shown_in(None, None, None, HIGH), token(9, 3)),
      ("disappear", shown_in(HIGH, HIGH, None, None), token(9, 2)),  # the first that does not, where it was
      ("fall", shown_in(HIGH, HIGH, HIGH, LOW), token(33, 3))],  # the first that shows it elsewhere
-    ids=["appear", "disappear", "fall"],
+    ids=["appear", "appear late", "disappear", "fall"],
 )  # fmt: skip
 def test_a_time_is_read_off_the_frame_of_the_event(
     maker: RowMaker, verb: str, truths: list[FrameTruth], event: int

@@ -32,6 +32,7 @@ from smolvlm.cli.info import info
 from smolvlm.cli.merge import merge
 from smolvlm.cli.models import models
 from smolvlm.cli.random_checkpoint import random_checkpoint
+from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
 from smolvlm.errors import SmolVLMError
 
@@ -49,6 +50,7 @@ for _function, _name in (
 app.command("finetune", cls=FinetuneCommand)(finetune)
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.command("synth", cls=SynthCommand)(synth)
 
 
 @dataclass

@@ -42,7 +42,7 @@ def synth(
     ] = None,
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write sheet.png, a page with some samples.")] = False,
 ) -> None:
-    """Draw pictures and clips with questions and exact answers, ready to train on.
+    """Draw pictures and clips with exact answers.
 
     Writes PNG pictures, lossless clips, one JSONL of conversations for each generator, and mixture.yaml, which names them
     for `smolvlm train sft`. No model is needed.

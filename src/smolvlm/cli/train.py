@@ -14,7 +14,7 @@ train_app = typer.Typer(
     name="train",
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Train a checkpoint: the published recipe, stage by stage.",
+    help="Train a checkpoint, stage by stage.",
 )
 train_app.command("pretrain", cls=Command)(pretrain)
 train_app.command("sft", cls=SFTCommand)(sft)
