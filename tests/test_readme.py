@@ -1,12 +1,14 @@
-"""What the READMEs show runs: Python blocks are executed, and the command lines are accepted by the real parser."""
+"""What the READMEs and docs show runs: Python blocks are executed, commands and options exist, data forms are read."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -14,6 +16,9 @@ import smolvlm
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+TRAINING = [ROOT / "docs" / "training.md", ROOT / "docs" / "training.zh-CN.md"]
+GROUPS = ("train", "eval")  # commands that have commands
 
 
 class Invoice(BaseModel):
@@ -43,16 +48,18 @@ def test_python_blocks_run(path: Path, tiny_checkpoint: Path, examples: Path, ca
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*READMES, *DOCS], ids=lambda p: p.name)
 def test_shown_commands_and_options_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each shown command's options are in that command's help; nothing is loaded or downloaded."""
     from smolvlm.cli.main import main
 
-    lines = [line for block in blocks(path, "bash") for line in block.splitlines() if line.startswith("smolvlm ")]
-    assert len(lines) >= 8
+    shown_lines = (line.strip() for block in blocks(path, "bash") for line in block.splitlines())
+    found = [re.match(r"(?:torchrun .* -m )?(smolvlm .*)", line) for line in shown_lines]
+    lines = [match[1] for match in found if match]
+    assert len(lines) >= (8 if path in (*READMES, *TRAINING) else 0)
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        assert main([words[0], "--help"]) == 0, line
+        assert main([*words[: 2 if words[0] in GROUPS else 1], "--help"]) == 0, line
         shown = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--") and word != "--help"):
             assert option in shown, f"{line}: {option}"
@@ -70,10 +77,71 @@ def test_option_names_in_prose_are_real(path: Path) -> None:
         assert name in smolvlm.GenerationParams.__dataclass_fields__
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*READMES, *DOCS], ids=lambda p: p.name)
 def test_links_and_named_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
+        assert (path.parent / target).exists(), target
     for target in re.findall(r"`pytest ([\w/.]+)`", text):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
+def test_options_that_training_docs_name_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from smolvlm.cli.main import main
+
+    commands = [["train", stage] for stage in ("sft", "dpo", "distill", "pretrain")]
+    commands += [["finetune"], ["merge"], ["ask"], ["eval", "synth"], ["eval", "handmade"]]
+    assert all(main([*command, "--help"]) == 0 for command in commands)
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", path.read_text(encoding="utf-8"))) - {"--help"}
+    assert len(named) > 20
+    assert named <= known
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
+def test_data_forms_of_training_docs_are_read(path: Path, tmp_path: Path) -> None:
+    """By the functions that the commands call: the mixture, a user's examples, preference pairs."""
+    from smolvlm.train.finetune_data import understand
+    from smolvlm.train.mixture import read_mixture
+    from smolvlm.train.preferences import read_preferences
+
+    (mixture,) = blocks(path, "yaml")
+    (tmp_path / "mix.yaml").write_text(mixture, encoding="utf-8")
+    assert [(e.name, e.modality, e.sampling_strategy) for e in read_mixture(tmp_path / "mix.yaml")] == [
+        ("parts", "image", "all"), ("clips", "video", "random:10%")]  # fmt: skip
+    examples, pairs = blocks(path, "json")
+    for name in re.findall(r'"([\w.]+\.(?:jpg|mp4))"', examples + pairs):
+        (tmp_path / name).touch()
+    for name, text in (("examples.jsonl", examples), ("pairs.jsonl", pairs)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert len(understand(tmp_path / "examples.jsonl").records) == len(examples.splitlines()) == 6
+    (pair,) = read_preferences(tmp_path / "pairs.jsonl")
+    assert pair.raw["rejected"] == json.loads(pairs)["rejected"]
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
+def test_python_of_training_docs_runs(path: Path, tiny_checkpoint: Path, examples: Path, tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """With an adapter of the tiny checkpoint, made without peft: one low-rank change of one matrix."""
+    from smolvlm.checkpoint.adapter import write_adapter
+    from smolvlm.checkpoint.fingerprint import fingerprint
+    from smolvlm.checkpoint.reader import CheckpointReader
+    from smolvlm.config import load_configs
+
+    config, _ = load_configs(tiny_checkpoint)
+    text, module = config.text, "model.text_model.layers.0.self_attn.q_proj"
+    rows = text.num_attention_heads * text.head_dim
+    tensors = {f"{module}.lora_A.weight": np.ones((1, text.hidden_size), np.float32),
+               f"{module}.lora_B.weight": np.ones((rows, 1), np.float32)}  # fmt: skip
+    with CheckpointReader(tiny_checkpoint) as reader:
+        mark = fingerprint(reader, config)
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1.0}
+    adapter = write_adapter(tmp_path / "adapter", tensors, settings, "tiny", mark)
+    (block,) = blocks(path, "python")
+    shown = {'"256m"': tiny_checkpoint, '"runs/parts/adapter"': adapter, '"new.jpg"': examples / "rocket.jpg"}
+    for name, real in shown.items():
+        assert name in block
+        block = block.replace(name, repr(str(real)))
+    exec(compile(block, path.name, "exec"), {})
+    assert capsys.readouterr().out.strip()

@@ -57,7 +57,7 @@ RECIPES = {
             "the nano that is shipped: hours on two cores, thirty objects, eight shapes, ten colours",
             SMALL,
             preset("nano"),
-            (StagePlan("decoder", 2600, 0.6), StagePlan("tower", 2600), StagePlan("both", 4000, 1.0, 1e-3, 0.01)),
+            (StagePlan("decoder", 4000, 0.6), StagePlan("tower", 3600), StagePlan("both", 6000, 1.0, 1e-3, 0.01)),
         ),
         Recipe(
             "gpu",
