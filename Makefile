@@ -1,6 +1,6 @@
 # Everything from a fresh clone, with nothing but Python (3.10-3.13):
 #
-#   make demo        install what the main job needs and answer about a real photo and a real clip
+#   make demo        install what the main job needs; nano answers about a picture, a sign and a clip
 #   make test        install everything, then lint, types and the quick tests
 #   make test-slow   the tests that take minutes          make test-cuda   those that need an NVIDIA GPU
 #   make bench       side by side with transformers; one hour of video by seeking

@@ -2,7 +2,7 @@
 
     make demo                                   # or: python examples/demo.py [--model FOLDER_OR_HUB_ID]
 
-`nano` is small (9.5 million parameters) and knows a small world; `--model 256m` asks a published checkpoint the same.
+`nano` is small (9.7 million parameters) and knows a small world; `--model 256m` asks a published checkpoint the same.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from smolvlm.answers import Answer
 
 MEDIA = Path(__file__).resolve().parent / "media" / "nano"
 QUESTIONS = {
-    "scene.png": (
-        "Describe this picture.",
-        "{colour question}",
-        "{position question}",
-        "{presence question}",
-    ),
+    "scene.png": ("Describe this picture.", "What colour is the ring?", "Where is the butterfly?", "Is there a dog?"),
     "sign.png": ("What does the sign say?",),
-    "clip.mp4": ("What happens in this video?", "{when question}"),
+    "clip.mp4": ("What happens in this video?", "When does the butterfly fall?"),
 }
 
 out = Console(highlight=False)

@@ -17,7 +17,7 @@ from smolvlm.synth import SMALL, Sample, generate
 
 OUT = Path(__file__).resolve().parents[1] / "examples" / "media" / "nano"
 WORLD = replace(SMALL, side_px=384)
-SCENE, SIGN, CLIP = 4, 3, 0  # numbers of samples of the test split
+SCENE, SIGN, CLIP = 3, 106, 30  # numbers of samples of the test split
 FPS = 8
 
 

@@ -67,6 +67,9 @@ class Optimizer:
                 matrices.append(parameter)
                 continue
             groups.setdefault((part_of(name), decays(name, parameter)), []).append(parameter)
+        if not groups:
+            raise TrainingError(f"lr_muon={options.lr_muon}: only matrices of layers are trained here, and AdamW is left "
+                                "with nothing; pass lr_muon=0.")  # fmt: skip
         self._parts = [part for part, _ in groups]
         self.adamw = torch.optim.AdamW(
             [{"params": params, "lr": self.rates[part], "weight_decay": options.weight_decay if decay else 0.0}

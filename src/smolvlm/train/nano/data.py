@@ -51,7 +51,7 @@ def mixture(stage: Stage, scale: float = 1.0) -> tuple[Kind, ...]:
         Kind("scene", 0.26, rows(48), 112),
         Kind("writing", 0.14, rows(64), 56),
         Kind("pair", 0.12, rows(36), 40, frame_count=2),
-        *(Kind("clip", 0.38 / 7, rows(96 / n), 64 + 10 * n, frame_count=n) for n in range(2, 9)),
+        *(Kind("clip", 0.38 / 7, rows(96 / n), 130 + 10 * n, frame_count=n) for n in range(2, 9)),
     )
     others = (
         Kind("lines", 0.10, rows(64), 4),
