@@ -234,7 +234,12 @@ def test_what_happens_in_clips_follows_from_the_boxes() -> None:
         assert answer == expected
         assert max(abs(dx), abs(dy)) > 0.3
     for sample, text, answer in asked("clip", "when"):
-        at_s = sample.timestamps_s[_changed_at(sample)]
+        words = re.search(r"the (.*) (appear|disappear|fall)\?", text)
+        assert words is not None
+        shown = [bool(called(truth.items, words[1])) for truth in sample.truths]
+        first = {"appear": lambda s=shown: s.index(True), "disappear": lambda s=shown: s.index(False),
+                 "fall": lambda s=sample: _changed_at(s)}[words[2]]()  # fmt: skip
+        at_s = sample.timestamps_s[first]
         assert answer == f"at {int(at_s) // 60:02d}:{int(at_s) % 60:02d}", text
     for sample, text, answer in asked("clip", "first"):
         words = re.search(r"the (.*) or the (.*)\?", text)
