@@ -15,7 +15,7 @@ import torch
 from smolvlm.config import ModelConfig, preset
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import CharacterTruth, FrameTruth, ItemTruth, Question, Sample
-from smolvlm.train.nano.gaze import ANSWER_LAYER, HEADS, QUESTION_LAYER, TIME_LAYER, Gaze, gaze_loss
+from smolvlm.train.nano.gaze import ANSWER_LAYER, CHANGE_LAYER, HEADS, QUESTION_LAYER, TIME_LAYER, Gaze, gaze_loss
 from smolvlm.train.nano.rows import RowMaker
 from smolvlm.train.nano.tokenizer import build_tokenizer
 
@@ -219,25 +219,40 @@ def test_no_event_no_time(maker: RowMaker) -> None:
     assert [layer for _, _, layer in found] == [QUESTION_LAYER]
 
 
-def test_a_clips_cells_look_at_the_seconds_of_their_frame(maker: RowMaker) -> None:
-    """Where something is at some time, in every frame: at the units (first head) and the tens (last head) of its time."""
+def test_a_clips_cells_look_back_and_at_the_seconds_of_their_frame(maker: RowMaker) -> None:
+    """Where something is at some time, in every frame: in one layer at the same place a frame before (first head) and in the
+    first frame (last head), in another at the units and the tens of its time."""
     truths = tuple(shown_in(None, HIGH, LOW))
     frame = np.zeros((8, 8, 3), np.uint8)
     clip = Sample("video", (frame,) * 3, (), (0.0, 14.0, 28.0), 42.0, truths)
     row = maker.row(clip, [], 200)
     words = [maker.tokenizer.decode([int(i)]) for i in row.input_ids]
     cells = np.flatnonzero(row.input_ids == maker.config.image_token_id).reshape(3, 36)
-    assert {gaze.layer for gaze in row.gazes} == {TIME_LAYER}
-    found = {gaze.at: gaze.looks for gaze in row.gazes}
-    assert set(found) == {int(cells[number, cell]) for number in range(3) for cell in (7, 9, 33)}
+    assert {gaze.layer for gaze in row.gazes} == {CHANGE_LAYER, TIME_LAYER}
+    found = {(gaze.layer, gaze.at): gaze.looks for gaze in row.gazes}
+    assert len(found) == len(row.gazes) == 2 * 3 * 3
     for number, seconds in enumerate(("00", "14", "28")):
         for cell in (7, 9, 33):
-            (((units, all_units),), ((tens, all_tens),)) = found[int(cells[number, cell])]
+            at = int(cells[number, cell])
+            (((units, all_units),), ((tens, all_tens),)) = found[TIME_LAYER, at]
             assert (words[tens], words[units]) == tuple(seconds)
             assert tens + 1 == units < cells[number, 0]
             assert units > (cells[number - 1, -1] if number else 0)  # of this frame's own time
             assert all_units == all_tens == 1.0
-    assert maker.row(sample(SCENE), [], 100).gazes == ()  # pictures have no time
+            before = int(cells[max(number - 1, 0), cell])  # the first frame has none before it: each looks at itself
+            assert found[CHANGE_LAYER, at] == (((before, 1.0),), ((int(cells[0, cell]), 1.0),))
+    assert maker.row(sample(SCENE), [], 100).gazes == ()  # one picture has no time
+
+
+def test_the_second_of_two_pictures_looks_at_the_first(maker: RowMaker) -> None:
+    """A dog that is only in the second: its cell looks at the empty one before it, and no cell at a time."""
+    frame = np.zeros((8, 8, 3), np.uint8)
+    pair = Sample("images", (frame,) * 2, (), truths=(FrameTruth((STAR,)), FrameTruth((STAR, DOG))))
+    row = maker.row(pair, [], 120)
+    cells = np.flatnonzero(row.input_ids == maker.config.image_token_id).reshape(2, 36)
+    expected = {(int(cells[number, cell]), int(cells[0, cell])) for number in range(2) for cell in (7, 22)}
+    assert {(gaze.at, gaze.looks[0][0][0]) for gaze in row.gazes} == expected
+    assert {gaze.layer for gaze in row.gazes} == {CHANGE_LAYER}
 
 
 def test_two_alike_in_a_frame_are_looked_at_evenly(maker: RowMaker) -> None:

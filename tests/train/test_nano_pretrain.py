@@ -20,6 +20,8 @@ from transformers import SmolVLMForConditionalGeneration as Reference
 
 from smolvlm.config import load_configs
 from smolvlm.errors import TrainingError
+from smolvlm.evals.runner import evaluate
+from smolvlm.evals.synth_suite import synth_suite
 from smolvlm.nn.weights import load_model
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.train.nano.connect import fit_connector
@@ -37,10 +39,27 @@ def losses(stage: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (stage / "log.jsonl").read_text().splitlines()]
 
 
+# Every run is a process of its own, as a user's is: what other tests set in this one (threads, say) changes no loss.
+_SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_nano_pretrain import TINY
+from smolvlm.train.nano.pretrain import PretrainOptions, pretrain
+pretrain(PretrainOptions(TINY, Path(sys.argv[1]), precision="float32", workers=0, save_every=4, log_every=1, progress_bar=False),
+         card="# A toy\\n")
+"""
+
+
+def start(out: Path) -> subprocess.Popen[bytes]:
+    script = _SCRIPT.format(tests=str(Path(__file__).parent))
+    return subprocess.Popen([sys.executable, "-c", script, str(out)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("nano") / "run"
-    pretrain(PretrainOptions(TINY, out, precision="float32", workers=0, log_every=1, progress_bar=False), card="# A toy\n")
+    assert start(out).wait() == 0
     return out
 
 
@@ -63,6 +82,15 @@ def test_the_model_is_a_checkpoint_that_answers(trained: Path) -> None:
     weights = load_file(trained / "both" / "weights.safetensors")
     head = load_file(trained / "model" / "model.safetensors")["lm_head.weight"]
     torch.testing.assert_close(head, weights["model.lm_head.weight"].bfloat16(), rtol=0, atol=0)
+
+
+def test_it_is_measured_as_every_model_is(trained: Path) -> None:
+    """`smolvlm eval` on what the toy recipe made: the path from nothing to a score, every week of the project."""
+    import smolvlm
+
+    report = evaluate(smolvlm.load(trained / "model", dtype="float32"), synth_suite(), tasks=("colour", "event"), items=4,
+                      max_new_tokens=8)  # fmt: skip
+    assert [(row.task, row.items) for row in report.rows] == [("colour", 4), ("event", 4)]
 
 
 def test_transformers_reads_it_and_agrees(trained: Path) -> None:
@@ -93,21 +121,10 @@ def test_a_folder_of_someone_elses_is_refused(tmp_path: Path) -> None:
         recipe("nope")
 
 
-_SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_nano_pretrain import TINY
-from smolvlm.train.nano.pretrain import PretrainOptions, pretrain
-pretrain(PretrainOptions(TINY, Path(sys.argv[1]), precision="float32", workers=0, save_every=4, log_every=1, progress_bar=False))
-"""
-
-
 def test_kill_9_and_resume_gives_the_same_losses(trained: Path, tmp_path: Path) -> None:
     """In the middle of the second stage: the stages after it and their losses must come out as in the unbroken run."""
     out = tmp_path / "run"
-    script = _SCRIPT.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen([sys.executable, "-c", script, str(out)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    process = start(out)
     log = out / "tower" / "log.jsonl"
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and (not log.is_file() or len(log.read_text().splitlines()) < 11):
@@ -116,7 +133,7 @@ def test_kill_9_and_resume_gives_the_same_losses(trained: Path, tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(losses(out / "tower")) < 30
-    pretrain(PretrainOptions(TINY, out, precision="float32", workers=0, log_every=1, progress_bar=False))
+    assert start(out).wait() == 0
     for plan in TINY.stages:
         assert losses(out / plan.stage) == pytest.approx(losses(trained / plan.stage), abs=1e-6)
 

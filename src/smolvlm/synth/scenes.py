@@ -25,6 +25,7 @@ from smolvlm.synth.sample import FrameTruth, ItemTruth, Question, Sample, Split
 from smolvlm.synth.world import World
 
 _MIN_SIZE = 0.2  # of the side: 32 of 160 pixels
+_COUNT_A_SINGLE = 0.3  # how often a thing beside the repeated one is counted: its number is mostly one
 
 
 def draw_scene(rng: np.random.Generator, world: World, split: Split) -> Sample:
@@ -34,6 +35,22 @@ def draw_scene(rng: np.random.Generator, world: World, split: Split) -> Sample:
     draw_items(canvas, placed)
     items = truths(placed, canvas.size)
     return Sample("image", (finish(rng, canvas),), _questions(rng, world, items), truths=(FrameTruth(items),))
+
+
+def draw_counts(rng: np.random.Generator, world: World, split: Split) -> Sample:
+    """A scene that repeats one thing, and counting alone: what training learns slowest deserves pictures of its own."""
+    placed = _repeated(rng, world)
+    canvas = background(rng, *frame_size(rng, world), split)
+    draw_items(canvas, placed)
+    items = truths(placed, canvas.size)
+    names = [item.name for item in items]
+    commonest = max(names, key=names.count)
+    found = [count_question(rng, items, commonest)]
+    found += [count_question(rng, items, name) for name in sorted(set(names) - {commonest}) if rng.random() < _COUNT_A_SINGLE]
+    colours = [item.colour for item in items if item.colour is not None]
+    if colours:
+        found.append(count_colour_question(rng, items, max(colours, key=colours.count)))
+    return Sample("image", (finish(rng, canvas),), tuple(found), truths=(FrameTruth(items),))
 
 
 def draw_items(canvas: Image.Image, placed: Sequence[tuple[Item, Point]]) -> None:

@@ -53,14 +53,15 @@ def draw_writing(rng: np.random.Generator, world: World, split: Split) -> Sample
 
 
 def draw_lines(rng: np.random.Generator, world: World, split: Split) -> Sample:
-    """Three lines of random characters and no question: letters in plenty for a vision tower's dense losses."""
+    """Two to five lines of random characters and no question: letters in plenty for a vision tower's dense losses."""
     canvas = background(rng, *frame_size(rng, world), split)
     characters: list[CharacterTruth] = []
-    for row in range(3):
-        length = int(rng.integers(max(1, world.max_letters - 2), world.max_letters + 1))
-        pool = LETTERS if rng.random() < 0.7 else "0123456789"
+    lines = int(rng.choice((2, 3, 4, 5), p=(0.15, 0.25, 0.3, 0.3)))
+    for row in range(lines):
+        length = lines + int(rng.integers(0, 3))  # the smaller the line, the more it holds
+        pool = LETTERS if rng.random() < 0.65 else "0123456789"
         text = "".join(pool[int(i)] for i in rng.integers(0, len(pool), length))
-        characters += write_text(rng, canvas, text, split, (row / 3, (row + 1) / 3))
+        characters += write_text(rng, canvas, text, split, (row / lines, (row + 1) / lines))
     return Sample("image", (finish(rng, canvas),), (), truths=(FrameTruth((), tuple(characters)),))
 
 

@@ -21,8 +21,9 @@ from smolvlm.synth.sample import FrameTruth, Question, Sample
 from smolvlm.synth.words import plural
 from smolvlm.train.nano.dense import COLOURS, NAMES, cell_of
 
-# Of six layers: a clip's cells find the time of their frame, names find their cells, answers find what they are about.
-TIME_LAYER, QUESTION_LAYER, ANSWER_LAYER = 1, 2, 4
+# Of six layers: a clip's cells find what was there before, then the time of their frame; names find their cells; answers
+# find what they are about.
+CHANGE_LAYER, TIME_LAYER, QUESTION_LAYER, ANSWER_LAYER = 0, 1, 2, 4
 _COUNTED = 1 / 8  # attention that each counted thing gets; more than eight are never counted
 HEADS = 2  # the query heads that share the first key head
 
@@ -99,17 +100,21 @@ class Gazer:
                        for which in (min(frames), max(frames)))  # fmt: skip
         return tuple((token, 1 / len(first)) for token in first), tuple((token, 1 / len(last)) for token in last)
 
-    def times(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[Gaze]:
-        """In a clip, the cells where something is at some time look at the seconds of their frame's time: its units are the
-        fourth token before the frame's first image token ("0", "2", ":", and two control tokens), its tens the fifth."""
-        if sample.kind != "video":
-            return
+    def frames(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[Gaze]:
+        """Where cells look in which something is at some time, in clips and in pairs of pictures: at the same place one
+        frame before and in the first frame, since what has changed there is what questions are about; in a clip also at the
+        seconds of their frame's time. Its units are the fourth token before the frame's first image token ("0", "2", ":",
+        and two control tokens), its tens the fifth."""
         cells = self.side**2
-        places = {cell_of(item.centre, self.side) for truth in sample.truths for item in truth.items}
-        for frame in range(len(sample.truths)):
+        places = sorted({cell_of(item.centre, self.side) for truth in sample.truths for item in truth.items})
+        for frame in range(len(sample.truths) if len(sample.truths) > 1 else 0):
             units = image_tokens[frame * cells] - 4
-            for place in sorted(places):
-                yield Gaze(image_tokens[frame * cells + place], TIME_LAYER, (((units, 1.0),), ((units - 1, 1.0),)))
+            for place in places:
+                at = image_tokens[frame * cells + place]
+                if sample.kind == "video":
+                    yield Gaze(at, TIME_LAYER, (((units, 1.0),), ((units - 1, 1.0),)))
+                before = image_tokens[max(frame - 1, 0) * cells + place]
+                yield Gaze(at, CHANGE_LAYER, (((before, 1.0),), ((image_tokens[place], 1.0),)))
 
     def _event_cell(self, frames: int, cells: Sequence[int]) -> int | None:
         """The cell in the frame that shows the event first: where a thing has appeared, is gone, or has another place."""
@@ -187,11 +192,11 @@ def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Itera
         return None
     rows = torch.tensor([row for row, _ in found])
     at = torch.tensor([gaze.at for _, gaze in found])
+    entries = [(i, head, token, share) for i, (_, gaze) in enumerate(found)
+               for head, look in enumerate(gaze.looks) for token, share in look]  # fmt: skip
+    *places, shares = zip(*entries, strict=True)
     target = torch.zeros(len(found), HEADS, query.shape[2])
-    for i, (_, gaze) in enumerate(found):
-        for head, look in enumerate(gaze.looks):
-            for token, share in look:
-                target[i, head, token] += share
+    target.index_put_(tuple(torch.tensor(place) for place in places), torch.tensor(shares), accumulate=True)
     scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], key[:, 0][rows]).float() * query.shape[-1] ** -0.5
     hidden = ~mask[:, 0][rows, at][:, None]
     looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (gazes, heads, seq)

@@ -75,7 +75,7 @@ class RowMaker:
         ids, segments, positions = list(prefix), [0] * len(prefix), list(range(len(prefix)))
         weights = [0.0] * len(prefix)
         image_tokens = [i for i, token in enumerate(prefix) if token == self.config.image_token_id]
-        gazes = list(self.gazer.times(sample, image_tokens))
+        gazes = list(self.gazer.frames(sample, image_tokens))
         for number, question in enumerate(questions, start=1):
             first = len(ids) == len(prefix) or not conversation
             outro = VIDEO_OUTRO if sample.kind == "video" else ""
