@@ -28,8 +28,8 @@ _STREAM = 7  # sets these seeds apart from those of `synth.generate`, whose test
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of batch. `weight`: how often; `rows` a batch; `length`: tokens of a row beside those of its frames; `first`:
-    the task that is asked before the others, which fill what its answers leave."""
+    """One kind of batch. `weight`: how often; `rows` a batch; `length`: tokens of a row beside those of its frames, of which
+    it has at most `frame_count`; `first`: the task that is asked before the others, which fill what its answers leave."""
 
     generator: str
     weight: float
@@ -53,18 +53,19 @@ def mixture(stage: Stage, scale: float = 1.0) -> tuple[Kind, ...]:
     if stage == "tower":
         return (Kind("scene", 0.2, rows(64), 4), Kind("writing", 0.1, rows(64), 4), Kind("lines", 0.7, rows(64), 4))
     dense = (
-        Kind("scene", 0.11, rows(48), 112),
+        Kind("scene", 0.09, rows(48), 112),
         Kind("scene", 0.13, rows(48), 112, first="caption"),
         Kind("counts", 0.09, rows(64), 44),
-        Kind("writing", 0.14, rows(64), 56),
-        Kind("pair", 0.09, rows(36), 40, frame_count=2),
+        Kind("writing", 0.15, rows(64), 56),
+        Kind("pair", 0.07, rows(36), 40, frame_count=2),
         *(Kind("clip", 0.34 / 7, rows(96 / n), 130 + 10 * n, frame_count=n) for n in range(2, 9)),
     )
     others = (
-        Kind("lines", 0.14, rows(64), 4),
-        Kind("part", 0.04, rows(48), 40),
-        Kind("room", 0.03, rows(48), 64),
-        Kind("chart", 0.02, rows(48), 72),
+        Kind("lines", 0.11, rows(64), 4),
+        Kind("part", 0.03, rows(48), 40),
+        Kind("room", 0.02, rows(48), 64),
+        Kind("room_clip", 0.03, rows(18), 130, frame_count=6),
+        Kind("chart", 0.01, rows(48), 72),
         Kind("note", 0.01, rows(48), 40),
     )
     return dense if stage == "decoder" else dense + others
