@@ -261,6 +261,16 @@ def test_two_alike_in_a_frame_are_looked_at_evenly(maker: RowMaker) -> None:
     assert list(found.values()) == [at_both(token(22), token(0))]
 
 
+@pytest.mark.parametrize(("task", "answer"), [("defect", "yes"), ("defect_kind", "scratch")])
+def test_an_answer_about_a_defect_begins_at_the_defect(maker: RowMaker, task: str, answer: str) -> None:
+    """No word of the question says where; on a sound part the token looks at itself."""
+    gear, scratch = thing("gear", None, (0.5, 0.5)), thing("scratch", None, (0.4, 0.7))  # the scratch: column 2, row 4
+    asked = "What is wrong with the part?", answer
+    colon = place(maker, *asked, ":")
+    assert find(maker, task, *asked, FrameTruth((gear, scratch))) == {(":", colon, ANSWER_LAYER): at_both(token(26))}
+    assert find(maker, task, *asked, FrameTruth((gear,))) == {(":", colon, ANSWER_LAYER): at_both(START + colon)}
+
+
 def test_reading_looks_one_character_ahead(maker: RowMaker) -> None:
     """The truth's order does not matter, the place does; the token before a character looks at it."""
     letters = tuple(CharacterTruth(c, (x, 0.5)) for c, x in (("T", 0.3), ("S", 0.1), ("P", 0.9), ("O", 0.6)))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smolvlm.config import ModelConfig
 from smolvlm.prompt.tokenizer import PromptTokenizer
+from smolvlm.synth.parts import DEFECT_KINDS
 from smolvlm.synth.sample import FrameTruth, Question, Sample
 from smolvlm.synth.words import plural
 from smolvlm.train.nano.dense import COLOURS, NAMES, cell_of
@@ -29,6 +30,8 @@ HEADS = 2  # the query heads that share the first key head
 
 # Questions about one named thing: the token that begins their answer looks where the name looked.
 _ABOUT_ONE = ("colour", "position", "motion", "action")
+# Questions that do not name what they are about: the same token looks for things of these names.
+_SOUGHT = {"defect": DEFECT_KINDS, "defect_kind": DEFECT_KINDS}
 
 
 Look: TypeAlias = tuple[tuple[int, float], ...]
@@ -76,7 +79,11 @@ class Gazer:
                     yield Gaze(start + i, QUESTION_LAYER, (look, look))
                 else:
                     yield Gaze(start + i, QUESTION_LAYER, self._first_and_last(cells, image_tokens, start + i))
-        if question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
+        if question.task in _SOUGHT:
+            cells = [cell for name in _SOUGHT[question.task] for cell in self._cells(sample.truths, name, None)]
+            at = start + answer_start - 1
+            yield Gaze(at, ANSWER_LAYER, self._first_and_last(cells, image_tokens, at))
+        elif question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
             at = start + answer_start - 1
             yield Gaze(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
         elif question.task == "when" and mentions and mentions[0]:
