@@ -1,11 +1,75 @@
-"""Six everyday things as a child would draw them, from Matplotlib's patches. Coordinates: 0 to 1, y downward."""
+"""What the hand-made set shows: eight shapes as outlines, and six everyday things as a child would draw them.
+
+Shapes are given to the painters as corners; the things are Matplotlib's patches. Coordinates: 0 to 1, y downward.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import matplotlib.patches as mp
+import numpy as np
 from matplotlib.axes import Axes
+
+RGB = {
+    "red": (214, 30, 30), "orange": (250, 136, 20), "yellow": (248, 218, 40), "green": (30, 140, 60),
+    "blue": (40, 80, 210), "purple": (112, 40, 160), "pink": (250, 150, 190), "brown": (112, 66, 34),
+    "black": (16, 16, 18), "white": (248, 248, 246),
+}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
+PLACES = (("top left", "top", "top right"), ("left", "centre", "right"), ("bottom left", "bottom", "bottom right"))
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A shape; centre and size (its diameter) in fractions of the side."""
+
+    name: str
+    colour: str
+    x: float
+    y: float
+    size: float
+    angle_deg: float = 0.0
+
+    @property
+    def phrase(self) -> str:
+        return f"{self.colour} {self.name}"
+
+    @property
+    def place(self) -> str:
+        return PLACES[int(self.y * 3)][int(self.x * 3)]
+
+
+def star(inner: float) -> np.ndarray:
+    turns = np.arange(10) * math.pi / 5
+    radii = np.where(np.arange(10) % 2, inner, 1.0)
+    return np.stack([radii * np.sin(turns), -radii * np.cos(turns)], 1)
+
+
+def outline(name: str, inner: float = 0.44) -> np.ndarray:
+    """Corners in the square from -1 to 1, y downward, for those who draw polygons only."""
+    t = np.linspace(0, 2 * math.pi, 120)
+    if name in ("circle", "ring"):
+        return np.stack([np.cos(t), np.sin(t)], 1)
+    if name == "heart":  # a cardioid with a dent, not the curve that training draws
+        return np.stack([np.sin(t) ** 3, -(0.86 * np.cos(t) - 0.34 * np.cos(2 * t) - 0.13 * np.cos(3 * t))], 1)
+    if name == "star":
+        return star(inner)
+    w = 0.32
+    return np.array({
+        "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
+        "triangle": [(0, -0.9), (0.95, 0.75), (-0.95, 0.75)],
+        "diamond": [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)],
+        "cross": [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w),
+                  (-w, -w)],
+    }[name], float)  # fmt: skip
+
+
+def turned(points: np.ndarray, thing: Thing, side: float) -> np.ndarray:
+    a = math.radians(thing.angle_deg)
+    spun = points @ np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])
+    return (spun * thing.size / 2 + (thing.x, thing.y)) * side
 
 
 def house(a: Axes) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -22,7 +22,7 @@ import numpy as np
 import skimage.draw
 import skimage.io
 import skimage.transform
-from handmade_things import THINGS
+from handmade_things import RGB, SHAPES, THINGS, Thing, outline, turned
 from matplotlib.figure import Figure
 from matplotlib.path import Path as MplPath
 from scipy import ndimage
@@ -36,33 +36,6 @@ CROPS = (
     ("chelsea.png", 25, 105, 125, 205), ("coffee.png", 455, 70, 595, 210), ("coffee.png", 490, 260, 598, 368),
     ("rocket.jpg", 205, 20, 300, 115), ("rocket.jpg", 20, 60, 80, 120), ("rocket.jpg", 325, 130, 435, 240),
 )  # fmt: skip
-RGB = {
-    "red": (214, 30, 30), "orange": (250, 136, 20), "yellow": (248, 218, 40), "green": (30, 140, 60),
-    "blue": (40, 80, 210), "purple": (112, 40, 160), "pink": (250, 150, 190), "brown": (112, 66, 34),
-    "black": (16, 16, 18), "white": (248, 248, 246),
-}  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
-PLACES = (("top left", "top", "top right"), ("left", "centre", "right"), ("bottom left", "bottom", "bottom right"))
-
-
-@dataclass(frozen=True)
-class Thing:
-    """A shape; centre and size (its diameter) in fractions of the side."""
-
-    name: str
-    colour: str
-    x: float
-    y: float
-    size: float
-    angle_deg: float = 0.0
-
-    @property
-    def phrase(self) -> str:
-        return f"{self.colour} {self.name}"
-
-    @property
-    def place(self) -> str:
-        return PLACES[int(self.y * 3)][int(self.x * 3)]
 
 
 class Set:
@@ -125,37 +98,6 @@ def ground(rng: np.random.Generator, side: int, colours: list[str]) -> np.ndarra
     assert best is not None, f"no ground suits {colours}"
     assert best_contrast > 100, f"no ground suits {colours}"
     return best
-
-
-def star(inner: float) -> np.ndarray:
-    turns = np.arange(10) * math.pi / 5
-    radii = np.where(np.arange(10) % 2, inner, 1.0)
-    return np.stack([radii * np.sin(turns), -radii * np.cos(turns)], 1)
-
-
-def outline(name: str, inner: float = 0.44) -> np.ndarray:
-    """Corners in the square from -1 to 1, y downward, for those who draw polygons only."""
-    t = np.linspace(0, 2 * math.pi, 120)
-    if name in ("circle", "ring"):
-        return np.stack([np.cos(t), np.sin(t)], 1)
-    if name == "heart":  # a cardioid with a dent, not the curve that training draws
-        return np.stack([np.sin(t) ** 3, -(0.86 * np.cos(t) - 0.34 * np.cos(2 * t) - 0.13 * np.cos(3 * t))], 1)
-    if name == "star":
-        return star(inner)
-    w = 0.32
-    return np.array({
-        "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
-        "triangle": [(0, -0.9), (0.95, 0.75), (-0.95, 0.75)],
-        "diamond": [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)],
-        "cross": [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w),
-                  (-w, -w)],
-    }[name], float)  # fmt: skip
-
-
-def turned(points: np.ndarray, thing: Thing, side: float) -> np.ndarray:
-    a = math.radians(thing.angle_deg)
-    spun = points @ np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])
-    return (spun * thing.size / 2 + (thing.x, thing.y)) * side
 
 
 def with_matplotlib(pixels: np.ndarray, draw: list[Thing] | None = None, artist=None) -> np.ndarray:

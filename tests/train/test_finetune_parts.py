@@ -38,11 +38,17 @@ def test_the_pictures_are_halves_that_no_split_shares(example: Any, tmp_path: Pa
     seen = set()
     for split in ("train", "test"):
         example.draw_set(tmp_path / split, split, 6)
-        for name in ("good", "cracked"):
+        for name in example.CLASSES:
             files = sorted((tmp_path / split / name).iterdir())
             assert len(files) == 3
             seen |= {np.asarray(Image.open(file)).tobytes() for file in files}
     assert len(seen) == 12
+    example.draw_set(tmp_path / "ways", "train", 6, example.WAYS)
+    ways = {np.asarray(Image.open(file)).tobytes() for file in (tmp_path / "ways").glob("*/*.png")}
+    assert len(ways) == 6 * 8  # no two ways to lie are one
+    assert len(ways & seen) == 6  # and the first of each is the picture as it was drawn
+    for name in example.CLASSES:
+        assert len(list((tmp_path / "ways" / name).iterdir())) == 3 * 8
     with pytest.raises(TrainingError, match="holds 2 other pictures"):
         example.draw_set(tmp_path / "test", "test", 4)
 
@@ -50,8 +56,8 @@ def test_the_pictures_are_halves_that_no_split_shares(example: Any, tmp_path: Pa
 def test_the_script_runs_to_its_end(example: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     said: list[str] = []
     outcome = example.teach(str(tiny_checkpoint), tmp_path / "out", pictures=4, held_out=4, epochs=1, say=said.append)
-    assert "the answer is one of 2: cracked, good" in said
-    assert "4 to train on, 4 to measure with (brought by the data, never trained on)" in said
+    assert "the answer is one of 2: broken, good" in said
+    assert "32 to train on, 4 to measure with (brought by the data, never trained on)" in said
     result = outcome.result
     assert (result.before.total, result.before.commonest, result.after.total) == (4, 2, 4)
     assert (result.result / "adapter_model.safetensors").is_file()
@@ -60,7 +66,7 @@ def test_the_script_runs_to_its_end(example: Any, tiny_checkpoint: Path, tmp_pat
     table = example.figures(outcome).splitlines()
     assert table[2].startswith(f"| before | {result.before.right} of 4 | ")
     assert table[3].startswith("| after | ")
-    assert table[-1].startswith("1 steps; ")
+    assert table[-1].startswith("2 steps; ")
 
 
 @pytest.mark.parametrize("page", ["finetune-parts.md", "finetune-parts.zh-CN.md"])
@@ -77,8 +83,8 @@ def test_the_page_shows_what_the_script_does(example: Any, page: str, capsys: py
     assert {float(given[f"--lr-{part}"]) for part in ("vision", "connector", "text")} == {example.RATE}
     assert (int(given["--epochs"]), given["--question"]) == (example.EPOCHS, example.QUESTION)
     assert ("--adapt-vision" in given) == example.RECIPE["adapt_vision"]
-    assert [given[f"--{name}"] for name in ("method", "batch-size", "detail")] == [
-        str(example.RECIPE[name]) for name in ("method", "batch_size", "detail")
+    assert [given[f"--{name}"] for name in ("method", "batch-size", "detail", "precision")] == [
+        str(example.RECIPE[name]) for name in ("method", "batch_size", "detail", "precision")
     ]
 
 

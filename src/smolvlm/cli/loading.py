@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from smolvlm.cli.console import Bars, note
 from smolvlm.cli.flags import ModelFlags
-from smolvlm.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from smolvlm.vlm import SmolVLM
@@ -31,13 +30,7 @@ def model_name(flags: ModelFlags) -> str:
         if (base := Adapter(flags.adapter).base_name) is not None:
             return base
     local = hub.list_local()
-    if local:
-        return local[0].name
-    try:
-        hub.resolve(FALLBACK)
-    except ModelNotFoundError as error:
-        raise ModelNotFoundError(f"no --model is given, no official checkpoint is here, and {error}") from None
-    return FALLBACK
+    return local[0].name if local else FALLBACK
 
 
 def find_model(flags: ModelFlags, bars: Bars) -> tuple[str, Path]:

@@ -7,7 +7,6 @@ conversations that end with the answer.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from smolvlm.train.conversation import ConversationEncoder, Encoded, Skipped
 from smolvlm.train.dpo_objective import PairBatch, PairExample, collate_pairs
 from smolvlm.train.finetune_data import from_messages, media_files, read_rows, to_record
 from smolvlm.train.mixture import Mixture
-from smolvlm.train.mixture_batches import MixtureBatches, _Counts
+from smolvlm.train.mixture_batches import MixtureBatches
+from smolvlm.train.reading import Reading
 from smolvlm.train.record import Record, to_messages
 
 _PROMPTS = ("prompt", "question", "query", "instruction")
@@ -107,31 +107,17 @@ class PairBatches(MixtureBatches):
 
     def draw(self, state: Mapping[str, Any] | None, rank: int, world: int) -> Iterator[Drawn[PairBatch]]:  # type: ignore[override]
         """See `BatchSource`. State: the next place, and the counts."""
-        state = state or {"next": [0, rank], "counts": {}}
-        counts = _Counts(**copy.deepcopy(state["counts"]))
-        following = (int(state["next"][0]), int(state["next"][1]))
-        stream = self._outcomes(self._places(following, rank, world))
-        ended, barren = False, 0
-        while not ended:
+        reading = Reading(self.reader, state, rank, world)
+        while not reading.ended:
             pairs: list[PairExample] = []
-            while len(pairs) < self.batch_size:
-                item = next(stream, None)
-                if item is None:
-                    ended = True
-                    break
-                place, outcome = item
-                following = (place[0], place[1] + world)
-                counts.add(outcome)
-                barren += 1
-                if isinstance(outcome, EncodedPair) and outcome.rejected is not None:
-                    pairs.append(PairExample(outcome.example, outcome.rejected))
-                    barren = 0
-                elif barren > len(self.mixture):
-                    raise MixtureError(f"none of the {len(self.mixture)} pairs can be used; {counts.listed[-1]}")
+            while len(pairs) < self.batch_size and (found := reading.next_example()) is not None:
+                pair = found[1]
+                assert isinstance(pair, EncodedPair), "a PairEncoder gives pairs"
+                assert pair.rejected is not None, "a PairEncoder gives both answers"
+                pairs.append(PairExample(pair.example, pair.rejected))
             if pairs:
                 batch = collate_pairs(pairs, self.config, self.encoder.processor.model.text.pad_token_id)
-                yield Drawn(batch, {"next": list(following), "counts": copy.deepcopy(vars(counts))},
-                            self._progress(following, 0, ended, world))  # fmt: skip
+                yield Drawn(batch, reading.state(), reading.progress())
 
 
 def pair_mixture(path: Path, *, seed: int) -> Mixture:
