@@ -120,8 +120,7 @@ def _built_in(name: str) -> Path:
     folder = Path(__file__).parent / "models" / name
     if (folder / "config.json").is_file():
         return folder
-    raise ModelNotFoundError(f"the model {name!r} is not part of this version of smolvlm yet; pass a checkpoint's "
-                             f"folder or one of {', '.join(SHORT_NAMES)}.")  # fmt: skip
+    raise ModelNotFoundError(f"{folder}: the files of {name} are missing from this installation; install smolvlm again.")
 
 
 def _hub_id(name: str) -> str:

@@ -42,8 +42,5 @@ def test_256m_trains_and_learns_a_batch(method: str, monkeypatch: pytest.MonkeyP
     # Random weights know nothing: the first loss is that of guessing among 49,280 tokens, give or take the head's noise.
     assert abs(steps["losses"][0] - math.log(49280)) < 1
     assert steps["peak_training_bytes"] <= steps["peak_bytes"] < MOST_BYTES[method]
-    if method == "full":
-        assert repeated["losses"][-1] < TARGET_LOSS
-    else:
-        assert min(repeated["losses"]) < repeated["losses"][0] / 2
+    assert repeated["losses"][-1] < TARGET_LOSS
     assert steps["trained_parameters"] == trained(method)
