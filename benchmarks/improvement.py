@@ -8,7 +8,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from smolvlm.evals.suite import Case
 from smolvlm.evals.synth_suite import synth_suite
 from smolvlm.evals.weights import fingerprint_of
 from smolvlm.hub import resolve
+from smolvlm.synth.benchmark import task_spec
 
 SEEDS = (0, 1, 2)
 ITEMS = 250  # held-out questions of a task: a 95 % interval of at most +- 6 points
@@ -73,28 +74,39 @@ def gain(line: Line, base: Line) -> float:
 
 
 class HeldOut:
-    """`items` questions of each task, from the benchmark's test split, drawn once. Answers are kept in `folder`."""
+    """`items` questions of each task, from the benchmark's test split, drawn once. Answers are kept in `folder`.
 
-    def __init__(self, tasks: Sequence[str], items: int, folder: Path) -> None:
+    change: makes another case of each, with another expected answer, say.
+    """
+
+    def __init__(self, tasks: Sequence[str], items: int, folder: Path, change: Callable[[Case], Case] | None = None) -> None:
         self.tasks, self.items, self.folder = tuple(tasks), items, folder
         suite = synth_suite()
-        self._cases = {task: list(suite.cases(task, items, 0)) for task in self.tasks}
+        self._cases = {task: [change(case) if change else case for case in suite.cases(task, items, 0)] for task in self.tasks}
         self._suite = replace(suite, cases=self._drawn)
 
     def _drawn(self, task: str, count: int, first: int) -> Iterator[Case]:
         return iter(self._cases[task][first:count])
 
     def score(self, name: str, model: str | Path, adapter: Path | None = None) -> dict[str, int]:
-        """Right answers by task, greedily. A model that was scored under this `name` before is not asked again."""
+        """Right answers by task, greedily; of captions also those that are right `word_for_word`. A model that was scored
+        under this `name` before is not asked again."""
         loaded = smolvlm.load(model, adapter=adapter)
         loaded.name = name  # not the folder, which is another one on each machine
         report = evaluate(loaded, self._suite, tasks=self.tasks, items=self.items, out=self.folder / name,
                           fingerprint=fingerprint_of(resolve(str(model)), adapter), max_new_tokens=MAX_NEW_TOKENS)  # fmt: skip
-        return {row.task: row.right for row in report.rows}
+        right = {row.task: row.right for row in report.rows}
+        return right | {word_for_word(row.task): round(row.strict_share * row.items) for row in report.rows
+                        if task_spec(row.task).is_caption}  # fmt: skip
 
     def lines(self, system: str, scores: Sequence[Mapping[str, int]]) -> list[Line]:
         """One line a task from what `score` returned for each seed."""
-        return [Line(system, task, self.items, tuple(score[task] for score in scores)) for task in self.tasks]
+        return [Line(system, task, self.items, tuple(score[task] for score in scores)) for task in scores[0]]
+
+
+def word_for_word(task: str) -> str:
+    """What the stricter of a caption task's two counts is called."""
+    return f"{task} (word for word)"
 
 
 @dataclass(frozen=True)

@@ -30,15 +30,15 @@ def exact(expected: str, answer: str) -> bool:
     return normalised(expected) == normalised(answer)
 
 
-def things(caption: str) -> Counter[str]:
-    """What a caption names, how often, without articles and places: "a red star on the left and a dog" -> red star, dog."""
+def things(caption: str) -> list[str]:
+    """What a caption names, in order, without articles and places: "a red star on the left and a dog" -> red star, dog."""
     parts = (_PLACE.sub("", part.strip()) for part in _SEPARATOR.split(normalised(caption)))
-    return Counter(_ARTICLE.sub("", part).strip() for part in parts if part)
+    return [_ARTICLE.sub("", part).strip() for part in parts if part]
 
 
 def caption_right(expected: str, answer: str) -> bool:
     """Whether the answer names every thing with its colour and invents none; order and places are not counted."""
-    return things(expected) == things(answer)
+    return Counter(things(expected)) == Counter(things(answer))
 
 
 def wilson(right: int, total: int, z: float = Z_95) -> tuple[float, float]:

@@ -80,9 +80,9 @@ class Gazer:
                 else:
                     yield Gaze(start + i, QUESTION_LAYER, self._first_and_last(cells, image_tokens, start + i))
         if question.task in _SOUGHT:
-            cells = [cell for name in _SOUGHT[question.task] for cell in self._cells(sample.truths, name, None)]
+            sought = [cell for name in _SOUGHT[question.task] for cell in self._cells(sample.truths, name, None)]
             at = start + answer_start - 1
-            yield Gaze(at, ANSWER_LAYER, self._first_and_last(cells, image_tokens, at))
+            yield Gaze(at, ANSWER_LAYER, self._first_and_last(sought, image_tokens, at))
         elif question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
             at = start + answer_start - 1
             yield Gaze(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
