@@ -57,7 +57,7 @@ RECIPES = {
             "the nano that is shipped: hours on two cores, thirty objects, eight shapes, ten colours",
             SMALL,
             preset("nano"),
-            (StagePlan("decoder", 4000, 0.6), StagePlan("tower", 3600), StagePlan("both", 6000, 1.0, 1e-3, 0.01)),
+            (StagePlan("decoder", 4000, 0.6), StagePlan("tower", 4500), StagePlan("both", 4000, 1.0, 8e-4, 0.009)),
         ),
         Recipe(
             "gpu",
