@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     job.report(lines, "before", console, started, pairs=pairs)
 
 
-def dpo_options(job: Job, settings: Any, seed: int, pairs: Path) -> DPOOptions:
+def dpo_options(job: Job, settings: Settings, seed: int, pairs: Path) -> DPOOptions:
     """What `smolvlm train dpo` would be told. The tower learns too, where whole weights are trained."""
     rates = dict.fromkeys(("lr_vision", "lr_connector", "lr_text"), settings.lr)
     return DPOOptions.for_method(

@@ -8,7 +8,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,12 @@ def gain(line: Line, base: Line) -> float:
 
 
 class HeldOut:
-    """`items` questions of each task, from the benchmark's test split, drawn once. Answers are kept in `folder`.
+    """`items` questions of each task, from the benchmark's test split, drawn once. Answers are kept in `folder`."""
 
-    change: makes another case of each, with another expected answer, say.
-    """
-
-    def __init__(self, tasks: Sequence[str], items: int, folder: Path, change: Callable[[Case], Case] | None = None) -> None:
+    def __init__(self, tasks: Sequence[str], items: int, folder: Path) -> None:
         self.tasks, self.items, self.folder = tuple(tasks), items, folder
         suite = synth_suite()
-        self._cases = {task: [change(case) if change else case for case in suite.cases(task, items, 0)] for task in self.tasks}
+        self._cases = {task: list(suite.cases(task, items, 0)) for task in self.tasks}
         self._suite = replace(suite, cases=self._drawn)
 
     def _drawn(self, task: str, count: int, first: int) -> Iterator[Case]:

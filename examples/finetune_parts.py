@@ -37,8 +37,8 @@ from smolvlm.synth.world import SMALL
 from smolvlm.train.accuracy import Accuracy
 from smolvlm.train.finetune import FinetuneOptions, FinetuneResult, finetune
 
-QUESTION = "Is this part good or broken?"
-CLASSES = ("good", "broken")  # the folders' names are the answers: words that nano's tokenizer has whole
+QUESTION = "Is this part cracked?"
+CLASSES = ("no", "yes")  # the folders' names are the answers: sound first. Words that nano has learned to say
 SEED = 1  # of the pictures
 WAYS = 8  # quarter turns, and their mirror images
 # fit: pictures of 192 pixels stay one tile, also for a published checkpoint, which would enlarge and split them. autocast:
