@@ -7,7 +7,7 @@
 For each seed the model answers other samples of the TRAIN split, greedily and once more at temperature 1. Each wrong
 answer is written as a line of pairs.jsonl (chosen: the truth, rejected: the model's own words), the file that `smolvlm
 train dpo --pairs` reads, and the model is trained to prefer the truth. The second answer matters: greedy mistakes lean
-to one side (plates are called brackets), and learning from them alone turns the lean round.
+to one side (more falls are overlooked than bends are called falls), and learning from them alone turns the lean round.
 
 Then the held-out items of the benchmark (TEST split: other seeds, fonts and backgrounds) are asked: the task itself,
 and one that must not suffer. Every step is kept under .work and not repeated: to begin anew, remove .work/dpo-nano.
@@ -49,7 +49,7 @@ class Settings:
     """questions: of the TRAIN split, asked before training; only the wrong answers are learned from. sampled: how often
     each is asked again at temperature 1."""
 
-    task: str = "part"
+    task: str = "fall"
     guard: str = "colour"
     questions: int = 400
     sampled: int = 1

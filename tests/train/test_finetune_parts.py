@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 from smolvlm.cli.main import main
-from smolvlm.errors import ModelNotFoundError, TrainingError
-from smolvlm.hub import resolve
+from smolvlm.errors import TrainingError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "finetune_parts.py"
 
@@ -56,7 +55,7 @@ def test_the_pictures_are_halves_that_no_split_shares(example: Any, tmp_path: Pa
 def test_the_script_runs_to_its_end(example: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     said: list[str] = []
     outcome = example.teach(str(tiny_checkpoint), tmp_path / "out", pictures=4, held_out=4, epochs=1, say=said.append)
-    assert "the answer is one of 2: broken, good" in said
+    assert "the answer is one of 2: A, B" in said
     assert "32 to train on, 4 to measure with (brought by the data, never trained on)" in said
     result = outcome.result
     assert (result.before.total, result.before.commonest, result.after.total) == (4, 2, 4)
@@ -92,16 +91,12 @@ def test_the_page_shows_what_the_script_does(example: Any, page: str, capsys: py
 @pytest.mark.timeout(1800)
 def test_nano_learns_to_see_cracks(example: Any, tmp_path: Path) -> None:
     """The issue's figures: from chance to at least 95 % on held-out parts, in under ten minutes on a CPU."""
-    try:
-        resolve("nano")
-    except ModelNotFoundError:
-        pytest.skip("nano is not in the package yet")
     begin = time.perf_counter()
     outcome = example.teach("nano", tmp_path / "out")
     minutes = (time.perf_counter() - begin) / 60
     print(f"\n{example.figures(outcome)}")
     before, after = outcome.result.before, outcome.result.after
     assert (before.total, after.total, after.commonest) == (200, 200, 100)
-    assert before.share < 0.7
+    assert before.share < 0.6  # chance
     assert after.share >= 0.95
     assert minutes < 10
