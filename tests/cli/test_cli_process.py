@@ -23,7 +23,10 @@ def environment() -> dict[str, str]:
 
 
 def _start(*args: object, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+    """As from a terminal: a suite that a shell runs in the background ignores Ctrl-C, and its children would inherit that."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if os.name == "posix":
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen([*COMMAND, *map(str, args)], env=env, **pipes | options)
 
 

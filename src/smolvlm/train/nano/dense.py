@@ -108,12 +108,14 @@ class OracleTokens(nn.Module):
             table: Tensor = (embed_tokens(self.get_buffer(f"{field}_ids")) * share[..., None]).sum(1)
             return table
 
-        tokens: Tensor = self.cells.weight + words("name")[labels[..., 0]] + words("colour")[labels[..., 1]]
+        # F.embedding and not table[labels]: with several threads the gradient of indexing is summed in a random order.
+        tokens: Tensor = self.cells.weight + F.embedding(labels[..., 0], words("name"))
+        tokens = tokens + F.embedding(labels[..., 1], words("colour"))
         for place, column in zip(self.places, (2, 3), strict=True):
             tokens = tokens + place(labels[..., column])
         characters = words("character")
         for i, slot in enumerate(self.slots):
-            tokens = tokens + slot(characters)[labels[..., 4 + i]]
+            tokens = tokens + F.embedding(labels[..., 4 + i], slot(characters))
         return tokens
 
 

@@ -204,7 +204,9 @@ def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Itera
     *places, shares = zip(*entries, strict=True)
     target = torch.zeros(len(found), HEADS, query.shape[2])
     target.index_put_(tuple(torch.tensor(place) for place in places), torch.tensor(shares), accumulate=True)
-    scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], key[:, 0][rows]).float() * query.shape[-1] ** -0.5
+    # index_select: a row is looked into many times, and with several threads indexing sums its gradients in a random order.
+    keys = key[:, 0].index_select(0, rows)
+    scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], keys).float() * query.shape[-1] ** -0.5
     hidden = ~mask[:, 0][rows, at][:, None]
     looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (gazes, heads, seq)
     return -(looks * target).sum(-1).mean()
