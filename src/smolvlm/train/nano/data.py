@@ -20,7 +20,7 @@ from smolvlm.train.nano.objective import NanoBatch, Stage, rows_to_batch
 from smolvlm.train.nano.rows import Row, RowMaker
 
 # Beside the benchmark's own generators: what is learned slowly is practised alone.
-_FOR_TRAINING = {"lines": draw_lines, "counts": draw_counts}
+_GENERATORS = GENERATORS | {"lines": draw_lines, "counts": draw_counts}
 _PREFETCHED = 4  # batches that a worker draws ahead
 _CONVERSATIONS = 0.25  # share of the rows whose questions follow each other
 _STREAM = 7  # sets these seeds apart from those of `synth.generate`, whose test split is the benchmark
@@ -98,7 +98,7 @@ class BatchStream(Dataset[NanoBatch]):
     def _draw(self, rng: np.random.Generator, kind: Kind) -> Sample:
         if kind.generator == "clip":
             return draw_clip(rng, self.world, self.split, kind.frame_count, EVEN_SHARES)
-        return (GENERATORS | _FOR_TRAINING)[kind.generator](rng, self.world, self.split)
+        return _GENERATORS[kind.generator](rng, self.world, self.split)
 
 
 @dataclass(frozen=True, eq=False)
