@@ -45,9 +45,10 @@ def load(
     """A checkpoint by folder, Hub id or short name ("256m", "500m", "2.2b"), ready to answer.
 
     adapter: the folder of a LoRA or DoRA adapter, as `smolvlm finetune` and peft save them, added into the weights.
-    engine: "auto" or "torch". device: "auto", "cpu", "cuda", "cuda:N", "mps". dtype: "auto", "float32", "bfloat16",
-    "float16". prompt_style: "official" (as `transformers` prompts) or "training" (as the authors trained). policy: what
-    media may be opened. on_progress(stage, done, total) is called while weights load ("weights").
+    engine: "auto", "native" (C++, on a CPU) or "torch". device: "auto", "cpu", "cuda", "cuda:N", "mps". dtype: "auto"
+    (q8 on a CPU), "bfloat16", "q8", "q4" (native), "float32", "float16" (torch). prompt_style: "official" (as
+    `transformers` prompts) or "training" (as the authors trained). policy: what media may be opened.
+    on_progress(stage, done, total) is called while weights load ("weights").
 
     Raises ModelNotFoundError, ConfigError, CheckpointError, EngineError, AdapterError for an adapter that cannot be read
     or belongs to another model, or MissingExtraError without torch.

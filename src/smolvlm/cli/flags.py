@@ -49,9 +49,12 @@ class ModelFlags:
         str | None,
         typer.Option(metavar="FOLDER", help="A LoRA or DoRA adapter of that model, as `smolvlm finetune` saves it."),
     ] = None
-    engine: Annotated[str, typer.Option(metavar="NAME", help="auto or torch.")] = "auto"
+    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, native or torch.")] = "auto"
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.")] = "auto"
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="auto, bfloat16, q8 or q4 (native engine); float32 or float16 (torch)."),
+    ] = "auto"
     prompt_style: Annotated[
         str,
         typer.Option(metavar="NAME", help="official (as transformers prompts) or training (as the authors trained)."),

@@ -1,0 +1,93 @@
+// A product of activations and packed weights, around a micro-kernel that the including file defines as `micro`:
+//
+//   micro<Format, Rows, Panels>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc, more)
+//
+// c (Rows x 16 Panels, float) = or, with `more`, += rows of a (lda bytes apart; their scales and sums lds apart) times panels.
+#pragma once
+
+#include "rows.h"
+
+namespace smolvlm {
+namespace {
+
+constexpr int kWide = 2 * kUnit;  // swiglu takes two units at a time, so that 32 results come out
+
+template <Format F, int R>
+inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float* c) {
+  const uint8_t* rows = a.data + row * a.row_bytes();
+  size_t block = row * a.row_blocks();
+  micro<F, R, 2>(rows, a.row_bytes(), F == Format::bf16 ? nullptr : a.scales + block,
+                 F == Format::bf16 ? nullptr : a.negsums + block, a.row_blocks(), w.data + panel * w.panel_bytes(),
+                 F == Format::bf16 ? nullptr : w.scales + panel * w.panel_scales(), w.panel_bytes(), w.panel_scales(), w.k, c,
+                 kWide, false);
+}
+
+template <Format F, int R>
+inline void micro_up_to(int rows, const Rows& a, int row, const Matrix& w, int panel, float* c) {
+  if constexpr (R > 1) {
+    if (rows < R) return micro_up_to<F, R - 1>(rows, a, row, w, panel, c);
+  }
+  micro_rows<F, R>(a, row, w, panel, c);
+}
+
+inline void finish(const Epilogue& to, const Matrix& w, int row, int unit, float* c) {
+  int at = unit * kUnit, valid = w.n - at < kUnit ? w.n - at : kUnit;
+  if (w.bias) {
+    const float* bias = w.bias + at;
+#pragma omp simd
+    for (int i = 0; i < kUnit; i++) c[i] += bias[i];
+  }
+  switch (to.after) {
+    case After::store: {
+      float* out = to.out + row * to.stride + at;
+      if (valid == kUnit) std::memcpy(out, c, kUnit * sizeof(float));
+      else if (valid > 0) std::memcpy(out, c, valid * sizeof(float));
+      break;
+    }
+    case After::store_bf16:
+      to_bf16(c, valid == kUnit ? kUnit : valid, to.out_bf16 + row * to.stride + at);
+      break;
+    case After::add: {
+      float* out = to.out + row * to.stride + at;
+#pragma omp simd
+      for (int i = 0; i < valid; i++) out[i] += c[i];
+      break;
+    }
+    case After::gelu:
+#pragma omp simd
+      for (int i = 0; i < kUnit; i++) c[i] = gelu_tanh(c[i]);
+      pack_block_of(c, to.next, row, at);
+      break;
+    case After::swiglu:
+#pragma omp simd
+      for (int i = 0; i < kPanel; i++) c[i] = silu(c[i]) * c[kPanel + i];
+#pragma omp simd
+      for (int i = 0; i < kPanel; i++) c[kPanel + i] = silu(c[kUnit + i]) * c[kUnit + kPanel + i];
+      pack_block_of(c, to.next, row, at / 2);
+      break;
+  }
+}
+
+template <Format F, int R>
+void product_of(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
+  int step = to.after == After::swiglu ? 2 : 1;
+  alignas(64) float c[R * kWide];
+  for (int unit = u0; unit < u1; unit += step) {
+    for (int row = m0; row < m1; row += R) {
+      int rows = m1 - row < R ? m1 - row : R;
+      for (int s = 0; s < step; s++) micro_up_to<F, R>(rows, a, row, w, 2 * (unit + s), c + s * kUnit);
+      for (int r = 0; r < rows; r++) finish(to, w, row + r, unit, c + r * kWide);
+    }
+  }
+}
+
+void product(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
+  switch (w.format) {
+    case Format::bf16: return product_of<Format::bf16, kRowsBf16>(a, w, to, m0, m1, u0, u1);
+    case Format::q8: return product_of<Format::q8, kRowsQ8>(a, w, to, m0, m1, u0, u1);
+    case Format::q4: return product_of<Format::q4, kRowsQ8>(a, w, to, m0, m1, u0, u1);
+  }
+}
+
+}  // namespace
+}  // namespace smolvlm

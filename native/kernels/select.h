@@ -1,0 +1,17 @@
+// Which kernels this machine can run, and the pick among them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "types.h"
+
+namespace smolvlm {
+
+// Every set of kernels in this build that the processor and the operating system allow, the best first.
+std::vector<const Kernels*> usable_kernels();
+
+// `wanted` by name, or the best when empty. Throws std::invalid_argument with the names that would do.
+const Kernels& select_kernels(const std::string& wanted);
+
+}  // namespace smolvlm

@@ -1,0 +1,114 @@
+// What the kernels work on. One packing of the weights serves every instruction set, so a quantised file does too.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace smolvlm {
+
+enum class Format : uint8_t { bf16, q8, q4 };
+
+constexpr int kPanel = 16;           // outputs side by side in a packed matrix
+constexpr int kUnit = 2 * kPanel;    // outputs of one pass of a micro-kernel; just one block of the next product
+constexpr int kBlock = 32;           // inputs that share a scale
+constexpr int kZero8 = 128, kZero4 = 8;  // what is added to a weight to store it unsigned
+
+// This header is compiled for every instruction set; a function that the linker kept from one of them would be wrong for the
+// others, so none is left to it.
+#define SMOLVLM_INLINE [[gnu::always_inline]] inline
+
+SMOLVLM_INLINE constexpr int round_up(int value, int step) { return (value + step - 1) / step * step; }
+SMOLVLM_INLINE constexpr size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
+// A weight matrix (outputs, inputs), padded with zeros to (padded_n, k), in panels of 16 outputs. A panel holds
+//   bf16: for each pair of inputs      16 outputs x 2 values
+//   q8:   for each group of 4 inputs   16 outputs x 4 values, unsigned, 128 being zero
+//   q4:   for each block of 32 inputs  4 rows of 16 outputs x 4 bytes; byte i of row j holds the inputs 4j + i (low half)
+//                                      and 16 + 4j + i (high half), 8 being zero
+// and, quantised, 16 half-precision scales for each block of 32 inputs.
+struct Matrix {
+  Format format = Format::bf16;
+  int n = 0, padded_n = 0, k = 0;  // outputs as the caller sees them; padded to kUnit; inputs, padded to kBlock
+  const uint8_t* data = nullptr;
+  const uint16_t* scales = nullptr;  // q8 and q4: padded_n / 16 x k / 32 x 16 float16
+  const float* bias = nullptr;       // padded_n, or none
+
+  SMOLVLM_INLINE size_t panel_bytes() const { return panel_bytes(format, k); }
+  SMOLVLM_INLINE size_t panel_scales() const { return size_t(k) / kBlock * kPanel; }
+  SMOLVLM_INLINE static size_t panel_bytes(Format format, int k) {
+    return size_t(k) * kPanel * (format == Format::bf16 ? 4 : format == Format::q8 ? 2 : 1) / 2;
+  }
+};
+
+// Activations as a product reads them: rows of `width` inputs, a multiple of kBlock, the rest zero.
+struct Rows {
+  Format format = Format::bf16;  // bf16, or q8 for q8 and q4 weights
+  int width = 0;
+  uint8_t* data = nullptr;     // rows x width, bf16 or int8
+  float* scales = nullptr;     // q8: rows x width / 32
+  int32_t* negsums = nullptr;  // q8: rows x width / 32, minus the sum of the block's integers
+
+  SMOLVLM_INLINE size_t row_bytes() const { return size_t(width) * (format == Format::bf16 ? 2 : 1); }
+  SMOLVLM_INLINE size_t row_blocks() const { return size_t(width) / kBlock; }
+};
+
+// What becomes of a product's result.
+enum class After : uint8_t {
+  store,       // out[row][i] = result + bias
+  store_bf16,  // the same, rounded
+  add,         // out[row][i] += result + bias
+  gelu,        // next[row][i] = gelu_tanh(result + bias)
+  swiglu,      // panels come as gate, up, gate, up: next[row][i / 2] = silu(gate) * up
+};
+
+struct Epilogue {
+  After after = After::store;
+  float* out = nullptr;
+  uint16_t* out_bf16 = nullptr;
+  size_t stride = 0;  // of out, in elements
+  Rows next;
+};
+
+// Rows of queries against the keys and values of one head. Keys and values lie in pages of `page` tokens:
+// keys as panels of 16 tokens (pairs of dims x 16 tokens x 2), values as panels of 16 dims (pairs of tokens x 16 dims x 2).
+struct Attention {
+  const uint16_t* query = nullptr;  // rows x dim, bf16
+  int rows = 0, dim = 0;            // dim: padded to 16
+  int page = 0;                     // a multiple of 32, at most kKeys
+  const uint16_t* const* keys = nullptr;
+  const uint16_t* const* values = nullptr;
+  const int* visible = nullptr;  // for each row, how many keys it sees
+  int first = 0, last = 0;       // the range of keys that this call covers; first is a multiple of kKeys
+  float scale = 1;
+  // Row r's weighted sum, divided by its weight unless `partial`, goes to out + r / group * stride + r % group * out_dim:
+  // the heads of a group share keys and lie side by side.
+  float* out = nullptr;
+  size_t stride = 0;
+  int group = 1, out_dim = 0;
+  bool partial = false;
+  float* max = nullptr;  // rows: with `partial`, the largest score and the sum of the weights relative to it
+  float* sum = nullptr;
+};
+
+constexpr int kKeys = 256;           // keys whose scores are held at a time
+constexpr int kAttentionRows = 48;   // rows of one call at most
+constexpr int kMaxHeadDim = 256;
+
+// One instruction set's kernels. All are thread-safe and allocate nothing.
+struct Kernels {
+  const char* name;
+  // rows [m0, m1) of `a` times units [u0, u1) of `w`; swiglu needs even u0 and u1
+  void (*product)(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1);
+  void (*attend)(const Attention& task);
+  // writes row `row` of `to` from `n` floats, zeros beyond
+  void (*pack_row)(const float* x, int n, const Rows& to, int row);
+  void (*rms_norm)(const float* x, const float* weight, int n, float eps, float* out);
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, int n, float eps, float* out);
+  void (*to_bf16)(const float* x, int n, uint16_t* out);
+  void (*from_bf16)(const uint16_t* x, int n, float* out);
+  // x[i], x[i + n/2] rotated by the angle whose cosine and sine stand in cos[i], sin[i]
+  void (*rotate)(float* x, const float* cos, const float* sin, int n);
+  int (*argmax)(const float* x, int n);
+};
+
+}  // namespace smolvlm

@@ -1,0 +1,53 @@
+// The shape of a model, as the official config.json gives it.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "kernels/types.h"
+
+namespace smolvlm {
+
+struct VisionShape {
+  int dim = 0, inter = 0, layers = 0, heads = 0, image = 0, patch = 0;
+  float eps = 0;
+
+  int head_dim() const { return dim / heads; }
+  int side() const { return image / patch; }
+  int patches() const { return side() * side(); }
+};
+
+struct TextShape {
+  int dim = 0, inter = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0, positions = 0;
+  float eps = 0;
+  double rope_theta = 0;
+
+  int group() const { return heads / kv_heads; }
+  int qkv() const { return (heads + 2 * kv_heads) * head_dim; }
+};
+
+struct Shape {
+  VisionShape vision;
+  TextShape text;
+  int scale_factor = 1, image_token = 0;
+
+  int folded_side() const { return vision.side() / scale_factor; }
+  int image_tokens() const { return folded_side() * folded_side(); }
+  int folded_dim() const { return vision.dim * scale_factor * scale_factor; }
+
+  void check() const {
+    auto need = [](bool fine, const char* what) {
+      if (!fine) throw std::invalid_argument(std::string("the native engine cannot run this shape: ") + what);
+    };
+    need(vision.head_dim() <= kMaxHeadDim && text.head_dim <= kMaxHeadDim, "head_dim is above 256");
+    need(text.group() <= kAttentionRows, "more than 48 query heads share a key head");
+    need(vision.head_dim() % 2 == 0 && text.head_dim % 2 == 0, "head_dim is odd");
+  }
+};
+
+// How the weights are kept: the encoder and the connector, the decoder's layers, the output layer.
+struct Formats {
+  Format vision = Format::bf16, text = Format::q8, head = Format::q8;
+};
+
+}  // namespace smolvlm

@@ -1,0 +1,39 @@
+// From the tensors of a checkpoint to packed matrices.
+#pragma once
+
+#include <vector>
+
+#include "kernels/types.h"
+#include "runtime/memory.h"
+
+namespace smolvlm {
+
+enum class Number : uint8_t { f32, f16, bf16, f64 };
+
+// A tensor as it lies in the file: little-endian, row by row, of any alignment.
+struct Source {
+  const uint8_t* data = nullptr;
+  Number number = Number::f32;
+  int rows = 0, columns = 0;
+};
+
+// `count` numbers from number `first` on, as floats. False when one is not finite.
+bool read_numbers(const Source& source, size_t first, int count, float* out);
+
+struct Packed {
+  Matrix matrix;
+  Buffer data, scales;
+};
+
+// An empty matrix of this shape.
+Packed make_matrix(Format format, int n, int k);
+
+// Fills `to` with the rows of all sources, one source after the other; `interleaved` takes two sources, gate and up, panel by
+// panel. Rows [first panel, last panel) of panels only, so that threads can share the work. False: a value was not finite.
+bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleaved, int first, int last);
+
+// One block of 32 weights: integers and the half-precision scale. `q` in [-127, 127], of q4 in [-8, 7].
+uint16_t quantise_q8(const float* w, int8_t* q);
+uint16_t quantise_q4(const float* w, int8_t* q);
+
+}  // namespace smolvlm

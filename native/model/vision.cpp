@@ -1,0 +1,173 @@
+#include "vision.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/numbers.h"
+
+namespace smolvlm {
+
+std::vector<int> position_ids(int side) {
+  std::vector<float> boundaries;  // 1/side, 2/side, ... below 1, each rounded once, as torch.arange computes them
+  double step = 1.0 / side;
+  int count = int(std::ceil((1.0 - step) / step));
+  for (int i = 0; i < count; i++) boundaries.push_back(float(step + i * step));
+  std::vector<int> bucket(side), ids(side * side);
+  float one = 1.0f / float(side);
+  for (int i = 0; i < side; i++) {
+    float fraction = std::min(float(i) * one, 1.0f - 1e-6f);
+    bucket[i] = int(std::upper_bound(boundaries.begin(), boundaries.end(), fraction) - boundaries.begin());
+  }
+  for (int y = 0; y < side; y++)
+    for (int x = 0; x < side; x++) ids[y * side + x] = bucket[y] * side + bucket[x];
+  return ids;
+}
+
+VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team)
+    : shape_(shape), weights_(weights), kernels_(kernels), team_(team) {
+  const VisionShape& v = shape.vision;
+  Format format = weights.formats().vision;
+  patches_ = v.patches();
+  dim_ = v.dim;
+  head_dim_ = v.head_dim();
+  padded_head_ = round_up(head_dim_, kPanel);
+  page_ = std::min(kKeys, round_up(patches_, kBlock));
+  pages_ = (patches_ + page_ - 1) / page_;
+  size_t head_keys = size_t(pages_) * page_ * padded_head_;
+  plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch);
+  plan_rows(arena_, rows_, format, patches_, dim_);
+  plan_rows(arena_, inter_rows_, format, patches_, v.inter);
+  plan_rows(arena_, folded_rows_, format, shape.image_tokens(), shape.folded_dim());
+  arena_.plan(x_, size_t(patches_) * dim_);
+  arena_.plan(attended_, size_t(patches_) * dim_);
+  arena_.plan(scratch_, size_t(team.size()) * std::max({dim_, 3 * v.patch * v.patch, shape.folded_dim()}));
+  arena_.plan(qkv_, size_t(patches_) * 3 * dim_);
+  arena_.plan(query_, size_t(v.heads) * patches_ * padded_head_);
+  arena_.plan(keys_, v.heads * head_keys);
+  arena_.plan(values_, v.heads * head_keys);
+  arena_.allocate();
+  positions_ = position_ids(v.side());
+  visible_.assign(kAttentionRows, patches_);
+  for (int head = 0; head < v.heads; head++) {
+    for (int page = 0; page < pages_; page++) {
+      key_pages_.push_back(keys_ + head * head_keys + size_t(page) * page_ * padded_head_);
+      value_pages_.push_back(values_ + head * head_keys + size_t(page) * page_ * padded_head_);
+    }
+  }
+}
+
+// Patches as rows in the order of the convolution's weights (channel, y, x), then their embedding and position.
+void VisionTower::embed(const float* pixels) {
+  const VisionShape& v = shape_.vision;
+  int side = v.side(), patch = v.patch, inputs = 3 * patch * patch;
+  team_.share(patches_, 16, [&](int i) {
+    thread_local std::vector<float> row;
+    row.resize(inputs);
+    for (int c = 0; c < 3; c++)
+      for (int y = 0; y < patch; y++)
+        std::memcpy(row.data() + (c * patch + y) * patch,
+                    pixels + (size_t(c) * v.image + i / side * patch + y) * v.image + i % side * patch, patch * sizeof(float));
+    kernels_.pack_row(row.data(), inputs, patch_rows_, i);
+    std::memcpy(x_ + size_t(i) * dim_, weights_.positions + size_t(positions_[i]) * dim_, dim_ * sizeof(float));
+  });
+  multiply(team_, kernels_, patch_rows_, patches_, weights_.patch, {After::add, x_, nullptr, size_t(dim_), {}});
+}
+
+// Rows [first, last) of one head's queries, keys and values, from the rounded projections to where attention reads them.
+void VisionTower::pack_head(int head, int first, int last) {
+  const uint16_t* from = qkv_ + head * head_dim_;
+  size_t row = 3 * size_t(dim_);
+  for (int i = first; i < last; i++)
+    std::memcpy(query_ + (size_t(head) * patches_ + i) * padded_head_, from + i * row, head_dim_ * sizeof(uint16_t));
+  size_t base = size_t(head) * pages_ * page_ * padded_head_;
+  for (int start = first; start < last; start += kPanel) {  // a panel of 16 keys
+    uint16_t* panel = keys_ + base + size_t(start) * padded_head_;
+    int some = std::min(kPanel, last - start);
+    for (int pair = 0; pair < head_dim_ / 2; pair++)
+      for (int i = 0; i < some; i++)
+        std::memcpy(panel + (pair * kPanel + i) * 2, from + dim_ + (start + i) * row + 2 * pair, 4);
+  }
+  static const uint16_t kNone[kMaxHeadDim] = {};
+  for (int i = first; i < last; i += 2) {  // pairs of values, in panels of 16 dims
+    const uint16_t *a = from + 2 * dim_ + i * row, *b = i + 1 < last ? a + row : kNone;
+    uint16_t* page = values_ + base + size_t(i / page_) * page_ * padded_head_ + i % page_ / 2 * 2 * kPanel;
+    for (int d = 0; d < head_dim_; d++) {
+      uint16_t* to = page + size_t(d / kPanel) * page_ * kPanel + d % kPanel * 2;
+      to[0] = a[d];
+      to[1] = b[d];
+    }
+  }
+}
+
+void VisionTower::attention(const VisionLayer& layer) {
+  const VisionShape& v = shape_.vision;
+  multiply(team_, kernels_, rows_, patches_, layer.qkv, {After::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
+  int parts = (patches_ + 63) / 64;
+  team_.share(v.heads * parts, 1, [&](int i) {
+    int first = i % parts * 64;
+    pack_head(i / parts, first, std::min(first + 64, patches_));
+  });
+  int blocks = (patches_ + kAttentionRows - 1) / kAttentionRows;
+  team_.share(v.heads * blocks, 1, [&](int i) {
+    int head = i / blocks, first = i % blocks * kAttentionRows;
+    Attention task;
+    task.query = query_ + (size_t(head) * patches_ + first) * padded_head_;
+    task.rows = std::min(kAttentionRows, patches_ - first);
+    task.dim = padded_head_;
+    task.page = page_;
+    task.keys = key_pages_.data() + head * pages_;
+    task.values = value_pages_.data() + head * pages_;
+    task.visible = visible_.data();
+    task.last = patches_;
+    task.scale = 1.0f / std::sqrt(float(head_dim_));
+    task.out = attended_ + size_t(first) * dim_ + head * head_dim_;
+    task.stride = dim_;
+    task.out_dim = head_dim_;
+    kernels_.attend(task);
+  });
+  team_.share(patches_, 16, [&](int i) { kernels_.pack_row(attended_ + size_t(i) * dim_, dim_, rows_, i); });
+  multiply(team_, kernels_, rows_, patches_, layer.out, {After::add, x_, nullptr, size_t(dim_), {}});
+}
+
+// An image token is a block of r x r patches side by side, the row varying slowest (arXiv 2504.05299).
+void VisionTower::fold(int token, float* row) const {
+  int r = shape_.scale_factor, across = shape_.folded_side(), side = shape_.vision.side();
+  int y = token / across * r, x = token % across * r;
+  for (int i = 0; i < r * r; i++) {
+    const float* patch = x_ + size_t((y + i / r) * side + x + i % r) * dim_;
+    kernels_.layer_norm(patch, weights_.post_weight, weights_.post_bias, dim_, shape_.vision.eps, row + i * dim_);
+  }
+}
+
+bool VisionTower::encode(const float* pixels, float* out, const std::function<bool()>& stop) {
+  const VisionShape& v = shape_.vision;
+  stopped_ = false;
+  team_.run([&](int index) {
+    float* scratch = scratch_ + size_t(index) * std::max({dim_, 3 * v.patch * v.patch, shape_.folded_dim()});
+    auto normalise = [&](const float* weight, const float* bias) {
+      team_.share(patches_, 16, [&](int i) {
+        kernels_.layer_norm(x_ + size_t(i) * dim_, weight, bias, dim_, v.eps, scratch);
+        kernels_.pack_row(scratch, dim_, rows_, i);
+      });
+    };
+    embed(pixels);
+    for (const VisionLayer& layer : weights_.vision) {
+      if (index == 0 && stop()) stopped_ = true;
+      normalise(layer.norm1_weight, layer.norm1_bias);  // ends with a barrier: all threads see the same `stopped_`
+      if (stopped_) return;
+      attention(layer);
+      normalise(layer.norm2_weight, layer.norm2_bias);
+      multiply(team_, kernels_, rows_, patches_, layer.fc1, {After::gelu, nullptr, nullptr, 0, inter_rows_});
+      multiply(team_, kernels_, inter_rows_, patches_, layer.fc2, {After::add, x_, nullptr, size_t(dim_), {}});
+    }
+    team_.share(shape_.image_tokens(), 1, [&](int i) {
+      fold(i, scratch);
+      kernels_.pack_row(scratch, shape_.folded_dim(), folded_rows_, i);
+    });
+    multiply(team_, kernels_, folded_rows_, shape_.image_tokens(), weights_.connector,
+             {After::store, out, nullptr, size_t(shape_.text.dim), {}});
+  });
+  return !stopped_;
+}
+
+}  // namespace smolvlm

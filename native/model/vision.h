@@ -1,0 +1,46 @@
+// The SigLIP encoder (arXiv 2303.15343), pixel shuffle and projection: pixels of one tile -> its image tokens.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <vector>
+
+#include "model/weights.h"
+#include "model/work.h"
+
+namespace smolvlm {
+
+class VisionTower {
+ public:
+  VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team);
+
+  // pixels (3, image, image), normalised -> out (image_tokens, text dim). `stop` is asked between layers, on one thread; true
+  // ends the work, and false is returned.
+  bool encode(const float* pixels, float* out, const std::function<bool()>& stop);
+  size_t bytes() const { return arena_.bytes(); }
+
+ private:
+  void embed(const float* pixels);
+  void attention(const VisionLayer& layer);
+  void pack_head(int head, int first, int last);
+  void fold(int token, float* row) const;
+
+  const Shape& shape_;
+  const Weights& weights_;
+  const Kernels& kernels_;
+  Team& team_;
+  int patches_, dim_, head_dim_, padded_head_, page_, pages_;
+  Arena arena_;
+  Rows patch_rows_, rows_, inter_rows_, folded_rows_;
+  float *x_, *attended_, *scratch_, *folded_;  // scratch: a row for each thread
+  uint16_t *qkv_, *query_, *keys_, *values_;
+  std::vector<int> positions_, visible_;
+  std::vector<const uint16_t*> key_pages_, value_pages_;
+  std::atomic<bool> stopped_{false};
+};
+
+// Which learned position each patch takes, as the reference finds it: float32 fractions against float32 boundaries, which at
+// 27 patches a side sends some to a neighbour's place (transformers, SmolVLMVisionEmbeddings).
+std::vector<int> position_ids(int side);
+
+}  // namespace smolvlm

@@ -1,0 +1,39 @@
+// What both towers need to run a layer: products shared out over the team, and activations in an arena.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/types.h"
+#include "runtime/memory.h"
+#include "runtime/team.h"
+
+namespace smolvlm {
+
+// Rows of activations in an arena.
+inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width) {
+  rows.format = weights == Format::bf16 ? Format::bf16 : Format::q8;
+  rows.width = round_up(width, kBlock);
+  arena.plan(rows.data, count * rows.row_bytes());
+  if (rows.format == Format::q8) {
+    arena.plan(rows.scales, count * rows.row_blocks());
+    arena.plan(rows.negsums, count * rows.row_blocks());
+  }
+}
+
+// Every row of `a` times `w`, on all threads, then a barrier. Results are the same whatever the number of threads: no sum is
+// split.
+inline void multiply(Team& team, const Kernels& kernels, const Rows& a, int rows, const Matrix& w, const Epilogue& to) {
+  constexpr size_t kHeld = 192 << 10;  // bytes of `a` that stay in a core's cache while weights pass by
+  int units = w.padded_n / kUnit, step = to.after == After::swiglu ? 2 : 1;
+  int block = std::max(12, int(kHeld / a.row_bytes()) / 12 * 12);  // 12: what the widest micro-kernel takes at a time
+  int blocks = (rows + block - 1) / block;
+  int some = blocks > 1 ? 8 : std::clamp(units / (team.size() * 6), 1, 16);
+  some = round_up(some, step);
+  int pieces = (units + some - 1) / some;
+  team.share(blocks * pieces, 1, [&](int i) {
+    int m0 = i / pieces * block, u0 = i % pieces * some;
+    kernels.product(a, w, to, m0, std::min(m0 + block, rows), u0, std::min(u0 + some, units));
+  });
+}
+
+}  // namespace smolvlm

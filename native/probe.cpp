@@ -1,0 +1,235 @@
+// Single kernels for tests and for the roofline benchmark: the module `smolvlm.engines._native.probe`.
+#include "probe.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/numbers.h"
+#include "kernels/select.h"
+#include "model/packing.h"
+#include "model/work.h"
+#include "runtime/cache.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace smolvlm {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Array = nb::ndarray<nb::numpy, float>;
+
+Array make_array(std::vector<float> values, std::vector<size_t> shape) {
+  auto* kept = new std::vector<float>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  return Array(kept->data(), shape.size(), shape.data(), owner);
+}
+
+struct HeldRows {
+  Arena arena;
+  Rows rows;
+  HeldRows(Format weights, int count, int width) {
+    plan_rows(arena, rows, weights, count, width);
+    arena.allocate();
+  }
+  // what the integers or the rounded values stand for
+  std::vector<float> values(int count, int width) const {
+    std::vector<float> out(size_t(count) * width);
+    for (int r = 0; r < count; r++) {
+      for (int i = 0; i < width; i++) {
+        const uint8_t* row = rows.data + r * rows.row_bytes();
+        out[size_t(r) * width + i] =
+            rows.format == Format::bf16
+                ? bf16_to_float(reinterpret_cast<const uint16_t*>(row)[i])
+                : float(reinterpret_cast<const int8_t*>(row)[i]) * rows.scales[r * rows.row_blocks() + i / kBlock];
+      }
+    }
+    return out;
+  }
+};
+
+After after_of(const std::string& name) {
+  if (name == "store") return After::store;
+  if (name == "store_bf16") return After::store_bf16;
+  if (name == "add") return After::add;
+  if (name == "gelu") return After::gelu;
+  if (name == "swiglu") return After::swiglu;
+  throw std::invalid_argument("after: " + name);
+}
+
+Source source_of(const Floats& w) {
+  return {reinterpret_cast<const uint8_t*>(w.data()), Number::f32, int(w.shape(0)), int(w.shape(1))};
+}
+
+// x (m, k) times the rows of w (n, k), and what comes after. swiglu: w holds the gates above the ups, n/2 each.
+Array product(const std::string& set, Format format, Floats x, Floats w, Floats bias, const std::string& after) {
+  const Kernels& kernels = select_kernels(set);
+  int m = int(x.shape(0)), k = int(x.shape(1)), n = int(w.shape(0));
+  After what = after_of(after);
+  bool pairs = what == After::swiglu;
+  int results = pairs ? n / 2 : n;
+  Packed packed = make_matrix(format, pairs ? 2 * round_up(n / 2, kUnit) : n, k);
+  std::vector<Source> sources = {source_of(w)};
+  if (pairs) {
+    sources = {source_of(w), source_of(w)};
+    sources[0].rows = sources[1].rows = n / 2;
+    sources[1].data += size_t(n / 2) * k * sizeof(float);
+  }
+  fill_panels(packed, sources, pairs, 0, packed.matrix.padded_n / kPanel);
+  std::vector<float> padded_bias(packed.matrix.padded_n);
+  if (bias.size()) {
+    std::memcpy(padded_bias.data(), bias.data(), bias.size() * sizeof(float));
+    packed.matrix.bias = padded_bias.data();
+  }
+  HeldRows in(format, m, k), next(format, m, results);
+  for (int r = 0; r < m; r++) kernels.pack_row(x.data() + size_t(r) * k, k, in.rows, r);
+  std::vector<float> out(size_t(m) * results, what == After::add ? 1.0f : 0.0f);
+  std::vector<uint16_t> out_bf16(size_t(m) * results);
+  kernels.product(in.rows, packed.matrix, {what, out.data(), out_bf16.data(), size_t(results), next.rows}, 0, m, 0,
+                  packed.matrix.padded_n / kUnit);
+  if (what == After::gelu || pairs) out = next.values(m, results);
+  if (what == After::store_bf16)
+    for (size_t i = 0; i < out.size(); i++) out[i] = bf16_to_float(out_bf16[i]);
+  return make_array(std::move(out), {size_t(m), size_t(results)});
+}
+
+// query (rows, dim), key and value (keys, dim), each rounded to bf16; visible (rows). `split`: as two parts, put together.
+Array attend(const std::string& set, Floats query, Floats key, Floats value, Ints visible, int group) {
+  const Kernels& kernels = select_kernels(set);
+  int rows = int(query.shape(0)), dim = int(query.shape(1)), count = int(key.shape(0)), padded = round_up(dim, kPanel);
+  int pages = (count + kPage - 1) / kPage;
+  std::vector<uint16_t> q(size_t(rows) * padded), store(size_t(pages) * kPage * padded * 2), row(padded);
+  std::vector<const uint16_t*> key_pages(pages), value_pages(pages);
+  auto round_row = [&](const float* x, uint16_t* to) { kernels.to_bf16(x, dim, to); };
+  for (int r = 0; r < rows; r++) round_row(query.data() + size_t(r) * dim, q.data() + size_t(r) * padded);
+  for (int p = 0; p < pages; p++) {
+    uint16_t* keys = store.data() + size_t(p) * kPage * padded * 2;
+    key_pages[p] = keys;
+    value_pages[p] = keys + size_t(kPage) * padded;
+    for (int i = p * kPage; i < std::min(count, (p + 1) * kPage); i++) {
+      round_row(key.data() + size_t(i) * dim, row.data());
+      write_key(keys, i % kPage, row.data(), padded);
+      round_row(value.data() + size_t(i) * dim, row.data());
+      write_value(keys + size_t(kPage) * padded, i % kPage, row.data(), padded);
+    }
+  }
+  std::vector<float> out(size_t(rows) * dim);
+  for (int first = 0; first < rows; first += kAttentionRows) {
+    Attention task;
+    task.query = q.data() + size_t(first) * padded;
+    task.rows = std::min(kAttentionRows, rows - first);
+    task.dim = padded;
+    task.page = kPage;
+    task.keys = key_pages.data();
+    task.values = value_pages.data();
+    task.visible = visible.data() + first;
+    task.last = count;
+    task.scale = 1.0f / std::sqrt(float(dim));
+    task.out = out.data() + size_t(first) * dim;
+    task.group = group;
+    task.stride = size_t(group) * dim;
+    task.out_dim = dim;
+    kernels.attend(task);
+  }
+  return make_array(std::move(out), {size_t(rows), size_t(dim)});
+}
+
+// What a row of x is after packing for weights of this format.
+Array pack(const std::string& set, Format format, Floats x) {
+  const Kernels& kernels = select_kernels(set);
+  int m = int(x.shape(0)), k = int(x.shape(1));
+  HeldRows rows(format, m, k);
+  for (int r = 0; r < m; r++) kernels.pack_row(x.data() + size_t(r) * k, k, rows.rows, r);
+  return make_array(rows.values(m, k), {size_t(m), size_t(k)});
+}
+
+// What a weight matrix is after packing.
+Array quantised(Format format, Floats w) {
+  int n = int(w.shape(0)), k = int(w.shape(1));
+  std::vector<float> out(size_t(n) * k);
+  for (int r = 0; r < n; r++) {
+    for (int b = 0; b < k; b += kBlock) {
+      float block[kBlock] = {};
+      int some = std::min(kBlock, k - b);
+      std::memcpy(block, w.data() + size_t(r) * k + b, some * sizeof(float));
+      int8_t q[kBlock];
+      float scale = format == Format::bf16 ? 1.0f : half_to_float(format == Format::q8 ? quantise_q8(block, q) : quantise_q4(block, q));
+      for (int i = 0; i < some; i++)
+        out[size_t(r) * k + b + i] = format == Format::bf16 ? bf16_to_float(float_to_bf16(block[i])) : float(q[i]) * scale;
+    }
+  }
+  return make_array(std::move(out), {size_t(n), size_t(k)});
+}
+
+Array norm(const std::string& set, Floats x, Floats weight, Floats bias, float eps) {
+  const Kernels& kernels = select_kernels(set);
+  int m = int(x.shape(0)), n = int(x.shape(1));
+  std::vector<float> out(size_t(m) * n);
+  for (int r = 0; r < m; r++) {
+    if (bias.size()) kernels.layer_norm(x.data() + size_t(r) * n, weight.data(), bias.data(), n, eps, out.data() + size_t(r) * n);
+    else kernels.rms_norm(x.data() + size_t(r) * n, weight.data(), n, eps, out.data() + size_t(r) * n);
+  }
+  return make_array(std::move(out), {size_t(m), size_t(n)});
+}
+
+Array rotate(const std::string& set, Floats x, Floats cos, Floats sin) {
+  const Kernels& kernels = select_kernels(set);
+  int m = int(x.shape(0)), n = int(x.shape(1));
+  std::vector<float> out(x.data(), x.data() + x.size());
+  for (int r = 0; r < m; r++) kernels.rotate(out.data() + size_t(r) * n, cos.data(), sin.data(), n);
+  return make_array(std::move(out), {size_t(m), size_t(n)});
+}
+
+// Seconds of one product of m rows, the shortest of `repeats`, on a team of `threads`; `copies` matrices take turns, so that
+// small ones come from memory as they do between the layers of a model.
+double time_product(const std::string& set, Format format, int m, int n, int k, int threads, int copies, int repeats) {
+  const Kernels& kernels = select_kernels(set);
+  Team team(threads);
+  std::vector<Packed> weights;
+  for (int i = 0; i < copies; i++) {
+    weights.push_back(make_matrix(format, n, k));
+    uint8_t* data = weights[i].data.as<uint8_t>();
+    for (size_t j = 0; j < weights[i].data.bytes(); j++) data[j] = uint8_t(j * 7);
+    if (format == Format::bf16)
+      for (size_t j = 1; j < weights[i].data.bytes(); j += 2) data[j] = 0x3c;
+  }
+  HeldRows in(format, m, k);
+  std::vector<float> x(k, 0.5f), out(size_t(m) * n);
+  for (int r = 0; r < m; r++) kernels.pack_row(x.data(), k, in.rows, r);
+  double best = 1e9;
+  for (int r = 0; r < repeats; r++) {
+    auto start = std::chrono::steady_clock::now();
+    team.run([&](int) {
+      for (Packed& w : weights)
+        multiply(team, kernels, in.rows, m, w.matrix, {After::store, out.data(), nullptr, size_t(n), {}});
+    });
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / copies);
+  }
+  return best;
+}
+
+}  // namespace
+
+void bind_probe(nb::module_& m, Format (*format_of)(const std::string&)) {
+  m.doc() = "Single kernels, for tests and benchmarks.";
+  m.def("product", [=](const std::string& set, const std::string& format, Floats x, Floats w, Floats bias, const std::string& after) {
+    return product(set, format_of(format), x, w, bias, after);
+  });
+  m.def("attend", &attend);
+  m.def("pack", [=](const std::string& set, const std::string& format, Floats x) { return pack(set, format_of(format), x); });
+  m.def("quantised", [=](const std::string& format, Floats w) { return quantised(format_of(format), w); });
+  m.def("norm", &norm);
+  m.def("rotate", &rotate);
+  m.def("time_product", [=](const std::string& set, const std::string& format, int m, int n, int k, int threads, int copies, int repeats) {
+    nb::gil_scoped_release unlocked;
+    return time_product(set, format_of(format), m, n, k, threads, copies, repeats);
+  });
+}
+
+}  // namespace smolvlm

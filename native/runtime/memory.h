@@ -1,0 +1,83 @@
+// Memory that kernels read: aligned, zeroed, in large pages where the system has them.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+namespace smolvlm {
+
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t bytes) : bytes_(bytes) {
+    if (!bytes) return;
+    data_ = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data_ == MAP_FAILED) {
+      data_ = nullptr;
+      throw std::bad_alloc();
+    }
+#ifdef MADV_HUGEPAGE
+    if (bytes >= kHuge) ::madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+  }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Buffer() {
+    if (data_) ::munmap(data_, bytes_);
+  }
+
+  template <class T = uint8_t>
+  T* as(size_t offset_bytes = 0) const {
+    return reinterpret_cast<T*>(static_cast<uint8_t*>(data_) + offset_bytes);
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  static constexpr size_t kHuge = size_t(4) << 20;
+
+  void swap(Buffer& other) {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Hands out pieces of one buffer. Ask for everything with `plan`, then call `allocate`: nothing is allocated later.
+class Arena {
+ public:
+  // Room for `count` values; `place` points to them after `allocate`.
+  template <class T>
+  void plan(T*& place, size_t count) {
+    size_t at = used_;
+    used_ += (count * sizeof(T) + 127) / 128 * 128;  // two cache lines: processors fetch them in pairs
+    pieces_[count_++] = {reinterpret_cast<void**>(&place), at};
+  }
+  void allocate() {
+    buffer_ = Buffer(used_);
+    for (int i = 0; i < count_; i++) *pieces_[i].place = buffer_.as<uint8_t>(pieces_[i].at);
+  }
+  size_t bytes() const { return used_; }
+
+ private:
+  struct Piece {
+    void** place;
+    size_t at;
+  };
+  static constexpr int kPieces = 64;
+
+  Piece pieces_[kPieces];
+  int count_ = 0;
+  size_t used_ = 0;
+  Buffer buffer_;
+};
+
+}  // namespace smolvlm

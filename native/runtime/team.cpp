@@ -1,0 +1,81 @@
+#include "team.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace smolvlm {
+namespace {
+
+constexpr int kSpins = 20'000;  // about a tenth of a millisecond; then somebody else has the processor, so offer ours
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Team::Team(int threads) {
+  for (int i = 1; i < threads; i++) threads_.emplace_back([this, i] { serve(i); });
+}
+
+Team::~Team() {
+  {
+    std::lock_guard lock(mutex_);
+    leaving_ = true;
+    run_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Team::run(const std::function<void(int)>& work) {
+  if (threads_.empty()) return work(0);
+  next_.store(0, std::memory_order_relaxed);
+  {
+    std::lock_guard lock(mutex_);
+    work_ = &work;
+    run_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
+  work(0);
+  barrier();  // nobody is inside `work` any more
+}
+
+void Team::serve(int index) {
+  for (unsigned seen = 0;;) {
+    auto called = [&] { return run_.load(std::memory_order_acquire) != seen; };
+    for (int spins = 0; spins < kSpins && !called(); spins++) pause_briefly();  // the next token is seldom far
+    if (!called()) {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, called);
+    }
+    seen++;  // no run is missed: each waits for everybody
+    if (leaving_) return;
+    (*work_)(index);
+    barrier();
+  }
+}
+
+void Team::barrier() {
+  if (threads_.empty()) return;
+  unsigned round = round_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == int(threads_.size())) {
+    arrived_.store(0, std::memory_order_relaxed);
+    next_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; round_.load(std::memory_order_acquire) == round; spins++) {
+    if (spins < kSpins) pause_briefly();
+    else std::this_thread::yield();
+  }
+}
+
+}  // namespace smolvlm

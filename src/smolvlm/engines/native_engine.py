@@ -1,0 +1,237 @@
+"""The native engine: C++ kernels on a CPU, without torch. See `native/`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+
+from smolvlm.checkpoint.adapter import Adapter
+from smolvlm.checkpoint.reader import CheckpointReader
+from smolvlm.config import ModelConfig
+from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
+from smolvlm.engines.native_weights import load_weights
+from smolvlm.errors import ContextLengthError, EngineError, PromptError
+
+if TYPE_CHECKING:
+    from smolvlm.engines import _native
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INSTRUCTIONS_VARIABLE = "SMOLVLM_INSTRUCTIONS"  # forces an instruction set: scalar, avx2, ...
+THREADS_VARIABLE = "SMOLVLM_THREADS"
+QUANTISED = ("q8", "q4")
+DTYPES = ("auto", "bfloat16", *QUANTISED)
+_FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 as fast as, or faster than, eight bits in blocks
+
+
+@dataclass(frozen=True)
+class Formats:
+    """How the weights are kept: the encoder with the connector, the decoder's layers, its output layer."""
+
+    vision: str
+    text: str
+    head: str
+
+    @classmethod
+    def of(cls, dtype: str, instructions: str) -> Formats:
+        """`auto`: q8 for the decoder; bf16 for the encoder where the machine multiplies bf16, else q8."""
+        if dtype == "bfloat16":
+            return cls("bf16", "bf16", "bf16")
+        vision = "bf16" if instructions in _FAST_BF16 else "q8"
+        return cls(vision, "q8", "q8") if dtype in ("auto", "q8") else cls(vision, "q4", "q8")
+
+    def __str__(self) -> str:
+        return "bfloat16" if self.text == "bf16" else self.text
+
+
+class NativeImageEmbeds:
+    """Encoded tiles (tiles, image_seq_len, hidden), equal and hashable by the content of their pixels."""
+
+    def __init__(self, embeds: FloatArray, keys: tuple[str, ...]) -> None:
+        self.embeds, self._keys = embeds, keys
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def tiles(self, start: int, stop: int) -> NativeImageEmbeds:
+        return NativeImageEmbeds(self.embeds[start:stop], self._keys[start:stop])
+
+    def numpy(self) -> FloatArray:
+        return self.embeds.copy()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NativeImageEmbeds) and self._keys == other._keys
+
+    def __hash__(self) -> int:
+        return hash(self._keys)
+
+
+class NativeEngine:
+    """Runs a checkpoint on C++ kernels. Safe to call from several threads: calls take turns."""
+
+    name = "native"
+    device = "cpu"
+
+    def __init__(self, folder: Path, config: ModelConfig, *, dtype: str = "auto", formats: Formats | None = None,
+                 threads: int | None = None, instructions: str | None = None, adapter: Adapter | None = None,
+                 on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+        """`dtype`: auto (q8), bfloat16, q8 or q4; `formats` says it part by part. `threads`: all that the process may use.
+
+        `instructions` forces an instruction set, as the environment variable SMOLVLM_INSTRUCTIONS does. Raises EngineError
+        for what this machine or build cannot run, CheckpointError for the faults of the files.
+        """
+        native = native_module()
+        if native is None:
+            raise EngineError("the native engine is not part of this installation (no C++ compiler was found when it was "
+                              "installed); use engine='torch', or install a compiler and smolvlm again.")  # fmt: skip
+        if dtype not in DTYPES:
+            raise EngineError(f"dtype={dtype!r} is unknown to the native engine; use {', '.join(DTYPES)}.")
+        self.config = config
+        wanted = instructions or os.environ.get(INSTRUCTIONS_VARIABLE, "")
+        usable = native.instruction_sets()
+        self.formats = formats or Formats.of(dtype, wanted or usable[0])
+        self.dtype = str(self.formats)
+        try:
+            self._engine: _native.Engine = native.Engine(
+                asdict(config.vision), asdict(config.text), config.scale_factor, config.image_token_id,
+                self.formats.vision, self.formats.text, self.formats.head,
+                threads or _threads_from_environment(), wanted)  # fmt: skip
+        except ValueError as error:
+            raise EngineError(f"{error}.") from None
+        load_weights(self._engine, CheckpointReader(folder), config, adapter, on_tensor)
+        self.instructions, self.threads = self._engine.instructions, self._engine.threads
+        logger.info("native engine: %s on %s, %d threads", self.formats, self.instructions, self.threads)
+
+    def encode_images(self, pixel_values: FloatArray) -> NativeImageEmbeds:
+        side = self.config.vision.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+            raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
+        pixels = np.ascontiguousarray(pixel_values, dtype=np.float32)
+        keys = tuple(hashlib.blake2b(tile.data, digest_size=16).hexdigest() for tile in pixels)
+        embeds = np.empty((len(pixels), self.config.image_seq_len, self.config.text.hidden_size), np.float32)
+        if len(pixels):
+            self._call(self._engine.encode, pixels, embeds)
+        return NativeImageEmbeds(embeds, keys)
+
+    def open(self, max_tokens: int) -> SeqHandle:
+        limit = self.config.text.max_position_embeddings
+        if not 1 <= max_tokens <= limit:
+            raise ContextLengthError(
+                f"a sequence of {max_tokens} tokens was asked for; this model's context is {limit}."
+            )
+        return self._engine.open(max_tokens)
+
+    def length(self, seq: SeqHandle) -> int:
+        return self._call(self._engine.length, seq)
+
+    def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
+                logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
+        self._require_room(seq, len(input_ids))
+        if not len(input_ids):
+            raise EngineError("prefill was called without a token; pass at least one.")
+        ids = self._ids(input_ids)
+        rows = [embeds.embeds for embeds in image_embeds if isinstance(embeds, NativeImageEmbeds)]
+        if len(rows) != len(image_embeds):
+            raise EngineError(
+                "image_embeds came from another engine; encode the images with the engine that reads them."
+            )
+        hidden, vocab = self.config.text.hidden_size, self.config.text.vocab_size
+        images = np.concatenate([r.reshape(-1, hidden) for r in rows]) if rows else np.empty((0, hidden), np.float32)
+        tokens = int((ids == self.config.image_token_id).sum())
+        if tokens != len(images):
+            raise PromptError(
+                f"the prompt has {tokens} image tokens, but {len(images)} rows of image embeddings were given."
+            )
+        keep = min(logits_to_keep or len(ids), len(ids))
+        logits = np.empty((keep, vocab), np.float32)
+        self._call(self._engine.prefill, seq, ids, np.ascontiguousarray(images), keep, logits)
+        return logits
+
+    def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:
+        if len(seqs) != len(token_ids) or len(set(seqs)) != len(seqs) or not len(seqs):
+            raise EngineError(f"decode takes one token for each of at least one distinct sequence, not {len(token_ids)} "
+                              f"tokens for {len(seqs)} sequences.")  # fmt: skip
+        for seq in seqs:
+            self._require_room(seq, 1)
+        logits = np.empty((len(seqs), self.config.text.vocab_size), np.float32)
+        self._call(self._engine.decode, np.asarray(seqs, np.int32), self._ids(token_ids), logits)
+        return logits
+
+    def fork(self, seq: SeqHandle) -> SeqHandle:
+        return self._call(self._engine.fork, seq)
+
+    def rewind(self, seq: SeqHandle, length: int) -> None:
+        held = self.length(seq)
+        if not 0 <= length <= held:
+            raise EngineError(f"cannot rewind to {length} tokens; the sequence holds {held}.")
+        self._engine.rewind(seq, length)
+
+    def close(self, seq: SeqHandle) -> None:
+        self._engine.close(seq)
+
+    def cancel(self) -> None:
+        """End the call that another thread is in, at the next layer; it raises EngineError and changes no sequence."""
+        self._engine.cancel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights, KV cache and working memory."""
+        return self._engine.bytes
+
+    def _ids(self, token_ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        wide = np.asarray(token_ids, np.int64)
+        if int(wide.min()) < 0 or int(wide.max()) >= self.config.text.vocab_size:
+            raise EngineError(f"a token id is outside the vocabulary of {self.config.text.vocab_size}.")
+        return wide.astype(np.int32)
+
+    def _require_room(self, seq: SeqHandle, tokens: int) -> None:
+        held, capacity = self.length(seq), self._engine.capacity(seq)
+        if held + tokens > capacity:
+            raise EngineError(f"the sequence has room for {capacity} tokens, holds {held} and was given {tokens} more; "
+                              "open it with a larger max_tokens.")  # fmt: skip
+
+    @staticmethod
+    def _call(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Errors of the C++ side as ours."""
+        try:
+            return function(*arguments, **named)
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(str(error)) from None
+        except MemoryError:
+            raise EngineError(
+                "there is not enough memory for this call; close sequences, or use a smaller model."
+            ) from None
+
+
+def native_module() -> ModuleType | None:
+    """The compiled module, or None where it was not built."""
+    try:
+        from smolvlm.engines import _native
+    except ImportError as error:
+        logger.debug("no native engine: %s", error)
+        return None
+    return _native
+
+
+def _threads_from_environment() -> int:
+    text = os.environ.get(THREADS_VARIABLE, "")
+    if not text:
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise EngineError(f"{THREADS_VARIABLE}={text[:20]!r} is not a number of threads between 1 and 1024.")
+    return int(text)

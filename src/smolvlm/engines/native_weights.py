@@ -1,0 +1,110 @@
+"""Which official tensors make up each part of the native engine, and the way of one checkpoint into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smolvlm.checkpoint.adapter import Adapter
+from smolvlm.checkpoint.dtypes import Bytes
+from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD
+from smolvlm.checkpoint.reader import CheckpointReader
+from smolvlm.config import ModelConfig
+from smolvlm.engines.base import FloatArray
+from smolvlm.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from smolvlm.engines import _native
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the engine and the official tensors that it is made of, one below the other."""
+
+    name: str
+    kind: str  # "matrix", "vector" or "embedding"
+    tensors: tuple[str, ...]
+
+
+def parts(config: ModelConfig) -> Iterator[Part]:
+    """All parts of a model, in the order of the graph. Biases are vectors of their own, named after their matrix."""
+    root = "model.vision_model."
+    yield from _linear("vision.patch", f"{root}embeddings.patch_embedding")
+    yield Part("vision.positions", "vector", (f"{root}embeddings.position_embedding.weight",))
+    for i in range(config.vision.num_hidden_layers):
+        ours, theirs = f"vision.{i}", f"{root}encoder.layers.{i}"
+        for number in (1, 2):
+            for kind in ("weight", "bias"):
+                yield Part(f"{ours}.norm{number}.{kind}", "vector", (f"{theirs}.layer_norm{number}.{kind}",))
+        yield from _linear(f"{ours}.qkv", *(f"{theirs}.self_attn.{x}_proj" for x in "qkv"))
+        yield from _linear(f"{ours}.out", f"{theirs}.self_attn.out_proj")
+        yield from _linear(f"{ours}.fc1", f"{theirs}.mlp.fc1")
+        yield from _linear(f"{ours}.fc2", f"{theirs}.mlp.fc2")
+    for kind in ("weight", "bias"):
+        yield Part(f"vision.post.{kind}", "vector", (f"{root}post_layernorm.{kind}",))
+    yield Part("connector", "matrix", ("model.connector.modality_projection.proj.weight",))
+    yield Part("embedding", "embedding", (EMBED_TOKENS,))
+    for i in range(config.text.num_hidden_layers):
+        ours, theirs = f"text.{i}", f"model.text_model.layers.{i}"
+        yield Part(f"{ours}.norm1", "vector", (f"{theirs}.input_layernorm.weight",))
+        yield Part(f"{ours}.norm2", "vector", (f"{theirs}.post_attention_layernorm.weight",))
+        yield Part(f"{ours}.qkv", "matrix", tuple(f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv"))
+        yield Part(f"{ours}.out", "matrix", (f"{theirs}.self_attn.o_proj.weight",))
+        yield Part(f"{ours}.gate_up", "matrix", tuple(f"{theirs}.mlp.{x}_proj.weight" for x in ("gate", "up")))
+        yield Part(f"{ours}.down", "matrix", (f"{theirs}.mlp.down_proj.weight",))
+    yield Part("text.norm", "vector", ("model.text_model.norm.weight",))
+    yield Part("head", "matrix", (EMBED_TOKENS if config.tie_word_embeddings else LM_HEAD,))
+
+
+def _linear(name: str, *modules: str) -> Iterator[Part]:
+    yield Part(name, "matrix", tuple(f"{module}.weight" for module in modules))
+    yield Part(f"{name}.bias", "vector", tuple(f"{module}.bias" for module in modules))
+
+
+def load_weights(engine: _native.Engine, reader: CheckpointReader, config: ModelConfig, adapter: Adapter | None,
+                 on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+    """Read, merge, quantise: a part at a time, so that the peak is the engine's own copy.
+
+    Raises CheckpointError for tensors that do not fit the configuration or hold values that are not finite.
+    """
+    reader.verify(config)
+    if adapter is not None:
+        adapter.check(reader, config)
+    todo = list(parts(config))
+    for done, part in enumerate(todo, start=1):
+        try:
+            if part.kind == "vector":
+                values = np.concatenate([_float32(reader, adapter, name).reshape(-1) for name in part.tensors])
+                engine.set_vector(part.name, np.ascontiguousarray(values))
+            else:
+                raws = [_raw(reader, adapter, name) for name in part.tensors]
+                shapes = [reader.infos[name].shape for name in part.tensors]
+                rows = [shape[0] for shape in shapes]
+                columns = [int(np.prod(shape[1:])) for shape in shapes]
+                if part.kind == "embedding":
+                    engine.set_embedding(raws[0][0], raws[0][1], rows[0], columns[0])
+                else:
+                    engine.set_matrix(part.name, [raw for raw, _ in raws], [code for _, code in raws], rows, columns)
+        except ValueError as error:
+            raise CheckpointError(f"{reader.folder}: {', '.join(part.tensors)}: {str(error).partition(': ')[2]}; "
+                                  "download the weights again.") from None  # fmt: skip
+        for name in part.tensors:
+            reader.release(name)
+        if on_tensor is not None:
+            on_tensor(done, len(todo))
+    engine.finish()
+
+
+def _float32(reader: CheckpointReader, adapter: Adapter | None, name: str) -> FloatArray:
+    value = reader.float32(name)
+    return adapter.merged(name, value) if adapter is not None and name in adapter else value
+
+
+def _raw(reader: CheckpointReader, adapter: Adapter | None, name: str) -> tuple[Bytes, str]:
+    """The bytes of a tensor and the code of their number format."""
+    if adapter is not None and name in adapter:
+        return np.ascontiguousarray(_float32(reader, adapter, name)).reshape(-1).view(np.uint8), "F32"
+    return reader.raw(name), reader.infos[name].dtype
