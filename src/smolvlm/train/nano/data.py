@@ -55,13 +55,13 @@ def mixture(stage: Stage, scale: float = 1.0) -> tuple[Kind, ...]:
     dense = (
         Kind("scene", 0.07, rows(48), 112),
         Kind("scene", 0.11, rows(48), 112, first="caption"),
-        Kind("counts", 0.19, rows(64), 44),
-        Kind("writing", 0.17, rows(64), 56),
+        Kind("counts", 0.27, rows(64), 44),
+        Kind("writing", 0.26, rows(64), 56),
         Kind("pair", 0.06, rows(36), 40, frame_count=2),
-        *(Kind("clip", 0.30 / 7, rows(96 / n), 130 + 10 * n, frame_count=n) for n in range(2, 9)),
+        *(Kind("clip", 0.24 / 7, rows(96 / n), 130 + 10 * n, frame_count=n) for n in range(2, 9)),
     )
     others = (
-        Kind("lines", 0.07, rows(64), 4),
+        Kind("lines", 0.09, rows(64), 4),
         Kind("part", 0.05, rows(48), 40),
         Kind("room", 0.02, rows(48), 64),
         Kind("room_clip", 0.03, rows(18), 130, frame_count=6),
