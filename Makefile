@@ -7,13 +7,13 @@
 #   make clean       remove caches and build outputs      make distclean   the virtual environment too
 #
 # Another Python: make test PYTHON=python3.12. Another place: VENV=.venv-3.12. pip's own settings (index, proxy) apply.
-# A second run installs nothing, unless pyproject.toml or constraints.txt changed.
+# A second run installs nothing, unless pyproject.toml, constraints.txt or the C++ sources in native/ changed.
 
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml constraints.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit test-slow test-cuda bench clean distclean
@@ -32,8 +32,12 @@ $(VENV)/.made:
 	$(PIP) install --quiet --upgrade "pip>=25.1"  # the first that knows --group
 	@touch $@
 
+# Builds the native engine where a C++ compiler is; without one, what runs is torch.
 $(VENV)/.run: $(VENV)/.made $(INPUTS)
-	$(PIP) install --quiet -c constraints.txt -e ".[torch]"
+	$(PIP) install --quiet -c constraints.txt -e .
+	@$(PY) -c 'import smolvlm.engines._native' 2>/dev/null || \
+		{ echo "no C++ compiler: installing torch (g++ 10 or newer gives the faster native engine)" >&2; \
+		$(PIP) install --quiet -c constraints.txt -e ".[torch]"; }
 	@touch $@
 
 # torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
