@@ -121,6 +121,8 @@ NB_MODULE(_native, m) {
              self.weights().attach_matrix(name, data.data(), data.size(), scales.data(), scales.size());
            },
            nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
+      .def("attach_embedding", [](Engine& self, Bytes data) { self.weights().attach_embedding(data.data(), data.size()); },
+           nb::keep_alive<1, 2>())
       .def("set_vector",
            [](Engine& self, const std::string& name, Floats values) {
              Source source{reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, int(values.size())};
@@ -136,6 +138,16 @@ NB_MODULE(_native, m) {
            [](nb::handle_t<Engine> self, const std::string& name) {
              Weights::Part part = nb::cast<Engine&>(self).weights().part(name);
              return nb::make_tuple(bytes_view(part.data, part.data_bytes, self), bytes_view(part.scales, part.scale_bytes, self));
+           })
+      .def("vector",
+           [](nb::handle_t<Engine> self, const std::string& name) {
+             Weights::Part part = nb::cast<Engine&>(self).weights().vector_part(name);
+             return bytes_view(part.data, part.data_bytes, self);
+           })
+      .def("embedding",
+           [](nb::handle_t<Engine> self) {
+             Weights::Part part = nb::cast<Engine&>(self).weights().embedding_part();
+             return bytes_view(part.data, part.data_bytes, self);
            })
       .def_prop_ro("matrices", [](Engine& self) { return self.weights().matrices(); })
       .def_prop_ro("vectors", [](Engine& self) { return self.weights().vectors(); })

@@ -34,9 +34,10 @@ Array make_array(std::vector<float> values, std::vector<size_t> shape) {
 struct HeldRows {
   Arena arena;
   Rows rows;
-  HeldRows(Format weights, int count, int width) {
-    plan_rows(arena, rows, weights, count, width);
+  HeldRows(const Kernels& kernels, Format weights, int count, int width) {
+    plan_rows(arena, rows, weights, count, width, kernels);
     arena.allocate();
+    rows = shaped_for(kernels, count, rows);
   }
   // what the integers or the rounded values stand for
   std::vector<float> values(int count, int width) const {
@@ -87,7 +88,7 @@ Array product(const std::string& set, Format format, Floats x, Floats w, Floats 
     std::memcpy(padded_bias.data(), bias.data(), bias.size() * sizeof(float));
     packed.matrix.bias = padded_bias.data();
   }
-  HeldRows in(format, m, k), next(format, m, results);
+  HeldRows in(kernels, format, m, k), next(kernels, format, m, results);
   for (int r = 0; r < m; r++) kernels.pack_row(x.data() + size_t(r) * k, k, in.rows, r);
   std::vector<float> out(size_t(m) * results, what == After::add ? 1.0f : 0.0f);
   std::vector<uint16_t> out_bf16(size_t(m) * results);
@@ -144,7 +145,7 @@ Array attend(const std::string& set, Floats query, Floats key, Floats value, Int
 Array pack(const std::string& set, Format format, Floats x) {
   const Kernels& kernels = select_kernels(set);
   int m = int(x.shape(0)), k = int(x.shape(1));
-  HeldRows rows(format, m, k);
+  HeldRows rows(kernels, format, m, k);
   for (int r = 0; r < m; r++) kernels.pack_row(x.data() + size_t(r) * k, k, rows.rows, r);
   return make_array(rows.values(m, k), {size_t(m), size_t(k)});
 }
@@ -199,7 +200,7 @@ double time_product(const std::string& set, Format format, int m, int n, int k, 
     if (format == Format::bf16)
       for (size_t j = 1; j < weights[i].data.bytes(); j += 2) data[j] = 0x3c;
   }
-  HeldRows in(format, m, k);
+  HeldRows in(kernels, format, m, k);
   std::vector<float> x(k, 0.5f), out(size_t(m) * n);
   for (int r = 0; r < m; r++) kernels.pack_row(x.data(), k, in.rows, r);
   double best = 1e9;

@@ -24,13 +24,23 @@ inline void bf16_rows(int rows, const uint16_t* a, size_t lda, const uint16_t* w
 }
 
 // c (rows x 16 panels) = or += a (rows x k) times `panels` panels that lie `panel` values apart
-inline void bf16_product(int rows, const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c,
-                         size_t ldc, bool more) {
+inline void narrow_product(int rows, const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c,
+                           size_t ldc, bool more) {
   for (int row = 0; row < rows; row += kRowsBf16) {
     int some = rows - row < kRowsBf16 ? rows - row : kRowsBf16;
     bf16_rows<kRowsBf16>(some, a + row * lda, lda, w, panel, panels, k, c + row * ldc, ldc, more);
   }
 }
+
+#ifdef SMOLVLM_WIDE_PRODUCT  // the including file has something better for many rows
+void bf16_product(int rows, const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c, size_t ldc,
+                  bool more);
+#else
+inline void bf16_product(int rows, const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c,
+                         size_t ldc, bool more) {
+  narrow_product(rows, a, lda, w, panel, panels, k, c, ldc, more);
+}
+#endif
 
 // Turns a row's scores into weights relative to its largest score so far, and scales what was summed before.
 inline void weigh(float* scores, int visible, int keys, float scale, uint16_t* weights, float* max, float* sum, float* out,
@@ -61,6 +71,13 @@ inline void weigh(float* scores, int visible, int keys, float scale, uint16_t* w
   *sum += total;
 }
 
+constexpr int kFewRows = 8;  // reading keys and values then takes longer than multiplying them
+
+// Asks for memory that is read a little later.
+inline void fetch(const uint16_t* from, size_t values) {
+  for (size_t i = 0; i < values; i += 32) __builtin_prefetch(from + i);
+}
+
 void attend(const Attention& task) {
   alignas(64) float scores[kAttentionRows * kKeys];
   alignas(64) uint16_t weights[kAttentionRows * kKeys];
@@ -73,9 +90,11 @@ void attend(const Attention& task) {
   for (int start = task.first; start < task.last; start += kKeys) {
     int keys = task.last - start < kKeys ? task.last - start : kKeys;
     int padded = round_up(keys, task.page);  // whole pages; what is not visible gets no weight
-    for (int at = 0; at < padded; at += task.page)
+    for (int at = 0; at < padded; at += task.page) {
+      if (rows <= kFewRows) fetch(task.values[(start + at) / task.page], value_panel * (dim / kPanel));
       bf16_product(rows, task.query, dim, task.keys[(start + at) / task.page], key_panel, task.page / kPanel, dim, scores + at,
                    kKeys, false);
+    }
     for (int r = 0; r < rows; r++) {
       int visible = task.visible[r] - start < keys ? task.visible[r] - start : keys;
       weigh(scores + r * kKeys, visible, padded, task.scale, weights + r * kKeys, max + r, sum + r, out + r * dim, dim);

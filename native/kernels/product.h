@@ -81,7 +81,8 @@ void product_of(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int 
   }
 }
 
-void product(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
+// Small blocks of rows, or any where an instruction set has nothing else.
+void narrow(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
   switch (w.format) {
     case Format::bf16: return product_of<Format::bf16, kRowsBf16>(a, w, to, m0, m1, u0, u1);
     case Format::q8: return product_of<Format::q8, kRowsQ8>(a, w, to, m0, m1, u0, u1);

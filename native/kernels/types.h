@@ -42,7 +42,7 @@ struct Matrix {
 
 // Activations as a product reads them: rows of `width` inputs, a multiple of kBlock, the rest zero.
 struct Rows {
-  Format format = Format::bf16;  // bf16, or q8 for q8 and q4 weights
+  Format format = Format::bf16;  // q8 for q8 and q4 weights, unless the kernels want many rows as bf16
   int width = 0;
   uint8_t* data = nullptr;     // rows x width, bf16 or int8
   float* scales = nullptr;     // q8: rows x width / 32
@@ -93,11 +93,14 @@ struct Attention {
 constexpr int kKeys = 256;           // keys whose scores are held at a time
 constexpr int kAttentionRows = 48;   // rows of one call at most
 constexpr int kMaxHeadDim = 256;
+constexpr int kMaxDepth = 16384;     // inputs of a matrix
 
 // One instruction set's kernels. All are thread-safe and allocate nothing.
 struct Kernels {
   const char* name;
-  // rows [m0, m1) of `a` times units [u0, u1) of `w`; swiglu needs even u0 and u1
+  int wide_rows;  // from so many rows on, activations are wanted as bf16 whatever the weights are; 0: never
+  // rows [m0, m1) of `a` times units [u0, u1) of `w`; swiglu needs even u0 and u1. Quantised weights with bf16 rows only
+  // where wide_rows is set and there are so many rows.
   void (*product)(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1);
   void (*attend)(const Attention& task);
   // writes row `row` of `to` from `n` floats, zeros beyond

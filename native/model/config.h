@@ -41,6 +41,10 @@ struct Shape {
     };
     need(vision.head_dim() <= kMaxHeadDim && text.head_dim <= kMaxHeadDim, "head_dim is above 256");
     need(text.group() <= kAttentionRows, "more than 48 query heads share a key head");
+    int deepest = text.heads * text.head_dim;
+    for (int depth : {vision.inter, folded_dim(), text.inter, text.dim, vision.dim, 3 * vision.patch * vision.patch})
+      deepest = depth > deepest ? depth : deepest;
+    need(deepest <= kMaxDepth, "a matrix has more than 16384 inputs");
     need(vision.head_dim() % 2 == 0 && text.head_dim % 2 == 0, "head_dim is odd");
   }
 };

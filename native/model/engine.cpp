@@ -1,6 +1,6 @@
 #include "engine.h"
 
-#include "kernels/select.h"
+#include "model/check.h"
 #include "runtime/machine.h"
 
 namespace smolvlm {
@@ -17,7 +17,7 @@ const Shape& checked(const Shape& shape) {
 
 Engine::Engine(const Shape& shape, Formats formats, int threads, const std::string& instructions)
     : shape_(checked(shape)),
-      kernels_(select_kernels(instructions)),
+      kernels_(trusted_kernels(instructions)),
       team_(threads > 0 ? threads : usable_threads()),
       weights_(shape_, formats),
       pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel)}) {}

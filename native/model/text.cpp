@@ -20,15 +20,11 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
   group_ = t.group();
   int threads = team.size(), attended = t.heads * head_dim_;
   own_rows_.resize(threads);
-  own_attended_.resize(threads);
-  for (int i = 0; i < threads; i++) {
-    plan_rows(arena_, own_rows_[i], format, kSmall, dim_);
-    plan_rows(arena_, own_attended_[i], format, kSmall, attended);
-  }
-  plan_rows(arena_, rows_, format, kRows, dim_);
-  plan_rows(arena_, head_rows_, weights.formats().head, kRows, dim_);
-  plan_rows(arena_, attended_rows_, format, kRows, attended);
-  plan_rows(arena_, inter_rows_, format, kRows, t.inter);
+  for (Rows& own : own_rows_) plan_rows(arena_, own, format, kSmall, dim_, kernels);
+  plan_rows(arena_, rows_, format, kRows, dim_, kernels);
+  plan_rows(arena_, head_rows_, weights.formats().head, kRows, dim_, kernels);
+  plan_rows(arena_, attended_rows_, format, kRows, attended, kernels);
+  plan_rows(arena_, inter_rows_, format, kRows, t.inter, kernels);
   arena_.plan(x_, size_t(kRows) * dim_);
   arena_.plan(qkv_, size_t(kRows) * t.qkv());
   arena_.plan(attended_, size_t(kRows) * attended);
@@ -204,6 +200,9 @@ const Rows& TextTower::prepare(int rows, int thread, const Rows& shared, std::ve
 bool TextTower::forward(const std::vector<Segment>& segments, float* logits, const std::function<bool()>& stop) {
   const TextShape& t = shape_.text;
   plan(segments);
+  const Rows rows = shaped_for(kernels_, count_, rows_), attended_rows = shaped_for(kernels_, count_, attended_rows_),
+             inter_rows = shaped_for(kernels_, count_, inter_rows_),
+             head_rows = shaped_for(kernels_, int(wanted_.size()), head_rows_);
   stopped_ = false;
   team_.run([&](int thread) {
     float* scratch = scratch_ + size_t(thread) * dim_;
@@ -214,12 +213,11 @@ bool TextTower::forward(const std::vector<Segment>& segments, float* logits, con
       };
     };
     int attended = t.heads * head_dim_;
-    // merging writes to a shared row, so only its own thread may do it; a lone thread's copy stays private
     team_.share(count_, 8, [&](int row) { embed(row); });
     for (int layer = 0; layer < t.layers; layer++) {
       const TextLayer& w = weights_.text[layer];
       if (thread == 0 && stop()) stopped_ = true;
-      const Rows& in = prepare(count_, thread, rows_, own_rows_, dim_, normalised(w.norm1));
+      const Rows& in = prepare(count_, thread, rows, own_rows_, dim_, normalised(w.norm1));
       multiply(team_, kernels_, in, count_, w.qkv, {After::store, qkv_, nullptr, size_t(t.qkv()), {}});
       if (stopped_) return;  // the product ended with a barrier: all threads see the same
       team_.share(count_ * t.kv_heads, count_ > kSmall ? 16 : 1,
@@ -227,18 +225,18 @@ bool TextTower::forward(const std::vector<Segment>& segments, float* logits, con
       team_.share(int(tasks_.size()), 1, [&](int i) { attend(layer, tasks_[i], thread); });
       team_.share(count_, 1, [&](int row) {
         merge(row);
-        kernels_.pack_row(attended_ + size_t(row) * attended, attended, attended_rows_, row);
+        kernels_.pack_row(attended_ + size_t(row) * attended, attended, attended_rows, row);
       });
-      multiply(team_, kernels_, attended_rows_, count_, w.out, {After::add, x_, nullptr, size_t(dim_), {}});
-      const Rows& mid = prepare(count_, thread, rows_, own_rows_, dim_, normalised(w.norm2));
-      multiply(team_, kernels_, mid, count_, w.gate_up, {After::swiglu, nullptr, nullptr, 0, inter_rows_});
-      multiply(team_, kernels_, inter_rows_, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
+      multiply(team_, kernels_, attended_rows, count_, w.out, {After::add, x_, nullptr, size_t(dim_), {}});
+      const Rows& mid = prepare(count_, thread, rows, own_rows_, dim_, normalised(w.norm2));
+      multiply(team_, kernels_, mid, count_, w.gate_up, {After::swiglu, nullptr, nullptr, 0, inter_rows});
+      multiply(team_, kernels_, inter_rows, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
     }
     int wanted = int(wanted_.size());
     if (!wanted) return;
     auto make = normalised(weights_.norm);
-    team_.share(wanted, 8, [&](int i) { kernels_.pack_row(make(wanted_[i]), dim_, head_rows_, i); });
-    multiply(team_, kernels_, head_rows_, wanted, weights_.head, {After::store, logits, nullptr, size_t(t.vocab), {}});
+    team_.share(wanted, 8, [&](int i) { kernels_.pack_row(make(wanted_[i]), dim_, head_rows, i); });
+    multiply(team_, kernels_, head_rows, wanted, weights_.head, {After::store, logits, nullptr, size_t(t.vocab), {}});
   });
   return !stopped_;
 }

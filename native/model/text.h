@@ -54,7 +54,7 @@ class TextTower {
   int dim_, head_dim_, padded_head_, group_;
   Arena arena_;
   Rows rows_, head_rows_, attended_rows_, inter_rows_;
-  std::vector<Rows> own_rows_, own_attended_;  // for each thread, when a pass is so small that sharing costs more
+  std::vector<Rows> own_rows_;  // for each thread, when a pass is so small that sharing costs more
   float *x_, *qkv_, *attended_, *scratch_, *cos_, *sin_, *parts_, *part_max_, *part_sum_;
   uint16_t* query_;  // (kv head, row, group, padded head)
   int max_parts_;

@@ -11,6 +11,21 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& name, const std::string& why) { throw std::invalid_argument(name + ": " + why); }
 
+// Kernels read whole cache lines, and a mapped file puts a part wherever its header says.
+void check_place(const std::string& name, const void* data) {
+  if (reinterpret_cast<uintptr_t>(data) % 64) refuse(name, "does not lie at a multiple of 64 bytes");
+}
+
+bool all_finite_bf16(const uint8_t* data, size_t bytes) {
+  unsigned found = 0;
+  for (size_t i = 0; i + 1 < bytes; i += 2) {
+    uint16_t value;
+    std::memcpy(&value, data + i, 2);
+    found |= (value & 0x7f80) == 0x7f80;
+  }
+  return !found;
+}
+
 std::string layer(const char* tower, int index, const char* part) {
   return std::string(tower) + "." + std::to_string(index) + "." + part;
 }
@@ -89,13 +104,16 @@ void Weights::attach_matrix(const std::string& name, const uint8_t* data, size_t
   int panels = m.padded_n / kPanel;
   size_t wanted_scales = m.format == Format::bf16 ? 0 : m.panel_scales() * panels * sizeof(uint16_t);
   if (data_bytes != m.panel_bytes() * panels || scale_bytes != wanted_scales) refuse(name, "has another size than this model's");
+  check_place(name, data);
+  if (scale_bytes) check_place(name, scales);
   for (size_t i = 0; i < scale_bytes; i += 2) {
     uint16_t scale;
     std::memcpy(&scale, scales + i, 2);
     if ((scale & 0x7c00) == 0x7c00) refuse(name, "holds values that are not finite");
   }
+  if (m.format == Format::bf16 && !all_finite_bf16(data, data_bytes)) refuse(name, "holds values that are not finite");
   m.data = data;
-  m.scales = reinterpret_cast<const uint16_t*>(scales);
+  m.scales = scale_bytes ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
   slot.packed = Packed{};
   slot.packed.matrix = m;
   slot.set = true;
@@ -129,6 +147,25 @@ void Weights::set_embedding(const Source& source, Team& team) {
   embedding = embedding_.as<uint16_t>();
 }
 
+void Weights::attach_embedding(const uint8_t* data, size_t data_bytes) {
+  const TextShape& t = shape_.text;
+  if (data_bytes != size_t(t.vocab) * t.dim * sizeof(uint16_t)) refuse("embedding", "has another size than this model's");
+  check_place("embedding", data);
+  if (!all_finite_bf16(data, data_bytes)) refuse("embedding", "holds values that are not finite");
+  embedding_ = Buffer{};
+  embedding = reinterpret_cast<const uint16_t*>(data);
+}
+
+Weights::Part Weights::embedding_part() const {
+  if (!embedding) refuse("embedding", "is missing");
+  return {reinterpret_cast<const uint8_t*>(embedding), nullptr, size_t(shape_.text.vocab) * shape_.text.dim * sizeof(uint16_t), 0};
+}
+
+Weights::Part Weights::vector_part(const std::string& name) const {
+  const float* values = vector(name);
+  return {reinterpret_cast<const uint8_t*>(values), nullptr, vectors_.at(name).padded * sizeof(float), 0};
+}
+
 Weights::Part Weights::part(const std::string& name) const {
   const Matrix m = matrix(name);
   size_t panels = m.padded_n / kPanel;
@@ -146,6 +183,12 @@ std::vector<std::string> Weights::vectors() const {
   std::vector<std::string> names;
   for (const auto& [name, slot] : vectors_) names.push_back(name);
   return names;
+}
+
+int Weights::vector_size(const std::string& name) const {
+  auto found = vectors_.find(name);
+  if (found == vectors_.end()) refuse(name, "this model has no such part");
+  return found->second.size;
 }
 
 Matrix Weights::matrix(const std::string& name) const {

@@ -32,14 +32,18 @@ class Weights {
   void attach_matrix(const std::string& name, const uint8_t* data, size_t data_bytes, const uint8_t* scales, size_t scale_bytes);
   void set_vector(const std::string& name, const Source& source);  // norms, biases, positions
   void set_embedding(const Source& source, Team& team);             // bf16, a row a token
+  void attach_embedding(const uint8_t* data, size_t data_bytes);    // bf16 already; the caller keeps the memory
 
   struct Part {  // of a quantised checkpoint
     const uint8_t *data, *scales;
     size_t data_bytes, scale_bytes;
   };
-  Part part(const std::string& name) const;  // a matrix that is set
+  Part part(const std::string& name) const;         // a matrix that is set
+  Part embedding_part() const;
+  Part vector_part(const std::string& name) const;  // its floats, zeros up to a multiple of kUnit
   std::vector<std::string> matrices() const;
   std::vector<std::string> vectors() const;
+  int vector_size(const std::string& name) const;
 
   // Resolves all names. Throws std::invalid_argument naming what is missing.
   void finish();

@@ -9,15 +9,21 @@
 
 namespace smolvlm {
 
-// Rows of activations in an arena.
-inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width) {
+// Rows of activations in an arena, with room for either format where `kernels` may want bf16 beside quantised weights.
+inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width, const Kernels& kernels) {
   rows.format = weights == Format::bf16 ? Format::bf16 : Format::q8;
   rows.width = round_up(width, kBlock);
-  arena.plan(rows.data, count * rows.row_bytes());
+  arena.plan(rows.data, count * rows.row_bytes() * (kernels.wide_rows ? 2 : 1));
   if (rows.format == Format::q8) {
     arena.plan(rows.scales, count * rows.row_blocks());
     arena.plan(rows.negsums, count * rows.row_blocks());
   }
+}
+
+// The same memory in the format that the kernels want for so many rows.
+inline Rows shaped_for(const Kernels& kernels, int count, Rows rows) {
+  if (kernels.wide_rows && count >= kernels.wide_rows) rows.format = Format::bf16;
+  return rows;
 }
 
 // Every row of `a` times `w`, on all threads, then a barrier. Results are the same whatever the number of threads: no sum is
@@ -25,7 +31,7 @@ inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int w
 inline void multiply(Team& team, const Kernels& kernels, const Rows& a, int rows, const Matrix& w, const Epilogue& to) {
   constexpr size_t kHeld = 192 << 10;  // bytes of `a` that stay in a core's cache while weights pass by
   int units = w.padded_n / kUnit, step = to.after == After::swiglu ? 2 : 1;
-  int block = std::max(12, int(kHeld / a.row_bytes()) / 12 * 12);  // 12: what the widest micro-kernel takes at a time
+  int block = std::max(96, int(kHeld / a.row_bytes()) / 96 * 96);  // 96: a multiple of what any micro-kernel takes at a time
   int blocks = (rows + block - 1) / block;
   int some = blocks > 1 ? 8 : std::clamp(units / (team.size() * 6), 1, 16);
   some = round_up(some, step);

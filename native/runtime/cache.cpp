@@ -1,5 +1,6 @@
 #include "cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace smolvlm {
@@ -7,13 +8,14 @@ namespace smolvlm {
 int PagePool::take() {
   if (free_.empty()) {
     int first = int(users_.size());
-    slabs_.emplace_back(kSlab * shape_.page_values() * sizeof(uint16_t));
+    slabs_.emplace_back(kSlab * shape_.page_values() * sizeof(uint16_t), false);
     users_.resize(first + kSlab, 0);
     for (int i = kSlab - 1; i >= 0; i--) free_.push_back(first + i);
   }
   int page = free_.back();
   free_.pop_back();
   users_[page] = 1;
+  most_in_use_ = std::max(most_in_use_, size_t(in_use()));
   return page;
 }
 
@@ -22,7 +24,9 @@ void PagePool::drop(int page) {
 }
 
 void PagePool::copy(int from, int to) {
-  std::memcpy(at(to, 0, 0), at(from, 0, 0), shape_.page_values() * sizeof(uint16_t));
+  for (int layer = 0; layer < shape_.layers; layer++)
+    for (int head = 0; head < shape_.kv_heads; head++)
+      std::memcpy(at(to, layer, head), at(from, layer, head), 2 * shape_.head_values() * sizeof(uint16_t));
 }
 
 Sequence::Sequence(const Sequence& other)

@@ -20,7 +20,9 @@ struct CacheShape {
   size_t page_values() const { return 2 * head_values() * kv_heads * layers; }
 };
 
-// Pages of bf16 keys and values, for all layers and heads. Not thread-safe: the engine's lock guards it.
+// Pages of bf16 keys and values, for all layers and heads. What a head of one layer reads lies side by side, page after page,
+// so that it streams from memory; a slab takes real memory only where its pages are used. Not thread-safe: the engine's lock
+// guards it.
 class PagePool {
  public:
   explicit PagePool(CacheShape shape) : shape_(shape) {}
@@ -34,19 +36,20 @@ class PagePool {
   uint16_t* values(int page, int layer, int head) const { return at(page, layer, head) + shape_.head_values(); }
   const CacheShape& shape() const { return shape_; }
   int in_use() const { return int(users_.size() - free_.size()); }
-  size_t bytes() const { return slabs_.size() * kSlab * shape_.page_values() * sizeof(uint16_t); }
+  size_t bytes() const { return users_.empty() ? 0 : most_in_use_ * shape_.page_values() * sizeof(uint16_t); }  // that were touched
 
  private:
-  static constexpr int kSlab = 4;  // pages that are allocated together
+  static constexpr int kSlab = 64;  // pages that are allocated together
 
   uint16_t* at(int page, int layer, int head) const {
-    return slabs_[page / kSlab].as<uint16_t>() + page % kSlab * shape_.page_values() +
-           (size_t(layer) * shape_.kv_heads + head) * 2 * shape_.head_values();
+    size_t place = (size_t(layer) * shape_.kv_heads + head) * kSlab + page % kSlab;
+    return slabs_[page / kSlab].as<uint16_t>() + place * 2 * shape_.head_values();
   }
 
   CacheShape shape_;
   std::vector<Buffer> slabs_;
   std::vector<int> users_, free_;
+  size_t most_in_use_ = 0;
 };
 
 // One sequence: which pages hold its tokens. Its room is promised at `open`, its pages are taken as it grows.

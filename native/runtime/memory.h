@@ -13,7 +13,7 @@ namespace smolvlm {
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t bytes) : bytes_(bytes) {
+  explicit Buffer(size_t bytes, bool large_pages = true) : bytes_(bytes) {
     if (!bytes) return;
     data_ = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data_ == MAP_FAILED) {
@@ -21,7 +21,7 @@ class Buffer {
       throw std::bad_alloc();
     }
 #ifdef MADV_HUGEPAGE
-    if (bytes >= kHuge) ::madvise(data_, bytes, MADV_HUGEPAGE);
+    if (large_pages && bytes >= kHuge) ::madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
   }
   Buffer(Buffer&& other) noexcept { swap(other); }

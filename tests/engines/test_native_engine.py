@@ -47,7 +47,10 @@ def expected(tiny_checkpoint: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.
     return answers(TorchEngine.from_folder(tiny_checkpoint, config, device="cpu", dtype="float32"), pixels)
 
 
-@pytest.mark.parametrize("instructions", native.instruction_sets())
+SETS = native.instruction_sets()
+
+
+@pytest.mark.parametrize("instructions", [*SETS, "amx_emulated"] if "avx512_bf16" in SETS else SETS)
 @pytest.mark.parametrize(
     ("dtype", "images", "logits"), [("bfloat16", 0.01, 0.02), ("q8", 0.03, 0.06), ("q4", 0.03, 0.5)]
 )

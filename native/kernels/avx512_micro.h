@@ -1,0 +1,129 @@
+// The micro-kernels of AVX-512 with VNNI, with or without bf16 products (Cooper Lake, Zen 4 and later have them).
+#pragma once
+
+#include <immintrin.h>
+
+#include "rows.h"
+
+namespace smolvlm {
+namespace {
+
+#ifdef __AVX512BF16__
+constexpr int kRowsBf16 = 12;
+#else
+constexpr int kRowsBf16 = 6;
+#endif
+constexpr int kRowsQ8 = 6;
+
+template <int R, int P>
+inline void micro_bf16(const uint8_t* a, size_t lda, const uint8_t* w, size_t panel_bytes, int k, float* c, size_t ldc,
+                       bool more) {
+  __m512 sum[R][P];
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) sum[r][p] = more ? _mm512_loadu_ps(c + r * ldc + p * kPanel) : _mm512_setzero_ps();
+  for (int i = 0; i < k; i += 2) {
+#ifdef __AVX512BF16__
+    __m512bh weight[P];
+    for (int p = 0; p < P; p++) weight[p] = (__m512bh)_mm512_loadu_si512(w + p * panel_bytes + size_t(i) * 2 * kPanel);
+    for (int r = 0; r < R; r++) {
+      int pair;
+      std::memcpy(&pair, a + r * lda + i * 2, 4);
+      __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+      for (int p = 0; p < P; p++) sum[r][p] = _mm512_dpbf16_ps(sum[r][p], weight[p], both);
+    }
+#else
+    __m512 even[P], odd[P];
+    for (int p = 0; p < P; p++) {
+      __m512i both = _mm512_loadu_si512(w + p * panel_bytes + size_t(i) * 2 * kPanel);
+      even[p] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+      odd[p] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000))));
+    }
+    for (int r = 0; r < R; r++) {
+      uint32_t pair;
+      std::memcpy(&pair, a + r * lda + i * 2, 4);
+      __m512 first = _mm512_set1_ps(as_float(pair << 16)), second = _mm512_set1_ps(as_float(pair & 0xffff0000));
+      for (int p = 0; p < P; p++)
+        sum[r][p] = _mm512_fmadd_ps(second, odd[p], _mm512_fmadd_ps(first, even[p], sum[r][p]));
+    }
+#endif
+  }
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
+}
+
+constexpr size_t kAhead = 2048;  // bytes of a panel
+
+template <Format F, int R, int P>
+inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds,
+                            const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c,
+                            size_t ldc) {
+  constexpr int kShift = F == Format::q8 ? 7 : 3;  // the zero that the weights carry is 128 or 8
+  constexpr size_t kBytes = F == Format::q8 ? kBlock * kPanel : kBlock * kPanel / 2;
+  __m512 sum[R][P];
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
+  for (int b = 0; b < k / kBlock; b++) {
+    __m512i dot[R][P];
+    for (int r = 0; r < R; r++) {
+      __m512i zero = _mm512_slli_epi32(_mm512_set1_epi32(a_negsums[r * lds + b]), kShift);
+      for (int p = 0; p < P; p++) dot[r][p] = zero;
+    }
+    const uint8_t* x = a + b * kBlock;
+    const uint8_t* panel = w + b * kBytes;
+    if constexpr (R <= 2) {  // few rows wait for memory: ask for the weights early, over the borders of pages too
+#pragma GCC unroll 16
+      for (size_t line = 0; line < kBytes; line += 64)
+        for (int p = 0; p < P; p++)
+          _mm_prefetch(reinterpret_cast<const char*>(panel + p * panel_bytes + kAhead + line), _MM_HINT_T0);
+    }
+    auto add = [&](int group, const __m512i* weight) {
+      for (int r = 0; r < R; r++) {
+        int four;
+        std::memcpy(&four, x + r * lda + group * 4, 4);
+        __m512i activation = _mm512_set1_epi32(four);
+        for (int p = 0; p < P; p++) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], weight[p], activation);
+      }
+    };
+    if constexpr (F == Format::q8) {
+#pragma GCC unroll 8
+      for (int g = 0; g < 8; g++) {
+        __m512i weight[P];
+        for (int p = 0; p < P; p++) weight[p] = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+        add(g, weight);
+      }
+    } else {
+      __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; g++) {
+        __m512i weight[P], high[P];
+        for (int p = 0; p < P; p++) {
+          __m512i both = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+          weight[p] = _mm512_and_si512(both, low);
+          high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+        }
+        add(g, weight);
+        add(g + 4, high);
+      }
+    }
+    __m512 scale[P];
+    for (int p = 0; p < P; p++)
+      scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(scales + p * panel_scales + b * kPanel)));
+    for (int r = 0; r < R; r++) {
+      __m512 row_scale = _mm512_set1_ps(a_scales[r * lds + b]);
+      for (int p = 0; p < P; p++)
+        sum[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(scale[p], row_scale), sum[r][p]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
+}
+
+template <Format F, int R, int P>
+inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,
+                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more) {
+  if constexpr (F == Format::bf16) micro_bf16<R, P>(a, lda, w, panel_bytes, k, c, ldc, more);
+  else micro_quantised<F, R, P>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc);
+}
+
+}  // namespace
+}  // namespace smolvlm
