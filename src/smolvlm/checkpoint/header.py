@@ -44,6 +44,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
     Raises CheckpointError, naming the file, for anything but a whole and consistent file.
     """
+    return read_metadata(path)[0]
+
+
+def read_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """`read_header`, and the texts that the writer put beside the tensors."""
     try:
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size
@@ -57,14 +62,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     data_start = 8 + length
     if len(text) < length:
         raise CheckpointError(f"{path}: truncated inside its header ({file_bytes:,} bytes); download it again.")
-    infos = _parse(path, text, data_start)
+    infos, metadata = _parse(path, text, data_start)
     _check_cover(path, infos, data_start, file_bytes)
-    return {info.name: info for info in infos}
+    return {info.name: info for info in infos}, metadata
 
 
-def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
-    """(dtype code, shape) by name, in the order of the bytes -> the header, and each tensor's offset in the file."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # older readers refuse a file without it
+def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, metadata: Mapping[str, str] | None = None,
+                 alignment: int = 8) -> tuple[bytes, dict[str, int]]:  # fmt: skip
+    """(dtype code, shape) by name, in the order of the bytes -> the header, and each tensor's offset in the file.
+
+    The first tensor begins at a multiple of `alignment`, which is a multiple of 8.
+    """
+    entries: dict[str, Any] = {"__metadata__": metadata or {"format": "pt"}}  # older readers refuse a file without it
     starts: dict[str, int] = {}
     end = 0
     for name, (dtype, shape) in tensors.items():
@@ -72,36 +81,37 @@ def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[by
         end += math.prod(shape) * ITEM_SIZES[dtype]
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [starts[name], end]}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # so that the data starts aligned
+    text += b" " * (-(8 + len(text)) % alignment)
     header = len(text).to_bytes(8, "little") + text
     return header, {name: start + len(header) for name, start in starts.items()}
 
 
-def _parse(path: Path, text: bytes, data_start: int) -> list[TensorInfo]:
+def _parse(path: Path, text: bytes, data_start: int) -> tuple[list[TensorInfo], dict[str, str]]:
     try:
         raw = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not JSON ({_short(error)}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path}: the header is not JSON ({short(error)}); {_AGAIN}.") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: the header is not a JSON object; {_AGAIN}.")
-    raw.pop("__metadata__", None)
+    beside = raw.pop("__metadata__", None)  # what is no text in it is left out: nobody has needed it
+    metadata = {k: v for k, v in beside.items() if isinstance(v, str)} if isinstance(beside, dict) else {}
     infos = [_entry(path, name, entry, data_start) for name, entry in raw.items()]
-    return sorted(infos, key=lambda info: (info.offset, info.nbytes))
+    return sorted(infos, key=lambda info: (info.offset, info.nbytes)), metadata
 
 
 def _entry(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{path}: the header's entry for {_short(name)} is malformed; {_AGAIN}.")
+        raise CheckpointError(f"{path}: the header's entry for {short(name)} is malformed; {_AGAIN}.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
-        raise CheckpointError(f"{path}: {_short(name)} has dtype {_short(dtype)}, which is not read; "
+        raise CheckpointError(f"{path}: {short(name)} has dtype {short(dtype)}, which is not read; "
                               "use a float32, bfloat16 or float16 checkpoint.")  # fmt: skip
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{path}: {_short(name)} has a malformed shape or place in the file; {_AGAIN}.")
+        raise CheckpointError(f"{path}: {short(name)} has a malformed shape or place in the file; {_AGAIN}.")
     nbytes = math.prod(shape) * ITEM_SIZES[dtype]
     if offsets[1] - offsets[0] != nbytes:
-        raise CheckpointError(f"{path}: {_short(name)} of shape {_short(shape)} needs {_short(nbytes)} bytes, but the "
-                              f"header gives it {_short(offsets[1] - offsets[0])}; {_AGAIN}.")  # fmt: skip
+        raise CheckpointError(f"{path}: {short(name)} of shape {short(shape)} needs {short(nbytes)} bytes, but the "
+                              f"header gives it {short(offsets[1] - offsets[0])}; {_AGAIN}.")  # fmt: skip
     return TensorInfo(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
 
 
@@ -110,10 +120,10 @@ def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_byte
     for info in infos:
         if info.offset != end:
             kind = "overlaps another tensor" if info.offset < end else "leaves a hole before it"
-            raise CheckpointError(f"{path}: {_short(info.name)} {kind} in the file; {_AGAIN}.")
+            raise CheckpointError(f"{path}: {short(info.name)} {kind} in the file; {_AGAIN}.")
         end += info.nbytes
     if end > file_bytes:
-        raise CheckpointError(f"{path}: truncated: the header promises {_short(end)} bytes and the file has "
+        raise CheckpointError(f"{path}: truncated: the header promises {short(end)} bytes and the file has "
                               f"{file_bytes:,}; download it again.")  # fmt: skip
     if end < file_bytes:
         raise CheckpointError(f"{path}: {file_bytes - end:,} bytes follow the last tensor; {_AGAIN}.")
@@ -131,7 +141,7 @@ def _naturals(values: Any) -> bool:
     return isinstance(values, list) and len(values) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """A hostile name or number may be megabytes long: a message shows its beginning."""
     text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else repr(value)
     text = text.encode("unicode_escape").decode()

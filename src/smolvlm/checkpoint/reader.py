@@ -13,6 +13,7 @@ import numpy as np
 from smolvlm.checkpoint.dtypes import FLOATS, Bytes, FloatArray, count_nonfinite, to_float32
 from smolvlm.checkpoint.header import TensorInfo, read_header
 from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, is_tolerated, tensor_shapes
+from smolvlm.checkpoint.native_file import NATIVE_FILE
 from smolvlm.config import ModelConfig, read_json
 from smolvlm.errors import CheckpointError, ConfigError
 
@@ -128,6 +129,9 @@ def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
         if (folder / INDEX_FILE).is_file():
             return _read_shards(folder)
         names = sorted(path.name for path in folder.iterdir())
+        if NATIVE_FILE in names:
+            raise CheckpointError(f"{folder}: is quantised for the native engine, and only that one reads it; "
+                                  "use the original checkpoint.")  # fmt: skip
     except CheckpointError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte

@@ -31,6 +31,7 @@ from smolvlm.cli.help import Command
 from smolvlm.cli.info import info
 from smolvlm.cli.merge import merge
 from smolvlm.cli.models import models
+from smolvlm.cli.quantize import quantize
 from smolvlm.cli.random_checkpoint import random_checkpoint
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
@@ -44,7 +45,8 @@ _BROKEN_PIPE, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 app = typer.Typer(name="smolvlm", rich_markup_mode=None, add_completion=False)
 for _function, _name in (
     (ask, "ask"), (describe, "describe"), (chat, "chat"), (choose, "choose"), (extract, "extract"), (info, "info"),
-    (models, "models"), (download, "download"), (merge, "merge"), (random_checkpoint, "random-checkpoint"),
+    (models, "models"), (download, "download"), (merge, "merge"), (quantize, "quantize"),
+    (random_checkpoint, "random-checkpoint"),
 ):  # fmt: skip
     app.command(_name, cls=Command)(_function)
 app.command("finetune", cls=FinetuneCommand)(finetune)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 
 from smolvlm.checkpoint.adapter import Adapter
+from smolvlm.checkpoint.native_file import NativeFile, has_native_file
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
-from smolvlm.engines.native_weights import load_weights
-from smolvlm.errors import ContextLengthError, EngineError, PromptError
+from smolvlm.engines.native_weights import attach_weights, load_weights
+from smolvlm.errors import AdapterError, ContextLengthError, EngineError, PromptError
 
 if TYPE_CHECKING:
     from smolvlm.engines import _native
@@ -32,6 +33,7 @@ INSTRUCTIONS_VARIABLE = "SMOLVLM_INSTRUCTIONS"  # forces an instruction set: sca
 THREADS_VARIABLE = "SMOLVLM_THREADS"
 QUANTISED = ("q8", "q4")
 DTYPES = ("auto", "bfloat16", *QUANTISED)
+_FORMATS = {"bf16": "bf16", "bfloat16": "bf16", "q8": "q8", "q4": "q4"}  # as users write it -> as the kernels know it
 _FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 as fast as, or faster than, eight bits in blocks
 
 
@@ -45,14 +47,39 @@ class Formats:
 
     @classmethod
     def of(cls, dtype: str, instructions: str) -> Formats:
-        """`auto`: q8 for the decoder; bf16 for the encoder where the machine multiplies bf16, else q8."""
-        if dtype == "bfloat16":
-            return cls("bf16", "bf16", "bf16")
-        vision = "bf16" if instructions in _FAST_BF16 else "q8"
-        return cls(vision, "q8", "q8") if dtype in ("auto", "q8") else cls(vision, "q4", "q8")
+        """A name for all (`auto`, `bfloat16`, `q8`, `q4`), or part by part: `vision=q8,text=q4,head=q8`.
+
+        What is left open: q8 for the decoder; bf16 for the encoder where the machine multiplies bf16, else q8. Under `q4` the
+        output layer stays q8: it decides between words, and is a fraction of the layers. Raises EngineError.
+        """
+        open_parts = {"vision": "bf16" if instructions in _FAST_BF16 else "q8", "text": "q8", "head": "q8"}
+        return cls(**open_parts | cls.asked(dtype))
+
+    @staticmethod
+    def asked(dtype: str) -> dict[str, str]:
+        """The parts that `dtype` itself decides: part -> format. Raises EngineError for what it cannot mean."""
+        if dtype in DTYPES:
+            whole = ("vision", "text", "head") if dtype == "bfloat16" else ("text",)
+            return {} if dtype == "auto" else dict.fromkeys(whole, _FORMATS.get(dtype, dtype))
+        found: dict[str, str] = {}
+        for item in dtype.split(",") if "=" in dtype else ():
+            part, _, name = (text.strip() for text in item.partition("="))
+            if part not in ("vision", "text", "head") or part in found or name not in ("auto", *_FORMATS):
+                raise EngineError(f"dtype={dtype[:80]!r}: {item.strip()[:40]!r} is not understood; write each of vision, text "
+                                  f"and head at most once, as in vision=bf16,text=q4,head=q8 ({', '.join(_FORMATS)}).")  # fmt: skip
+            found[part] = name
+        if not found:
+            raise EngineError(f"dtype={dtype[:80]!r} is unknown to the native engine; use {', '.join(DTYPES)}, or say it "
+                              "part by part: vision=bf16,text=q4,head=q8.")  # fmt: skip
+        return {part: _FORMATS[name] for part, name in found.items() if name != "auto"}
 
     def __str__(self) -> str:
-        return "bfloat16" if self.text == "bf16" else self.text
+        """The shortest dtype that says the same; how the encoder is kept follows from the machine and is left out."""
+        if (self.vision, self.text, self.head) == ("bf16",) * 3:
+            return "bfloat16"
+        if self.text in QUANTISED and self.vision != "q4" and self.head == "q8":
+            return self.text
+        return f"vision={self.vision},text={self.text},head={self.head}"
 
 
 class NativeImageEmbeds:
@@ -90,7 +117,9 @@ class NativeEngine:
     def __init__(self, folder: Path, config: ModelConfig, *, dtype: str = "auto", formats: Formats | None = None,
                  threads: int | None = None, instructions: str | None = None, adapter: Adapter | None = None,
                  on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
-        """`dtype`: auto (q8), bfloat16, q8 or q4; `formats` says it part by part. `threads`: all that the process may use.
+        """`dtype`: as `Formats.of` reads it; `formats` is the same, read already. `threads`: all that the process may use.
+
+        A folder that `smolvlm quantize` made is mapped as it is: `dtype` can then only agree with it.
 
         `instructions` forces an instruction set, as the environment variable SMOLVLM_INSTRUCTIONS does. Raises EngineError
         for what this machine or build cannot run, CheckpointError for the faults of the files.
@@ -99,12 +128,12 @@ class NativeEngine:
         if native is None:
             raise EngineError("the native engine is not part of this installation (no C++ compiler was found when it was "
                               "installed); use engine='torch', or install a compiler and smolvlm again.")  # fmt: skip
-        if dtype not in DTYPES:
-            raise EngineError(f"dtype={dtype!r} is unknown to the native engine; use {', '.join(DTYPES)}.")
         self.config = config
         wanted = instructions or os.environ.get(INSTRUCTIONS_VARIABLE, "")
-        usable = native.instruction_sets()
-        self.formats = formats or Formats.of(dtype, wanted or usable[0])
+        self.formats = formats or Formats.of(dtype, wanted or native.instruction_sets()[0])
+        packed = NativeFile(folder) if has_native_file(folder) else None
+        if packed is not None:
+            self.formats = _formats_of(packed, asdict(formats) if formats else Formats.asked(dtype), adapter)
         self.dtype = str(self.formats)
         try:
             self._engine: _native.Engine = native.Engine(
@@ -113,7 +142,10 @@ class NativeEngine:
                 threads or _threads_from_environment(), wanted)  # fmt: skip
         except ValueError as error:
             raise EngineError(f"{error}.") from None
-        load_weights(self._engine, CheckpointReader(folder), config, adapter, on_tensor)
+        if packed is not None:
+            attach_weights(self._engine, packed, config, on_tensor)
+        else:
+            load_weights(self._engine, CheckpointReader(folder), config, adapter, on_tensor)
         self.instructions, self.threads = self._engine.instructions, self._engine.threads
         logger.info("native engine: %s on %s, %d threads", self.formats, self.instructions, self.threads)
 
@@ -189,6 +221,11 @@ class NativeEngine:
         self._engine.cancel()
 
     @property
+    def packed(self) -> _native.Engine:
+        """The compiled engine, whose parts `native_quantise` writes down."""
+        return self._engine
+
+    @property
     def nbytes(self) -> int:
         """Bytes of weights, KV cache and working memory."""
         return self._engine.bytes
@@ -216,6 +253,20 @@ class NativeEngine:
             raise EngineError(
                 "there is not enough memory for this call; close sequences, or use a smaller model."
             ) from None
+
+
+def _formats_of(packed: NativeFile, asked: Mapping[str, str], adapter: Adapter | None) -> Formats:
+    """How a quantised checkpoint is kept. EngineError or AdapterError for what can only be had from the original."""
+    header = packed.header
+    formats = Formats(header.vision, header.text, header.head)
+    if other := [f"{part}={name}" for part, name in asked.items() if name != asdict(formats)[part]]:
+        raise EngineError(f"{packed.path.parent} is quantised as vision={formats.vision},text={formats.text},"
+                          f"head={formats.head} and cannot be loaded as {','.join(other)}; leave dtype out, or use the "
+                          "original checkpoint.")  # fmt: skip
+    if adapter is not None:
+        raise AdapterError(f"{packed.path.parent} is quantised, and an adapter is added to weights before they are; use the "
+                           "original checkpoint, or merge the adapter into it and quantise the result.")  # fmt: skip
+    return formats
 
 
 def native_module() -> ModuleType | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ import numpy as np
 
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.dtypes import Bytes
-from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD
+from smolvlm.checkpoint.header import short
+from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, tensor_shapes
+from smolvlm.checkpoint.native_file import NativeFile
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray
@@ -18,6 +21,8 @@ from smolvlm.errors import CheckpointError
 
 if TYPE_CHECKING:
     from smolvlm.engines import _native
+
+_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,40 @@ def load_weights(engine: _native.Engine, reader: CheckpointReader, config: Model
             reader.release(name)
         if on_tensor is not None:
             on_tensor(done, len(todo))
+    engine.finish()
+
+
+def attach_weights(engine: _native.Engine, packed: NativeFile, config: ModelConfig,
+                   on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+    """Use the parts of a quantised checkpoint where the file is mapped; only vectors, a few MB, are copied.
+
+    Raises CheckpointError for parts that are missing, left over, of another size or not finite.
+    """
+    todo, shapes = list(parts(config)), tensor_shapes(config)
+    for done, part in enumerate(todo, start=1):
+        try:
+            if part.kind == "matrix":
+                scales = (
+                    packed.bytes_of(f"{part.name}.scales", "U8") if f"{part.name}.scales" in packed.infos else _NOTHING
+                )
+                engine.attach_matrix(part.name, packed.bytes_of(f"{part.name}.data", "U8"), scales)
+            elif part.kind == "vector":
+                values = packed.bytes_of(part.name, "F32").view(np.float32)
+                engine.set_vector(part.name, values[: sum(math.prod(shapes[name]) for name in part.tensors)])
+            else:
+                engine.attach_embedding(packed.bytes_of(part.name, "BF16"))
+                packed.release(part.name)  # a prompt uses a few rows; checking it read them all
+        except ValueError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{packed.path}: {part.name} {str(error).partition(': ')[2]}; "
+                                  "quantise the original checkpoint again.") from None  # fmt: skip
+        if on_tensor is not None:
+            on_tensor(done, len(todo))
+    known = {f"{part.name}{end}" for part in todo for end in ("", ".data", ".scales")}
+    if unknown := [name for name in packed.infos if name not in known]:
+        raise CheckpointError(f"{packed.path}: {short(unknown[0])} is no part of this model; take config.json and the "
+                              "weights from one checkpoint.")  # fmt: skip
     engine.finish()
 
 

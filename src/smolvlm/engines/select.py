@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from smolvlm.checkpoint.adapter import Adapter
+from smolvlm.checkpoint.native_file import has_native_file
 from smolvlm.config import ModelConfig
 from smolvlm.engines import native_engine
 from smolvlm.engines.base import Engine
@@ -37,13 +38,13 @@ def make_engine(
     """Load the weights in `folder` into an engine.
 
     `auto` is the torch engine on a GPU, and the native one on a CPU for the precisions that it computes in (`bfloat16`,
-    `q8`, `q4`; `auto` is then q8). `adapter` is added into the weights while they load. Raises EngineError for an unknown
-    engine, device or dtype, AdapterError for an adapter of another model, MissingExtraError where torch is needed and not
-    installed.
+    `q8`, `q4`, or part by part; `auto` is then q8) and everywhere for what `smolvlm quantize` wrote. `adapter` is added
+    into the weights while they load. Raises EngineError for an unknown engine, device or dtype, AdapterError for an adapter
+    of another model, MissingExtraError where torch is needed and not installed.
     """
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine={engine!r} is unknown; use auto, {' or '.join(ENGINES)}.")
-    chosen = _choose(device, dtype) if engine == "auto" else engine
+    chosen = _choose(folder, device, dtype) if engine == "auto" else engine
     if chosen == "native":
         if device not in ("auto", "cpu"):
             raise EngineError(f"device={device!r}: the native engine runs on the CPU; use engine='torch' for a GPU.")
@@ -55,10 +56,10 @@ def make_engine(
     return TorchEngine.from_folder(folder, config, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapter)
 
 
-def _choose(device: str, dtype: str) -> str:
+def _choose(folder: Path, device: str, dtype: str) -> str:
     """Which engine `auto` stands for."""
-    if dtype in native_engine.QUANTISED:
-        return "native"
+    if dtype in native_engine.QUANTISED or "=" in dtype or has_native_file(folder):
+        return "native"  # nothing else reads these
     if dtype not in native_engine.DTYPES or device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
         return "torch"
     if native_engine.native_module() is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from smolvlm.engines.base import FloatArray
 from smolvlm.errors import EngineError
-from smolvlm.generation.filters import candidates
+from smolvlm.generation.filters import draw
 from smolvlm.generation.params import GenerationParams
 
 BoolArray = npt.NDArray[np.bool_]
@@ -51,14 +51,15 @@ class Sampler:
         logits = np.asarray(logits, dtype=np.float32)
         if logits.shape != (self.vocab_size,):
             raise EngineError(f"The engine gave logits of shape {logits.shape}; expected ({self.vocab_size},).")
-        peak = float(logits[logits.argmax()])  # argmax stops at the first NaN, so this one value tells of it
+        likeliest = int(logits.argmax())
+        peak = float(logits[likeliest])  # argmax stops at the first NaN, so this one value tells of it
         if not math.isfinite(peak):
             raise EngineError(
                 f"The engine gave logits whose largest is {peak}: the weights or the precision are broken; "
                 "try dtype='float32', or download the checkpoint again."
             )
         scores = self._processed(logits, generated, allowed)
-        token_id = int(scores.argmax())
+        token_id = likeliest if scores is logits else int(scores.argmax())
         if not self.params.greedy:
             token_id = self._draw(scores, float(scores[token_id]))
         return self.score(token_id, logits)
@@ -80,14 +81,12 @@ class Sampler:
             return logits
         self._follow(generated)
         scores = logits.copy()
-        if params.repetition_penalty != 1.0 and self._seen:
-            ids = np.fromiter(self._seen, dtype=np.int64)
+        if params.repetition_penalty != 1.0:
+            ids = self._seen.ids
             values = scores[ids]
             scores[ids] = np.where(values < 0, values * params.repetition_penalty, values / params.repetition_penalty)
-        if (params.presence_penalty or params.frequency_penalty) and self._counts:
-            ids = np.fromiter(self._counts, dtype=np.int64)
-            counts = np.fromiter(self._counts.values(), dtype=np.float32)
-            scores[ids] -= params.presence_penalty + params.frequency_penalty * counts
+        if params.presence_penalty or params.frequency_penalty:
+            scores[self._said.ids] -= params.presence_penalty + params.frequency_penalty * self._said.counts
         if allowed is not None:
             scores[~allowed] = -np.inf
         banned = self._banned()
@@ -104,14 +103,9 @@ class Sampler:
         params = self.params
         scale = np.float32(min(1.0 / params.temperature, 1e30))
         with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf: greedy, as it should be
-            scaled = (scores - np.float32(peak)) * scale
-        ids, weights = candidates(scaled, params.top_k, params.top_p, params.min_p)
-        cumulative = np.cumsum(weights, dtype=np.float64)
-        index = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
-        index = min(index, len(cumulative) - 1)
-        while index and weights[index] == 0:  # only rounding at the far end can land on an impossible token
-            index -= 1
-        return index if ids is None else int(ids[index])
+            scaled = scores - np.float32(peak)
+            scaled *= scale
+        return draw(scaled, params.top_k, params.top_p, params.min_p, self._random.random)
 
     def _banned(self) -> list[int]:
         """Tokens that would complete an n-gram that prompt + answer already holds."""
@@ -122,8 +116,10 @@ class Sampler:
 
     def _reset(self) -> None:
         self._followed = 0
-        self._seen = dict.fromkeys(i for i in self._prompt_ids if 0 <= i < self.vocab_size)
-        self._counts: dict[int, int] = {}
+        self._seen, self._said = _Tally(), _Tally()  # prompt and answer; the answer alone
+        for token_id in self._prompt_ids:
+            if 0 <= token_id < self.vocab_size:
+                self._seen.add(token_id)
         self._history: list[int] = []
         self._ngrams: dict[tuple[int, ...], set[int]] = {}
         for token_id in self._prompt_ids:
@@ -141,10 +137,35 @@ class Sampler:
         if len(generated) < self._followed:
             self._reset()
         for token_id in generated[self._followed :]:
-            self._seen[token_id] = None
-            self._counts[token_id] = self._counts.get(token_id, 0) + 1
+            self._seen.add(token_id)
+            self._said.add(token_id)
             self._remember(token_id)
         self._followed = len(generated)
+
+
+class _Tally:
+    """Distinct tokens and how often each came, as arrays that grow in place: a step costs one token, not all of them."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+        self._ids = np.zeros(256, dtype=np.int64)
+        self._counts = np.zeros(256, dtype=np.float32)
+
+    def add(self, token_id: int) -> None:
+        place = self._places.setdefault(token_id, len(self._places))
+        if place == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[place] = token_id
+        self._counts[place] += 1
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        return self._ids[: len(self._places)]
+
+    @property
+    def counts(self) -> FloatArray:
+        return self._counts[: len(self._places)]
 
 
 def _top(logits: FloatArray, count: int, log_total: float) -> TopLogprobs:
