@@ -6,8 +6,9 @@
 
 For each seed the model answers other samples of the TRAIN split, greedily and once more at temperature 1. Each wrong
 answer is written as a line of pairs.jsonl (chosen: the truth, rejected: the model's own words), the file that `smolvlm
-train dpo --pairs` reads, and the model is trained to prefer the truth. The second answer matters: greedy mistakes lean
-to one side (more falls are overlooked than bends are called falls), and learning from them alone turns the lean round.
+train dpo --pairs` reads, and the model is trained to prefer the truth. Mistakes lean to one side (more bends are called
+falls than falls overlooked), and learning from them alone turns the lean round: the rarer truths are filled up with
+questions that were answered rightly.
 
 Then the held-out items of the benchmark (TEST split: other seeds, fonts and backgrounds) are asked: the task itself,
 and one that must not suffer. Every step is kept under .work and not repeated: to begin anew, remove .work/dpo-nano.
@@ -19,11 +20,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image
 from rich.console import Console
@@ -43,6 +45,8 @@ from smolvlm.vlm import SmolVLM
 SEED_STEP = 1_000_000  # samples between the first ones of two seeds: no two seeds share a question
 _BATCH = 16
 
+Pair: TypeAlias = tuple[Sample, Question, str]  # the last: the rejected answer
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,7 +55,7 @@ class Settings:
 
     task: str = "fall"
     guard: str = "colour"
-    questions: int = 400
+    questions: int = 800
     sampled: int = 1
     items: int = ITEMS
     method: str = "full"
@@ -73,7 +77,9 @@ def main() -> None:
     parser.add_argument("--sampled", type=int, choices=range(9), default=default.sampled, metavar="N",
                         help=f"answers at temperature 1 beside the greedy one ({default.sampled})")  # fmt: skip
     parser.add_argument("--method", choices=("full", "lora"), default=default.method, help=f"({default.method})")
-    parser.add_argument("--epochs", type=count, default=default.epochs, help=f"passes over the pairs ({default.epochs})")
+    parser.add_argument(
+        "--epochs", type=count, default=default.epochs, help=f"passes over the pairs ({default.epochs})"
+    )
     parser.add_argument("--lr", type=float, default=default.lr, help=f"the peak learning rate ({default.lr:g})")
     parser.add_argument("--beta", type=float, default=default.beta, help=f"the price of distance ({default.beta:g})")
     run(parser.parse_args())
@@ -122,7 +128,8 @@ def write_pairs(file: Path, model: SmolVLM, settings: Settings, seed: int) -> No
     folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
     asked = itertools.islice(train_questions(settings.task, seed * SEED_STEP), settings.questions)
-    pairs: list[dict[str, Any]] = []
+    wrongs: list[Pair] = []
+    rights: list[Pair] = []
     draws = itertools.count(seed * SEED_STEP)  # a seed for each round of sampled answers
     while batch := list(itertools.islice(asked, _BATCH)):
         conversations = [
@@ -133,16 +140,39 @@ def write_pairs(file: Path, model: SmolVLM, settings: Settings, seed: int) -> No
         for draw in itertools.islice(draws, settings.sampled):
             rounds.append(model.chat_many(conversations, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, seed=draw))
         for (sample, question), *answers in zip(batch, *rounds, strict=True):
-            media: dict[str, Any] = {}
-            for wrong in mistakes(question.answer, [answer.text for answer in answers]):
-                media = media or write_media(sample, folder, f"{len(pairs):05d}")
-                pairs.append({**media, "prompt": question.text, "chosen": question.answer, "rejected": wrong})
+            said = mistakes(question.answer, [answer.text for answer in answers])
+            wrongs += [(sample, question, wrong) for wrong in said]
+            rights += [] if said else [(sample, question, "")]
+    pairs = [
+        {
+            **write_media(sample, folder, f"{number:05d}"),
+            "prompt": question.text,
+            "chosen": question.answer,
+            "rejected": wrong,
+        }
+        for number, (sample, question, wrong) in enumerate(balanced(wrongs, rights))
+    ]
     if not pairs:
         raise SystemExit(f"the model made no mistake in {settings.questions} questions of {settings.task}: choose a harder "
                          "--task, or ask more --questions.")  # fmt: skip
     part = file.with_suffix(".part")
     part.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
     part.replace(file)
+
+
+def balanced(wrongs: Sequence[Pair], rights: Sequence[Pair]) -> list[Pair]:
+    """The wrong answers, and beside them, for each truth that has fewer, questions answered rightly: what is rejected there is
+    the usual mistake about that truth. Mistakes that lean to one side would teach the model to lean to the other."""
+    by_truth: dict[str, list[Pair]] = {}
+    for pair in wrongs:
+        by_truth.setdefault(pair[1].answer, []).append(pair)
+    most = max(map(len, by_truth.values()), default=0)
+    found = list(wrongs)
+    for truth, pairs in by_truth.items():
+        usual = statistics.mode(wrong for _, _, wrong in pairs)
+        alike = [(sample, question, usual) for sample, question, _ in rights if question.answer == truth]
+        found += alike[: most - len(pairs)]
+    return found
 
 
 def mistakes(truth: str, answers: Sequence[str]) -> list[str]:

@@ -13,12 +13,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` stands beside `tests`
 
 from benchmarks.distill_nano import cut, parameters, renumbered
-from benchmarks.dpo_nano import mistakes, train_questions, write_media
+from benchmarks.dpo_nano import balanced, mistakes, train_questions, write_media
 from benchmarks.improvement import Line, gain, make_table, seed_list
 
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import load_configs
 from smolvlm.synth.benchmark import items
+from smolvlm.synth.sample import Question, Sample
 
 
 def test_mean_spread_and_gain() -> None:
@@ -123,3 +124,17 @@ def test_media_are_named_in_the_words_of_a_pair(tmp_path: Path) -> None:
     assert second["conversations"][0]["value"].count("<image>") == len(second["image"]) == 2
     assert third["conversations"][0]["value"].count("<video>") == 1
     assert Path(third["video"]).is_file()
+
+
+def test_mistakes_that_lean_to_one_side_are_balanced() -> None:
+    """Three clips without a fall were called falls, one fall was overlooked: two falls that were seen join it."""
+
+    def asked(truth: str) -> tuple[Sample, Question]:
+        return Sample("image", (np.zeros((2, 2, 3), np.uint8),), ()), Question("fall", "Does anybody fall?", truth)
+
+    wrongs = [(*asked("no"), "yes") for _ in range(3)] + [(*asked("yes"), "no")]
+    rights = [(*asked(truth), "") for truth in ("yes", "no", "yes", "yes")]
+    found = balanced(wrongs, rights)
+    assert found[:4] == wrongs
+    assert [(question.answer, rejected) for _, question, rejected in found[4:]] == [("yes", "no"), ("yes", "no")]
+    assert balanced([], rights) == []
