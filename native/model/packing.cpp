@@ -119,20 +119,12 @@ bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleave
   bool finite = true;
   for (int panel = first; panel < last; panel++) {
     for (int o = 0; o < kPanel; o++) {
-      const Source* source = nullptr;
-      int at = panel * kPanel + o;
-      if (interleaved) {
-        source = &sources[panel % 2];
-        at = panel / 2 * kPanel + o;
-      } else {
-        for (const Source& one : sources) {
-          source = &one;
-          if (at < one.rows) break;
-          at -= one.rows;
-        }
-      }
+      size_t which = interleaved ? panel % 2 : 0;
+      int at = interleaved ? panel / 2 * kPanel + o : panel * kPanel + o;
+      while (!interleaved && which < sources.size() && at >= sources[which].rows) at -= sources[which++].rows;
+      const Source* source = which < sources.size() ? &sources[which] : nullptr;  // none: an output that pads
       std::fill(row.begin(), row.end(), 0.0f);
-      if (at < source->rows) finite &= read_numbers(*source, size_t(at) * source->columns, source->columns, row.data());
+      if (source && at < source->rows) finite &= read_numbers(*source, size_t(at) * source->columns, source->columns, row.data());
       for (int block = 0; block < m.k / kBlock; block++) put_block(to, panel, o, block, row.data() + block * kBlock);
     }
   }

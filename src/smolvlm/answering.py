@@ -109,7 +109,7 @@ def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answe
         token_ids=tuple(generated.token_ids),
         usage=Usage(
             prompt_tokens=len(inputs.input_ids),
-            image_tokens=len(inputs.tiles) * config.image_seq_len,
+            image_tokens=inputs.tile_count * config.image_seq_len,
             prefilled_tokens=prompted.prefilled,
             encoded_tiles=prompted.encoded,
             completion_tokens=len(generated.token_ids),

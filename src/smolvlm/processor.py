@@ -67,6 +67,15 @@ class ModelInputs:
     config: ProcessorConfig
 
     @property
+    def tile_count(self) -> int:
+        """Tiles of all media, whether their pixels are still here or not."""
+        return sum(info.tile_count for info in self.media)
+
+    def without_pixels(self) -> ModelInputs:
+        """The same prompt once its tiles are encoded: those of a long video are 50 MB that nothing reads again."""
+        return dataclasses.replace(self, tiles=self.tiles[:0].copy())
+
+    @property
     def pixel_values(self) -> npt.NDArray[np.float32]:
         """All tiles normalised, float32 (tiles, 3, side, side): made anew at each call, 3 MiB a tile of 512."""
         return normalise(self.tiles, self.config)

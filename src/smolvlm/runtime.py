@@ -63,10 +63,11 @@ class Runtime:
         clock.lap("media")
         capacity = self.room(inputs, max_new_tokens)  # before the long part, not after
         embeds = self.encode(inputs, on_progress)
+        inputs = inputs.without_pixels()
         clock.lap("encode")
         cache = PromptCache(self.engine, capacity)
         try:
-            return self.prefill(cache, inputs, embeds, len(inputs.tiles), clock)
+            return self.prefill(cache, inputs, embeds, inputs.tile_count, clock)
         except BaseException:
             cache.close()
             raise

@@ -53,7 +53,10 @@ class ModelFlags:
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[
         str,
-        typer.Option(metavar="NAME", help="auto, bfloat16, q8 or q4 (native engine); float32 or float16 (torch)."),
+        typer.Option(
+            metavar="NAME",
+            help="auto, bfloat16, q8, q4, or by part: vision=q8,text=q4 (native engine); float32 or float16 (torch).",
+        ),
     ] = "auto"
     prompt_style: Annotated[
         str,
@@ -70,9 +73,9 @@ class MediaFlags:
     start: Annotated[
         float | None, typer.Option(parser=seconds, metavar="TIME", help="Begin here: seconds or H:MM:SS.")
     ] = None
-    end: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="TIME", help="End here: seconds or H:MM:SS.")
-    ] = None
+    end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="End here: seconds or H:MM:SS.")] = (
+        None
+    )
     detail: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="official (every picture scaled up and split), fit (never enlarged, much "
