@@ -1,9 +1,12 @@
-"""What both systems read: one random checkpoint, one picture, one clip. Made once and kept in `.work/`."""
+"""What all systems read: one random checkpoint, one picture, one clip, and the checkpoint in the formats of the peers.
+
+Made once and kept in `.work/`.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +27,19 @@ def checkpoint(size: str, dtype: str) -> Path:
     """A random checkpoint of official format."""
     folder = WORK / f"random-{size}-{dtype}"
     return folder if (folder / "config.json").exists() else write_random_checkpoint(folder, size, dtype)
+
+
+def for_peer(folder: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """The folder in which `write` has put a peer's form of the checkpoint in `folder`; written whole or not at all."""
+    path = WORK / "peers" / folder.name / name
+    if path.exists():
+        return path
+    part = path.with_name(f"{name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
+    part.mkdir(parents=True)
+    write(part)
+    part.rename(path)
+    return path
 
 
 def image() -> Path:

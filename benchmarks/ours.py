@@ -1,7 +1,8 @@
-"""This package, as the benchmark calls it."""
+"""This package, as the benchmark calls it: the native engine with q8, q4 or bf16 weights, or the torch engine."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,47 +10,69 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import smolvlm
+from smolvlm.engines.native_engine import THREADS_VARIABLE, NativeEngine
+
+TASKS = ("vision", "prefill", "decode-256", "decode-2048", "batch", "image", "video")
+
+
+def make(folder: Path, variant: str, threads: int) -> Ours:
+    return Ours(folder, variant, threads)
 
 
 class Ours:
-    """`smolvlm` with the torch engine."""
+    """`smolvlm.load` and its verbs."""
 
-    name = "smolvlm"
+    tasks = TASKS
 
-    def __init__(self, folder: Path, dtype: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.model = smolvlm.load(folder, engine="torch", device="cpu", dtype=dtype)
+    def __init__(self, folder: Path, variant: str, threads: int) -> None:
+        os.environ[THREADS_VARIABLE] = str(threads)
+        if variant == "torch":
+            import torch  # here only: the native engine must be measured without it
+
+            torch.set_num_threads(threads)
+            self.model = smolvlm.load(folder, engine="torch", device="cpu", dtype="bfloat16")
+        else:
+            self.model = smolvlm.load(folder, engine="native", dtype="bfloat16" if variant == "bf16" else variant)
         self.engine = self.model.engine
+        self.about = f"smolvlm {smolvlm.__version__}, {self.engine.name}"
+        if isinstance(self.engine, NativeEngine):
+            formats = self.engine.formats
+            self.about += (f", {self.engine.instructions}: vision {formats.vision}, text {formats.text}, "
+                           f"head {formats.head}")  # fmt: skip
 
-    def vision(self, pixel_values: npt.NDArray[np.float32]) -> float:
-        """Seconds to encode (tiles, 3, side, side)."""
+    def vision(self, pixel_values: npt.NDArray[np.float32]) -> tuple[float, npt.NDArray[np.float32]]:
+        """Seconds to encode (tiles, 3, side, side), and the first tile's embeddings."""
         started = time.perf_counter()
-        self.engine.encode_images(pixel_values)
-        return time.perf_counter() - started
+        embeds = self.engine.encode_images(pixel_values)
+        return time.perf_counter() - started, embeds.numpy()[0]
 
-    def prefill(self, input_ids: Sequence[int]) -> tuple[float, int]:
-        """Seconds from token ids to the last logits, and the greedy next token."""
+    def prefill(self, input_ids: Sequence[int]) -> tuple[float, npt.NDArray[np.float32]]:
+        """Seconds from token ids to the last logits, and these."""
         seq = self.engine.open(len(input_ids) + 1)
         started = time.perf_counter()
         logits = self.engine.prefill(seq, input_ids)
         seconds = time.perf_counter() - started
         self.engine.close(seq)
-        return seconds, int(logits[-1].argmax())
+        return seconds, logits[-1]
 
     def decode(self, input_ids: Sequence[int], new_tokens: int) -> tuple[float, list[int]]:
         """Seconds for `new_tokens` greedy steps after the prompt (prefill not counted), and the tokens."""
-        seq = self.engine.open(len(input_ids) + new_tokens)
-        token = int(self.engine.prefill(seq, input_ids)[-1].argmax())
-        tokens = []
+        return self.decode_batch([input_ids], new_tokens)
+
+    def decode_batch(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[float, list[int]]:
+        """The same for several sequences in one pass a step; the tokens step by step."""
+        seqs = [self.engine.open(len(prompt) + new_tokens) for prompt in prompts]
+        last = [int(self.engine.prefill(seq, prompt)[-1].argmax()) for seq, prompt in zip(seqs, prompts, strict=True)]
+        tokens: list[int] = []
         started = time.perf_counter()
         for _ in range(new_tokens):
-            token = int(self.engine.decode([seq], [token])[0].argmax())
-            tokens.append(token)
+            last = [int(row.argmax()) for row in self.engine.decode(seqs, last)]
+            tokens += last
         seconds = time.perf_counter() - started
-        self.engine.close(seq)
+        for seq in seqs:
+            self.engine.close(seq)
         return seconds, tokens
 
     def ask(self, kind: str, path: str, prompt: str, new_tokens: int, max_frames: int) -> dict[str, Any]:

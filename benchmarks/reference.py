@@ -34,31 +34,40 @@ class FirstToken(transformers.generation.streamers.BaseStreamer):  # type: ignor
         pass
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def make(folder: Path, variant: str, threads: int) -> Reference:
+    return Reference(folder, variant, threads)
+
+
 class Reference:
     """`AutoModelForImageTextToText` with its default attention (SDPA) and cache."""
 
-    name = "transformers"
+    tasks = ("vision", "prefill", "decode-256", "decode-2048", "image", "video")
 
-    def __init__(self, folder: Path, dtype: str, threads: int) -> None:
+    def __init__(self, folder: Path, variant: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.dtype = DTYPES[variant]
         kind = transformers.AutoModelForImageTextToText
-        self.model = kind.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        self.model = kind.from_pretrained(folder, dtype=self.dtype).eval()
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
         self.processor.video_processor.fetch_videos = fetch_videos_by_pyav
-        self.dtype = getattr(torch, dtype)
+        self.about = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
     @torch.inference_mode()
-    def vision(self, pixel_values: npt.NDArray[np.float32]) -> float:
+    def vision(self, pixel_values: npt.NDArray[np.float32]) -> tuple[float, npt.NDArray[np.float32]]:
         started = time.perf_counter()
-        self.model.model.get_image_features(torch.from_numpy(pixel_values)[None].to(self.dtype))
-        return time.perf_counter() - started
+        out = self.model.model.get_image_features(torch.from_numpy(pixel_values)[None].to(self.dtype))
+        seconds = time.perf_counter() - started
+        return seconds, out.pooler_output[0].float().numpy()
 
     @torch.inference_mode()
-    def prefill(self, input_ids: Sequence[int]) -> tuple[float, int]:
+    def prefill(self, input_ids: Sequence[int]) -> tuple[float, npt.NDArray[np.float32]]:
         started = time.perf_counter()
         logits = self.model(input_ids=torch.tensor([input_ids]), use_cache=True, logits_to_keep=1).logits
         seconds = time.perf_counter() - started
-        return seconds, int(logits[0, -1].argmax())
+        return seconds, logits[0, -1].float().numpy()
 
     @torch.inference_mode()
     def decode(self, input_ids: Sequence[int], new_tokens: int) -> tuple[float, list[int]]:
