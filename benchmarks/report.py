@@ -121,13 +121,14 @@ def _reference(runs: Runs) -> str | None:
 
 
 def _differences(runs: Runs) -> dict[str, float]:
-    """|output - reference's| / |reference's| in the first round, from samples of both."""
+    """|output - reference's| / |reference's| in the first round, from samples of both; infinite for one of another size."""
     name = _reference(runs)
     if name is None or "sample" not in runs[name][0]:
         return {}
     exact: Sequence[float] = runs[name][0]["sample"]
-    return {system: math.dist(some[0]["sample"], exact) / math.hypot(*exact)
-            for system, some in runs.items() if "sample" in some[0]}  # fmt: skip
+    samples = {system: some[0]["sample"] for system, some in runs.items() if "sample" in some[0]}
+    return {system: math.dist(sample, exact) / math.hypot(*exact) if len(sample) == len(exact) else math.inf
+            for system, sample in samples.items()}  # fmt: skip
 
 
 def _agreements(runs: Runs) -> dict[str, str]:
