@@ -115,7 +115,7 @@ def test_without_a_native_build(
 ) -> None:
     monkeypatch.setattr("smolvlm.engines.native_engine.native_module", lambda: None)
     with pytest.raises(EngineError, match="native engine is not part of this installation"):
-        smolvlm.load(packed)
+        make_engine(packed, load_configs(packed)[0])
     with pytest.raises(EngineError, match="native engine is not part of this installation"):
         quantise(tiny_checkpoint, tmp_path / "out")
     assert not (tmp_path / "out").exists()

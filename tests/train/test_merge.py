@@ -57,8 +57,8 @@ def test_transformers_reads_the_merged_checkpoint_and_agrees_with_peft(
 def test_merging_equals_loading_with_the_adapter(tiny_checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     out = merge(tiny_checkpoint, adapter, tmp_path / "out", dtype="bfloat16")
     options = ["a cat", "a dog", "nothing at all"]
-    merged = smolvlm.load(out, dtype="bfloat16", device="cpu").choose(None, "What is it?", options)
-    adapted = smolvlm.load(tiny_checkpoint, adapter=adapter, dtype="bfloat16", device="cpu").choose(
+    merged = smolvlm.load(out, engine="torch", dtype="bfloat16", device="cpu").choose(None, "What is it?", options)
+    adapted = smolvlm.load(tiny_checkpoint, adapter=adapter, engine="torch", dtype="bfloat16", device="cpu").choose(
         None, "What is it?", options
     )
     assert merged.logprobs == adapted.logprobs  # both round the same float32 sum once
