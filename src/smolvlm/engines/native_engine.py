@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from smolvlm.checkpoint.native_file import NativeFile, has_native_file
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
+from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
 from smolvlm.engines.native_weights import attach_weights, load_weights
 from smolvlm.errors import AdapterError, ContextLengthError, EngineError, PromptError
 
@@ -82,30 +82,11 @@ class Formats:
         return f"vision={self.vision},text={self.text},head={self.head}"
 
 
-class NativeImageEmbeds:
-    """Encoded tiles (tiles, image_seq_len, hidden), equal and hashable by the content of their pixels."""
-
-    def __init__(self, embeds: FloatArray, keys: tuple[str, ...]) -> None:
-        self.embeds, self._keys = embeds, keys
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def tiles(self, start: int, stop: int) -> NativeImageEmbeds:
-        return NativeImageEmbeds(self.embeds[start:stop], self._keys[start:stop])
+class NativeImageEmbeds(KeyedEmbeds[FloatArray]):
+    """Encoded tiles in memory of NumPy."""
 
     def numpy(self) -> FloatArray:
         return self.embeds.copy()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, NativeImageEmbeds) and self._keys == other._keys
-
-    def __hash__(self) -> int:
-        return hash(self._keys)
 
 
 class NativeEngine:
@@ -154,7 +135,7 @@ class NativeEngine:
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
             raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
         pixels = np.ascontiguousarray(pixel_values, dtype=np.float32)
-        keys = tuple(hashlib.blake2b(tile.data, digest_size=16).hexdigest() for tile in pixels)
+        keys = tile_keys(pixels)
         embeds = np.empty((len(pixels), self.config.image_seq_len, self.config.text.hidden_size), np.float32)
         if len(pixels):
             self._call(self._engine.encode, pixels, embeds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
+from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
 from smolvlm.engines.torch_cache import AppendEach, AppendOne, SequenceCache, SequenceStore
 from smolvlm.engines.torch_device import choose_device, choose_dtype
 from smolvlm.engines.torch_pack import can_pack, pack_linears
@@ -30,30 +30,11 @@ logger = logging.getLogger(__name__)
 _PATCHES_PER_BATCH = {"cpu": 1024, "mps": 4096, "cuda": 32768}
 
 
-class TorchImageEmbeds:
-    """Encoded tiles on the engine's device, equal and hashable by the content of their pixels."""
-
-    def __init__(self, embeds: Tensor, keys: tuple[str, ...]) -> None:
-        self.embeds, self._keys = embeds, keys
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def tiles(self, start: int, stop: int) -> TorchImageEmbeds:
-        return TorchImageEmbeds(self.embeds[start:stop], self._keys[start:stop])
+class TorchImageEmbeds(KeyedEmbeds[Tensor]):
+    """Encoded tiles on the engine's device."""
 
     def numpy(self) -> FloatArray:
         return self.embeds.float().cpu().numpy()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TorchImageEmbeds) and self._keys == other._keys
-
-    def __hash__(self) -> int:
-        return hash(self._keys)
 
 
 class TorchEngine:
@@ -104,9 +85,7 @@ class TorchEngine:
         side = self.config.vision.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
             raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
-        keys = tuple(
-            hashlib.blake2b(np.ascontiguousarray(tile).data, digest_size=16).hexdigest() for tile in pixel_values
-        )
+        keys = tile_keys(pixel_values)
         size = max(1, _PATCHES_PER_BATCH.get(self._device.type, 1024) // self.config.vision.num_patches)
         empty = torch.empty(0, self.config.image_seq_len, self.config.text.hidden_size, dtype=self._dtype)
         parts = [empty.to(self._device)]
