@@ -188,9 +188,9 @@ void attend_in_tiles(const Attention& task) {
 
 #ifdef SMOLVLM_EMULATE_AMX
 extern const Kernels kAmxEmulated = {"amx_emulated", kWideRows, product, attend_in_tiles, pack_row, rms_norm, layer_norm, to_bf16,
-                                     from_bf16, rotate, argmax};
+                                     from_bf16, rotate};
 #else
 extern const Kernels kAmx = {"amx", kWideRows, product, attend_in_tiles, pack_row, rms_norm, layer_norm, to_bf16,
-                             from_bf16, rotate, argmax};
+                             from_bf16, rotate};
 #endif
 }  // namespace smolvlm

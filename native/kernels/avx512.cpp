@@ -6,8 +6,8 @@
 
 namespace smolvlm {
 #ifdef __AVX512BF16__
-extern const Kernels kAvx512Bf16 = {"avx512_bf16", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate, argmax};
+extern const Kernels kAvx512Bf16 = {"avx512_bf16", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #else
-extern const Kernels kAvx512 = {"avx512", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate, argmax};
+extern const Kernels kAvx512 = {"avx512", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #endif
 }  // namespace smolvlm

@@ -136,15 +136,5 @@ void rotate(float* x, const float* cos, const float* sin, int n) {
   }
 }
 
-// The first of the largest, as NumPy's argmax. (Two passes: each becomes vectors.)
-int argmax(const float* x, int n) {
-  float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-  for (int i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
-  for (int i = 0; i < n; i++)
-    if (x[i] == largest) return i;
-  return 0;
-}
-
 }  // namespace
 }  // namespace smolvlm

@@ -111,7 +111,6 @@ struct Kernels {
   void (*from_bf16)(const uint16_t* x, int n, float* out);
   // x[i], x[i + n/2] rotated by the angle whose cosine and sine stand in cos[i], sin[i]
   void (*rotate)(float* x, const float* cos, const float* sin, int n);
-  int (*argmax)(const float* x, int n);
 };
 
 }  // namespace smolvlm

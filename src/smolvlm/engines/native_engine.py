@@ -34,7 +34,7 @@ THREADS_VARIABLE = "SMOLVLM_THREADS"
 QUANTISED = ("q8", "q4")
 DTYPES = ("auto", "bfloat16", *QUANTISED)
 _FORMATS = {"bf16": "bf16", "bfloat16": "bf16", "q8": "q8", "q4": "q4"}  # as users write it -> as the kernels know it
-_FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 as fast as, or faster than, eight bits in blocks
+_FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 in hardware: the encoder need not be quantised
 
 
 @dataclass(frozen=True)
