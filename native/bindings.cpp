@@ -91,7 +91,8 @@ NB_MODULE(_native, m) {
   nb::class_<Engine>(m, "Engine")
       .def("__init__",
            [](Engine* self, nb::dict vision, nb::dict text, int scale_factor, int image_token, const std::string& vision_format,
-              const std::string& text_format, const std::string& head_format, int threads, const std::string& instructions) {
+              const std::string& text_format, const std::string& head_format, const std::string& cache_format, int threads,
+              const std::string& instructions) {
              auto integer = [](nb::dict& from, const char* key) { return nb::cast<int>(from[key]); };
              auto number = [](nb::dict& from, const char* key) { return nb::cast<double>(from[key]); };
              Shape shape;
@@ -104,7 +105,8 @@ NB_MODULE(_native, m) {
                            float(number(text, "rms_norm_eps")), number(text, "rope_theta")};
              shape.scale_factor = scale_factor;
              shape.image_token = image_token;
-             new (self) Engine(shape, {format_of(vision_format), format_of(text_format), format_of(head_format)}, threads, instructions);
+             Formats formats = {format_of(vision_format), format_of(text_format), format_of(head_format), format_of(cache_format)};
+             new (self) Engine(shape, formats, threads, instructions);
              self->on_layer(interrupted());
            })
       .def("set_matrix",

@@ -100,25 +100,24 @@ Array product(const std::string& set, Format format, Floats x, Floats w, Floats 
   return make_array(std::move(out), {size_t(m), size_t(results)});
 }
 
-// query (rows, dim), key and value (keys, dim), each rounded to bf16; visible (rows). `split`: as two parts, put together.
-Array attend(const std::string& set, Floats query, Floats key, Floats value, Ints visible, int group) {
+// query (rows, dim) rounded to bf16; key and value (keys, dim) as `kept` keeps them in the cache; visible (rows).
+Array attend(const std::string& set, Format kept, Floats query, Floats key, Floats value, Ints visible, int group) {
   const Kernels& kernels = select_kernels(set);
   int rows = int(query.shape(0)), dim = int(query.shape(1)), count = int(key.shape(0)), padded = round_up(dim, kPanel);
   int pages = (count + kPage - 1) / kPage;
-  std::vector<uint16_t> q(size_t(rows) * padded), store(size_t(pages) * kPage * padded * 2), row(padded);
-  std::vector<const uint16_t*> key_pages(pages), value_pages(pages);
-  auto round_row = [&](const float* x, uint16_t* to) { kernels.to_bf16(x, dim, to); };
-  for (int r = 0; r < rows; r++) round_row(query.data() + size_t(r) * dim, q.data() + size_t(r) * padded);
+  std::vector<uint16_t> q(size_t(rows) * padded);
+  for (int r = 0; r < rows; r++) kernels.to_bf16(query.data() + size_t(r) * dim, dim, q.data() + size_t(r) * padded);
+  PagePool pool({1, 1, padded, kept});
+  std::vector<KvPage> read(pages);
+  std::vector<float> padded_key(padded), padded_value(padded);
   for (int p = 0; p < pages; p++) {
-    uint16_t* keys = store.data() + size_t(p) * kPage * padded * 2;
-    key_pages[p] = keys;
-    value_pages[p] = keys + size_t(kPage) * padded;
+    int page = pool.take();
     for (int i = p * kPage; i < std::min(count, (p + 1) * kPage); i++) {
-      round_row(key.data() + size_t(i) * dim, row.data());
-      write_key(keys, i % kPage, row.data(), padded);
-      round_row(value.data() + size_t(i) * dim, row.data());
-      write_value(keys + size_t(kPage) * padded, i % kPage, row.data(), padded);
+      std::memcpy(padded_key.data(), key.data() + size_t(i) * dim, dim * sizeof(float));
+      std::memcpy(padded_value.data(), value.data() + size_t(i) * dim, dim * sizeof(float));
+      pool.write(page, 0, 0, i % kPage, padded_key.data(), padded_value.data());
     }
+    read[p] = pool.read(page, 0, 0);
   }
   std::vector<float> out(size_t(rows) * dim);
   for (int first = 0; first < rows; first += kAttentionRows) {
@@ -127,8 +126,8 @@ Array attend(const std::string& set, Floats query, Floats key, Floats value, Int
     task.rows = std::min(kAttentionRows, rows - first);
     task.dim = padded;
     task.page = kPage;
-    task.keys = key_pages.data();
-    task.values = value_pages.data();
+    task.kept = kept;
+    task.pages = read.data();
     task.visible = visible.data() + first;
     task.last = count;
     task.scale = 1.0f / std::sqrt(float(dim));
@@ -222,7 +221,9 @@ void bind_probe(nb::module_& m, Format (*format_of)(const std::string&)) {
   m.def("product", [=](const std::string& set, const std::string& format, Floats x, Floats w, Floats bias, const std::string& after) {
     return product(set, format_of(format), x, w, bias, after);
   });
-  m.def("attend", &attend);
+  m.def("attend", [=](const std::string& set, const std::string& kept, Floats query, Floats key, Floats value, Ints visible, int group) {
+    return attend(set, format_of(kept), query, key, value, visible, group);
+  });
   m.def("pack", [=](const std::string& set, const std::string& format, Floats x) { return pack(set, format_of(format), x); });
   m.def("quantised", [=](const std::string& format, Floats w) { return quantised(format_of(format), w); });
   m.def("norm", &norm);

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "rows.h"
 
 namespace smolvlm {
@@ -15,13 +17,17 @@ constexpr int kRowsBf16 = 6;
 #endif
 constexpr int kRowsQ8 = 6;
 
-template <int R, int P>
+// With Ahead, what lies `ahead` bytes further on is asked for as the weights are read.
+template <int R, int P, bool Ahead = false>
 inline void micro_bf16(const uint8_t* a, size_t lda, const uint8_t* w, size_t panel_bytes, int k, float* c, size_t ldc,
-                       bool more) {
+                       bool more, [[maybe_unused]] ptrdiff_t ahead = 0) {
   __m512 sum[R][P];
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) sum[r][p] = more ? _mm512_loadu_ps(c + r * ldc + p * kPanel) : _mm512_setzero_ps();
   for (int i = 0; i < k; i += 2) {
+    if constexpr (Ahead)
+      for (int p = 0; p < P; p++)
+        _mm_prefetch(reinterpret_cast<const char*>(w + p * panel_bytes + size_t(i) * 2 * kPanel + ahead), _MM_HINT_T0);
 #ifdef __AVX512BF16__
     __m512bh weight[P];
     for (int p = 0; p < P; p++) weight[p] = (__m512bh)_mm512_loadu_si512(w + p * panel_bytes + size_t(i) * 2 * kPanel);
@@ -51,7 +57,20 @@ inline void micro_bf16(const uint8_t* a, size_t lda, const uint8_t* w, size_t pa
     for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
 }
 
-constexpr size_t kAhead = 2048;  // bytes of a panel
+constexpr int kAhead = 4;  // blocks
+
+// Few rows wait for memory: asks early for what P panels hold kAhead blocks further on, or the P panels after them.
+template <int P, size_t Bytes>
+inline void fetch_ahead(const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int b, int blocks) {
+  int next = b + kAhead;
+  if (next >= blocks) next -= blocks, w += P * panel_bytes, scales += P * panel_scales;
+  for (int p = 0; p < P; p++) {
+#pragma GCC unroll 16
+    for (size_t line = 0; line < Bytes; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(w + p * panel_bytes + next * Bytes + line), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(scales + p * panel_scales + next * kPanel), _MM_HINT_T0);
+  }
+}
 
 template <Format F, int R, int P>
 inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds,
@@ -70,12 +89,7 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
     }
     const uint8_t* x = a + b * kBlock;
     const uint8_t* panel = w + b * kBytes;
-    if constexpr (R <= 2) {  // few rows wait for memory: ask for the weights early, over the borders of pages too
-#pragma GCC unroll 16
-      for (size_t line = 0; line < kBytes; line += 64)
-        for (int p = 0; p < P; p++)
-          _mm_prefetch(reinterpret_cast<const char*>(panel + p * panel_bytes + kAhead + line), _MM_HINT_T0);
-    }
+    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, scales, panel_bytes, panel_scales, b, k / kBlock);
     auto add = [&](int group, const __m512i* weight) {
       for (int r = 0; r < R; r++) {
         int four;
@@ -117,6 +131,26 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
 }
+
+// Four panels at a time, so that the sums of a few rows do not wait for one another.
+template <int R>
+inline void few_rows(const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c, size_t ldc,
+                     bool more, const uint8_t* next) {
+  auto call = [&](auto many, int p) {
+    const uint8_t* from = reinterpret_cast<const uint8_t*>(w + p * panel);
+    auto each = [&](auto ahead) {
+      micro_bf16<R, many.value, ahead.value>(reinterpret_cast<const uint8_t*>(a), lda * 2, from, panel * 2, k, c + p * kPanel, ldc,
+                                             more, next - reinterpret_cast<const uint8_t*>(w));
+    };
+    if (next) each(std::true_type{});
+    else each(std::false_type{});
+  };
+  constexpr int kMany = R <= 4 ? 4 : 2;
+  int p = 0;
+  for (; p + kMany <= panels; p += kMany) call(std::integral_constant<int, kMany>{}, p);
+  for (; p < panels; p++) call(std::integral_constant<int, 1>{}, p);
+}
+#define SMOLVLM_FEW_ROWS
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,

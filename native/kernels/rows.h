@@ -24,19 +24,19 @@ inline uint32_t as_bits(float value) {
 
 inline float widen(uint16_t v) { return as_float(uint32_t(v) << 16); }
 
-inline uint16_t narrow(float v) {  // finite values only: what a network computes with
+SMOLVLM_INLINE uint16_t narrow(float v) {  // finite values only: what a network computes with
   uint32_t bits = as_bits(v);
   return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x to 2 ulp for x <= 88; 0 below -87. The polynomial is Cephes's expf.
-inline float exponential(float x) {
+// e^x to 2 ulp for -87 <= x <= 88, and as at these ends beyond them. The polynomial is Cephes's expf.
+SMOLVLM_INLINE float exponential(float x) {
   x = x < 88.0f ? x : 88.0f;
-  float clamped = x > -87.0f ? x : -87.0f;
-  float n = clamped * 1.44269504088896341f + 12582912.0f;  // rounds: 1.5 x 2^23
+  x = x > -87.0f ? x : -87.0f;
+  float n = x * 1.44269504088896341f + 12582912.0f;  // rounds: 1.5 x 2^23
   uint32_t power = as_bits(n) << 23;
   n -= 12582912.0f;
-  float r = clamped - n * 0.693359375f;
+  float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -45,13 +45,12 @@ inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  float value = as_float(as_bits(p) + power);
-  return x > -87.0f ? value : 0.0f;
+  return as_float(as_bits(p) + power);
 }
 
-inline float silu(float x) { return x / (1.0f + exponential(-x)); }
+SMOLVLM_INLINE float silu(float x) { return x / (1.0f + exponential(-x)); }
 
-inline float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-2u))
+SMOLVLM_INLINE float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-2u))
   float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
   return x / (1.0f + exponential(-2.0f * u));
 }

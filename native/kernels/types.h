@@ -69,16 +69,24 @@ struct Epilogue {
   Rows next;
 };
 
-// Rows of queries against the keys and values of one head. Keys and values lie in pages of `page` tokens:
-// keys as panels of 16 tokens (pairs of dims x 16 tokens x 2), values as panels of 16 dims (pairs of tokens x 16 dims x 2).
+constexpr int kPage = 64;            // tokens of a page of the KV cache
+
+// Keys and values of one head, for the tokens of a page: keys as panels of 16 tokens (pairs of dims x 16 tokens x 2), values as
+// panels of 16 dims (pairs of tokens x 16 dims x 2); as bf16, or as 8-bit integers with a scale a token.
+struct KvPage {
+  const uint8_t *keys = nullptr, *values = nullptr;
+  const float *key_scales = nullptr, *value_scales = nullptr;  // q8: a value a token
+};
+
+// Rows of queries against the keys and values of one head, which lie in pages of `page` tokens.
 struct Attention {
   const uint16_t* query = nullptr;  // rows x dim, bf16
   int rows = 0, dim = 0;            // dim: padded to 16
-  int page = 0;                     // a multiple of 32, at most kKeys
-  const uint16_t* const* keys = nullptr;
-  const uint16_t* const* values = nullptr;
+  int page = 0;                     // a multiple of 32, at most kKeys; q8: kPage
+  Format kept = Format::bf16;       // of keys and values: bf16 or q8
+  const KvPage* pages = nullptr;
   const int* visible = nullptr;  // for each row, how many keys it sees
-  int first = 0, last = 0;       // the range of keys that this call covers; first is a multiple of kKeys
+  int first = 0, last = 0;       // the range of keys that this call covers; first is a multiple of `page`
   float scale = 1;
   // Row r's weighted sum, divided by its weight unless `partial`, goes to out + r / group * stride + r % group * out_dim:
   // the heads of a group share keys and lie side by side.

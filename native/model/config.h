@@ -49,9 +49,9 @@ struct Shape {
   }
 };
 
-// How the weights are kept: the encoder and the connector, the decoder's layers, the output layer.
+// How the weights are kept: the encoder and the connector, the decoder's layers, the output layer. And the KV cache: bf16 or q8.
 struct Formats {
-  Format vision = Format::bf16, text = Format::q8, head = Format::q8;
+  Format vision = Format::bf16, text = Format::q8, head = Format::q8, cache = Format::bf16;
 };
 
 }  // namespace smolvlm

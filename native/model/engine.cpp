@@ -20,7 +20,7 @@ Engine::Engine(const Shape& shape, Formats formats, int threads, const std::stri
       kernels_(trusted_kernels(instructions)),
       team_(threads > 0 ? threads : usable_threads()),
       weights_(shape_, formats),
-      pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel)}) {}
+      pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}) {}
 
 void Engine::finish() {
   weights_.finish();

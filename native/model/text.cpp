@@ -8,6 +8,11 @@ namespace {
 
 constexpr int kSmall = 2;  // rows that every thread prepares for itself: cheaper than a barrier
 
+// Keys that one task of a lone token reads. It depends on nothing else: results are the same alone, in a batch, on any threads.
+constexpr int kLong = 1024;
+int part_of(int keys) { return keys <= kLong ? 2 * kPage : 8 * kPage; }
+int parts_of(int keys) { return (keys + part_of(keys) - 1) / part_of(keys); }
+
 }  // namespace
 
 TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team, PagePool& pool)
@@ -30,7 +35,7 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
   arena_.plan(attended_, size_t(kRows) * attended);
   arena_.plan(scratch_, size_t(threads) * dim_);
   arena_.plan(query_, size_t(t.kv_heads) * kRows * group_ * padded_head_);
-  max_parts_ = kSegments * ((t.positions + kChunk - 1) / kChunk);
+  max_parts_ = kSegments * std::max(parts_of(t.positions), parts_of(kLong));
   size_t parts = size_t(max_parts_) * t.heads;
   arena_.plan(parts_, parts * head_dim_);
   arena_.plan(part_max_, parts);
@@ -47,12 +52,10 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
     }
   }
   int pages = (t.positions + kPage - 1) / kPage;
-  key_pages_.resize(threads);
-  value_pages_.resize(threads);
+  read_.resize(threads);
   visible_.resize(threads);
   for (int i = 0; i < threads; i++) {
-    key_pages_[i].resize(pages);
-    value_pages_[i].resize(pages);
+    read_[i].resize(pages);
     visible_[i].resize(kAttentionRows);
   }
   for (auto* list : {&row_segment_, &row_position_, &row_id_, &row_parts_, &row_first_part_, &wanted_}) list->reserve(kRows);
@@ -70,8 +73,8 @@ void TextTower::plan(const std::vector<Segment>& segments) {
   for (size_t s = 0; s < segments.size(); s++) {
     const Segment& segment = segments[s];
     int start = segment.sequence->length(), image = 0, total = start + segment.count;
-    bool cut = segment.count == 1 && total > kChunk;
-    int pieces = cut ? (total + kChunk - 1) / kChunk : 1;
+    int part = part_of(total), pieces = parts_of(total);
+    bool cut = segment.count == 1 && pieces > 1;
     for (int i = 0; i < segment.count; i++) {
       bool is_image = segment.ids[i] == shape_.image_token && segment.images;
       row_segment_.push_back(int(s));
@@ -86,7 +89,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
     for (int head = 0; head < shape_.text.kv_heads; head++) {
       if (cut) {
         for (int p = 0; p < pieces; p++)
-          tasks_.push_back({int(s), row, 1, head, p * kChunk, std::min((p + 1) * kChunk, total), parts + p});
+          tasks_.push_back({int(s), row, 1, head, p * part, std::min((p + 1) * part, total), parts + p});
       } else {
         for (int i = 0; i < segment.count; i += block) {
           int positions = std::min(block, segment.count - i);
@@ -117,7 +120,7 @@ void TextTower::rotate_and_keep(int layer, int row, int kv_head) {
   int page = (*segments_)[row_segment_[row]].sequence->pages()[position / kPage];
   const float *cos = cos_ + size_t(position) * (head_dim_ / 2), *sin = sin_ + size_t(position) * (head_dim_ / 2);
   float* qkv = qkv_ + size_t(row) * t.qkv();
-  uint16_t rounded[kMaxHeadDim] = {};
+  float padded_key[kMaxHeadDim] = {}, padded_value[kMaxHeadDim] = {};
   for (int g = 0; g < group_; g++) {
     float* query = qkv + (kv_head * group_ + g) * head_dim_;
     kernels_.rotate(query, cos, sin, head_dim_);
@@ -125,19 +128,21 @@ void TextTower::rotate_and_keep(int layer, int row, int kv_head) {
   }
   float* key = qkv + (t.heads + kv_head) * head_dim_;
   kernels_.rotate(key, cos, sin, head_dim_);
-  kernels_.to_bf16(key, head_dim_, rounded);
-  write_key(pool_.keys(page, layer, kv_head), slot, rounded, padded_head_);
-  kernels_.to_bf16(qkv + (t.heads + t.kv_heads + kv_head) * head_dim_, head_dim_, rounded);
-  write_value(pool_.values(page, layer, kv_head), slot, rounded, padded_head_);
+  const float* value = qkv + (t.heads + t.kv_heads + kv_head) * head_dim_;
+  if (head_dim_ != padded_head_) {
+    std::memcpy(padded_key, key, head_dim_ * sizeof(float));
+    std::memcpy(padded_value, value, head_dim_ * sizeof(float));
+    pool_.write(page, layer, kv_head, slot, padded_key, padded_value);
+  } else {
+    pool_.write(page, layer, kv_head, slot, key, value);
+  }
 }
 
 void TextTower::attend(int layer, const Task& task, int thread) {
   const std::vector<int>& pages = (*segments_)[task.segment].sequence->pages();
-  auto &keys = key_pages_[thread], &values = value_pages_[thread];
-  for (int page = task.first_key / kPage; page * kPage < task.last_key; page++) {
-    keys[page] = pool_.keys(pages[page], layer, task.kv_head);
-    values[page] = pool_.values(pages[page], layer, task.kv_head);
-  }
+  std::vector<KvPage>& read = read_[thread];
+  for (int page = task.first_key / kPage; page * kPage < task.last_key; page++)
+    read[page] = pool_.read(pages[page], layer, task.kv_head);
   int* visible = visible_[thread].data();
   for (int i = 0; i < task.positions * group_; i++) visible[i] = row_position_[task.first_row + i / group_] + 1;
   Attention a;
@@ -145,8 +150,8 @@ void TextTower::attend(int layer, const Task& task, int thread) {
   a.rows = task.positions * group_;
   a.dim = padded_head_;
   a.page = kPage;
-  a.keys = keys.data();
-  a.values = values.data();
+  a.kept = pool_.shape().kept;
+  a.pages = read.data();
   a.visible = visible;
   a.first = task.first_key;
   a.last = task.last_key;

@@ -24,7 +24,6 @@ class TextTower {
  public:
   static constexpr int kRows = 512;      // tokens of a pass
   static constexpr int kSegments = 64;   // sequences of a pass
-  static constexpr int kChunk = 2 * kKeys;  // keys that one task of a lone token reads
 
   TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team, PagePool& pool);
 
@@ -65,7 +64,7 @@ class TextTower {
   std::vector<int> row_segment_, row_position_, row_id_, row_parts_, row_first_part_, wanted_;
   std::vector<const float*> row_image_;
   std::vector<Task> tasks_;
-  std::vector<std::vector<const uint16_t*>> key_pages_, value_pages_;  // of each thread, for the task at hand
+  std::vector<std::vector<KvPage>> read_;  // of each thread, for the task at hand
   std::vector<std::vector<int>> visible_;
   std::atomic<bool> stopped_{false};
 };

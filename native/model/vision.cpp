@@ -52,8 +52,8 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   visible_.assign(kAttentionRows, patches_);
   for (int head = 0; head < v.heads; head++) {
     for (int page = 0; page < pages_; page++) {
-      key_pages_.push_back(keys_ + head * head_keys + size_t(page) * page_ * padded_head_);
-      value_pages_.push_back(values_ + head * head_keys + size_t(page) * page_ * padded_head_);
+      size_t at = head * head_keys + size_t(page) * page_ * padded_head_;
+      kv_pages_.push_back({reinterpret_cast<uint8_t*>(keys_ + at), reinterpret_cast<uint8_t*>(values_ + at), nullptr, nullptr});
     }
   }
 }
@@ -117,8 +117,7 @@ void VisionTower::attention(const VisionLayer& layer) {
     task.rows = std::min(kAttentionRows, patches_ - first);
     task.dim = padded_head_;
     task.page = page_;
-    task.keys = key_pages_.data() + head * pages_;
-    task.values = value_pages_.data() + head * pages_;
+    task.pages = kv_pages_.data() + head * pages_;
     task.visible = visible_.data();
     task.last = patches_;
     task.scale = 1.0f / std::sqrt(float(head_dim_));

@@ -35,7 +35,7 @@ class VisionTower {
   float *x_, *attended_, *scratch_, *folded_;  // scratch: a row for each thread
   uint16_t *qkv_, *query_, *keys_, *values_;
   std::vector<int> positions_, visible_;
-  std::vector<const uint16_t*> key_pages_, value_pages_;
+  std::vector<KvPage> kv_pages_;
   std::atomic<bool> stopped_{false};
 };
 

@@ -1,14 +1,60 @@
 #include "cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "kernels/numbers.h"
+
 namespace smolvlm {
+namespace {
+
+// Where dim `i` of the token in `slot` stands among a page's keys, and among its values (see KvPage).
+size_t key_place(int slot, int i, int dim) { return size_t(slot / kPanel) * dim * kPanel + size_t(i / 2) * 2 * kPanel + slot % kPanel * 2 + i % 2; }
+size_t value_place(int slot, int i) { return size_t(i / kPanel) * kPage * kPanel + size_t(slot / 2) * 2 * kPanel + i % kPanel * 2 + slot % 2; }
+
+// One token's floats as 8-bit integers, each into place(i); the scale that takes them back.
+template <class Place>
+float write_integers(const float* x, int dim, uint8_t* to, Place place) {
+  float largest = 0;
+  for (int i = 0; i < dim; i++) largest = std::max(largest, std::fabs(x[i]));
+  float scale = largest > 1e-30f ? largest / 127.0f : 0.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  for (int i = 0; i < dim; i++) {
+    float nearest = x[i] * inverse + 12582912.0f;  // 1.5 x 2^23: rounds to the nearest, ties to even
+    to[place(i)] = uint8_t(int8_t(nearest - 12582912.0f));
+  }
+  return scale;
+}
+
+}  // namespace
+
+KvPage PagePool::read(int page, int layer, int head) const {
+  const uint8_t* keys = at(page, layer, head);
+  const uint8_t* values = keys + shape_.keys_bytes();
+  const float* scales = shape_.scales_bytes() ? reinterpret_cast<const float*>(values + shape_.keys_bytes()) : nullptr;
+  return {keys, values, scales, scales ? scales + kPage : nullptr};
+}
+
+void PagePool::write(int page, int layer, int head, int slot, const float* key, const float* value) const {
+  uint8_t* keys = at(page, layer, head);
+  uint8_t* values = keys + shape_.keys_bytes();
+  int dim = shape_.dim;
+  if (shape_.kept == Format::bf16) {
+    uint16_t* key_values = reinterpret_cast<uint16_t*>(keys);
+    uint16_t* value_values = reinterpret_cast<uint16_t*>(values);
+    for (int i = 0; i < dim; i++) key_values[key_place(slot, i, dim)] = float_to_bf16(key[i]);
+    for (int i = 0; i < dim; i++) value_values[value_place(slot, i)] = float_to_bf16(value[i]);
+    return;
+  }
+  float* scales = reinterpret_cast<float*>(values + shape_.keys_bytes());
+  scales[slot] = write_integers(key, dim, keys, [&](int i) { return key_place(slot, i, dim); });
+  scales[kPage + slot] = write_integers(value, dim, values, [&](int i) { return value_place(slot, i); });
+}
 
 int PagePool::take() {
   if (free_.empty()) {
     int first = int(users_.size());
-    slabs_.emplace_back(kSlab * shape_.page_values() * sizeof(uint16_t), false);
+    slabs_.emplace_back(kSlab * shape_.page_bytes(), false);
     users_.resize(first + kSlab, 0);
     for (int i = kSlab - 1; i >= 0; i--) free_.push_back(first + i);
   }
@@ -26,7 +72,7 @@ void PagePool::drop(int page) {
 void PagePool::copy(int from, int to) {
   for (int layer = 0; layer < shape_.layers; layer++)
     for (int head = 0; head < shape_.kv_heads; head++)
-      std::memcpy(at(to, layer, head), at(from, layer, head), 2 * shape_.head_values() * sizeof(uint16_t));
+      std::memcpy(at(to, layer, head), at(from, layer, head), shape_.head_bytes());
 }
 
 Sequence::Sequence(const Sequence& other)
@@ -57,18 +103,6 @@ void Sequence::rewind(int length) {
   while (pages_.size() > kept) {
     pool_->drop(pages_.back());
     pages_.pop_back();
-  }
-}
-
-void write_key(uint16_t* keys, int slot, const uint16_t* key, int dim) {
-  uint16_t* panel = keys + size_t(slot / kPanel) * dim * kPanel + slot % kPanel * 2;
-  for (int pair = 0; pair < dim / 2; pair++) std::memcpy(panel + pair * 2 * kPanel, key + 2 * pair, 4);
-}
-
-void write_value(uint16_t* values, int slot, const uint16_t* value, int dim) {
-  for (int panel = 0; panel < dim / kPanel; panel++) {
-    uint16_t* to = values + size_t(panel) * kPage * kPanel + slot / 2 * 2 * kPanel + slot % 2;
-    for (int i = 0; i < kPanel; i++) to[2 * i] = value[panel * kPanel + i];
   }
 }
 

@@ -1,4 +1,4 @@
-// The KV cache in pages of 32 tokens (PagedAttention, arXiv 2309.06180). Sequences that were forked share pages; the one that
+// The KV cache in pages of 64 tokens (PagedAttention, arXiv 2309.06180). Sequences that were forked share pages; the one that
 // writes into a shared page gets a copy first.
 #pragma once
 
@@ -11,16 +11,17 @@
 
 namespace smolvlm {
 
-constexpr int kPage = 32;  // tokens
-
 struct CacheShape {
   int layers = 0, kv_heads = 0, dim = 0;  // dim: a head's, padded to a panel
+  Format kept = Format::bf16;             // or q8: integers, with a float a token and head as scale
 
-  size_t head_values() const { return size_t(kPage) * dim; }  // of the keys, or of the values, of a page
-  size_t page_values() const { return 2 * head_values() * kv_heads * layers; }
+  size_t keys_bytes() const { return size_t(kPage) * dim * (kept == Format::bf16 ? 2 : 1); }  // and as many for values
+  size_t scales_bytes() const { return kept == Format::bf16 ? 0 : kPage * sizeof(float); }    // of keys, and of values
+  size_t head_bytes() const { return 2 * (keys_bytes() + scales_bytes()); }
+  size_t page_bytes() const { return head_bytes() * kv_heads * layers; }
 };
 
-// Pages of bf16 keys and values, for all layers and heads. What a head of one layer reads lies side by side, page after page,
+// Pages of keys and values, for all layers and heads. What a head of one layer reads lies side by side, page after page,
 // so that it streams from memory; a slab takes real memory only where its pages are used. Not thread-safe: the engine's lock
 // guards it.
 class PagePool {
@@ -32,18 +33,19 @@ class PagePool {
   void drop(int page);  // the last user's drop frees it
   int users(int page) const { return users_[page]; }
   void copy(int from, int to);
-  uint16_t* keys(int page, int layer, int head) const { return at(page, layer, head); }
-  uint16_t* values(int page, int layer, int head) const { return at(page, layer, head) + shape_.head_values(); }
+  // What the head of a layer has of a page: as attention reads it, and one token's key and value (dim floats) into `slot`.
+  KvPage read(int page, int layer, int head) const;
+  void write(int page, int layer, int head, int slot, const float* key, const float* value) const;
   const CacheShape& shape() const { return shape_; }
   int in_use() const { return int(users_.size() - free_.size()); }
-  size_t bytes() const { return users_.empty() ? 0 : most_in_use_ * shape_.page_values() * sizeof(uint16_t); }  // that were touched
+  size_t bytes() const { return users_.empty() ? 0 : most_in_use_ * shape_.page_bytes(); }  // that were touched
 
  private:
-  static constexpr int kSlab = 64;  // pages that are allocated together
+  static constexpr int kSlab = 32;  // pages that are allocated together
 
-  uint16_t* at(int page, int layer, int head) const {
+  uint8_t* at(int page, int layer, int head) const {
     size_t place = (size_t(layer) * shape_.kv_heads + head) * kSlab + page % kSlab;
-    return slabs_[page / kSlab].as<uint16_t>() + place * 2 * shape_.head_values();
+    return slabs_[page / kSlab].as<uint8_t>() + place * shape_.head_bytes();
   }
 
   CacheShape shape_;
@@ -74,9 +76,5 @@ class Sequence {
   int capacity_, length_ = 0;
   std::vector<int> pages_;
 };
-
-// Writes one token's key and value (dim floats each) into its place in a page.
-void write_key(uint16_t* keys, int slot, const uint16_t* key, int dim);
-void write_value(uint16_t* values, int slot, const uint16_t* value, int dim);
 
 }  // namespace smolvlm

@@ -200,7 +200,7 @@ int main(int argc, char** argv) {
   int schedules = argc > 1 ? std::atoi(argv[1]) : 100;
   for (Format format : {Format::bf16, Format::q8, Format::q4}) {
     for (int threads : {1, 3}) {
-      Model model({format, format, format}, threads);
+      Model model({format, format, format, threads == 1 ? Format::bf16 : Format::q8}, threads);  // the cache too
       pictures(model.engine);
       for (int i = 0; i < schedules / 6 + 1; i++) schedule(model.engine, unsigned(1 + i + 1000 * threads));
       threads_take_turns(model.engine);

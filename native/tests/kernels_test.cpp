@@ -134,29 +134,39 @@ bool check_products(const Kernels& kernels) {
 }
 
 // One head's rows over pages whose unused places hold what an earlier sequence left there. `parts`: each kKeys apart, put together.
-void check_attention(Check& check, const Kernels& kernels, int rows, int dim, int keys, int group, bool parts) {
+// The cache keeps a token's key as bf16 or as integers with one scale: in double precision, what is attended to then.
+void check_attention(Check& check, const Kernels& kernels, Format kept, int rows, int dim, int keys, int group, bool parts) {
   int padded = round_up(dim, kPanel), pages = (keys + kPage - 1) / kPage;
-  auto random_bf16 = [&](int count, unsigned seed) {
-    Floats values = random_floats(size_t(count) * dim, seed);
-    std::vector<uint16_t> out(size_t(count) * padded);
-    for (int r = 0; r < count; r++)
-      for (int i = 0; i < dim; i++) out[size_t(r) * padded + i] = float_to_bf16(values[size_t(r) * dim + i]);
+  auto random_rows = [&](int count, unsigned seed) {
+    Floats values = random_floats(size_t(count) * dim, seed), out(size_t(count) * padded);
+    for (int r = 0; r < count; r++) std::copy_n(&values[size_t(r) * dim], dim, &out[size_t(r) * padded]);
     return out;
   };
-  auto q = random_bf16(rows, 4), k = random_bf16(keys, 5), v = random_bf16(keys, 6);
-  std::vector<uint16_t> store(size_t(pages) * kPage * padded * 2, float_to_bf16(7.0f));
-  std::vector<const uint16_t*> key_pages, value_pages;
+  Floats q_floats = random_rows(rows, 4), k = random_rows(keys, 5), v = random_rows(keys, 6), other(padded, 7.0f);
+  std::vector<uint16_t> q(q_floats.size());
+  std::transform(q_floats.begin(), q_floats.end(), q.begin(), float_to_bf16);
+  PagePool pool({1, 1, padded, kept});
+  std::vector<KvPage> read;
   for (int p = 0; p < pages; p++) {
-    uint16_t* at = &store[size_t(p) * kPage * padded * 2];
-    key_pages.push_back(at), value_pages.push_back(at + kPage * padded);
-    for (int i = p * kPage; i < std::min(keys, (p + 1) * kPage); i++) {
-      write_key(at, i % kPage, &k[size_t(i) * padded], padded);
-      write_value(at + kPage * padded, i % kPage, &v[size_t(i) * padded], padded);
-    }
+    int page = pool.take();
+    for (int slot = 0; slot < kPage; slot++) pool.write(page, 0, 0, slot, other.data(), other.data());
+    for (int i = p * kPage; i < std::min(keys, (p + 1) * kPage); i++)
+      pool.write(page, 0, 0, i % kPage, &k[size_t(i) * padded], &v[size_t(i) * padded]);
+    read.push_back(pool.read(page, 0, 0));
   }
+  auto kept_values = [&](const Floats& all, int row) {
+    Doubles out(dim);
+    double largest = 0;
+    for (int i = 0; i < dim; i++) largest = std::max(largest, std::fabs(double(all[size_t(row) * padded + i])));
+    for (int i = 0; i < dim; i++) {
+      float x = all[size_t(row) * padded + i];
+      out[i] = kept == Format::bf16 ? double(bf16_to_float(float_to_bf16(x))) : std::nearbyint(x / largest * 127) * largest / 127;
+    }
+    return out;
+  };
   std::vector<int> visible(rows);
   for (int r = 0; r < rows; r++) visible[r] = std::max(1, keys - (rows - 1 - r) / group);
-  Attention task = {q.data(), rows, padded, kPage, key_pages.data(), value_pages.data(), visible.data()};
+  Attention task = {q.data(), rows, padded, kPage, kept, read.data(), visible.data()};
   task.scale = 1 / std::sqrt(float(dim));
   task.stride = size_t(group) * dim, task.group = group, task.out_dim = dim, task.partial = parts;
   int calls = parts ? (keys + kKeys - 1) / kKeys : 1;
@@ -167,16 +177,18 @@ void check_attention(Check& check, const Kernels& kernels, int rows, int dim, in
     task.out = out[call].data(), task.max = max[call].data(), task.sum = sum[call].data();
     kernels.attend(task);
   }
+  std::vector<Doubles> k_kept(keys), v_kept(keys);
+  for (int j = 0; j < keys; j++) k_kept[j] = kept_values(k, j), v_kept[j] = kept_values(v, j);
   for (int r = 0; r < rows; r++) {
     Doubles expected(dim), size_of(dim), got(dim);
     double total = 0, weight_got = 0;
     for (int j = 0; j < visible[r]; j++) {
       double score = 0;
-      for (int i = 0; i < dim; i++) score += double(bf16_to_float(q[r * padded + i])) * bf16_to_float(k[j * padded + i]);
+      for (int i = 0; i < dim; i++) score += double(bf16_to_float(q[r * padded + i])) * k_kept[j][i];
       double weight = std::exp(score / std::sqrt(double(dim)));
       total += weight;
       for (int i = 0; i < dim; i++) {
-        double value = weight * bf16_to_float(v[j * padded + i]);
+        double value = weight * v_kept[j][i];
         expected[i] += value, size_of[i] += std::fabs(value);
       }
     }
@@ -191,14 +203,17 @@ void check_attention(Check& check, const Kernels& kernels, int rows, int dim, in
 }
 
 bool check_attentions(const Kernels& kernels) {
-  Check whole(kernels, "attend"), parts(kernels, "attend in parts");
+  Check whole(kernels, "attend"), parts(kernels, "attend in parts"), whole_q8(kernels, "attend q8"), parts_q8(kernels, "attend q8 in parts");
   constexpr int kCases[][4] = {{1, 16, 1, 1}, {10, 64, 300, 1}, {48, 72, 729, 1}, {7, 30, 33, 1}, {45, 64, 1000, 3}, {3, 80, 256, 3}};
   for (auto [rows, dim, keys, group] : kCases) {
-    check_attention(whole, kernels, rows, dim, keys, group, false);
-    // a row that sees nothing of a part has neither maximum nor sum there: such a part is the caller's to leave out
-    if (keys % kKeys == 0 || keys % kKeys > rows) check_attention(parts, kernels, rows, dim, keys, group, true);
+    for (Format kept : {Format::bf16, Format::q8}) {
+      check_attention(kept == Format::q8 ? whole_q8 : whole, kernels, kept, rows, dim, keys, group, false);
+      // a row that sees nothing of a part has neither maximum nor sum there: such a part is the caller's to leave out
+      if (keys % kKeys == 0 || keys % kKeys > rows)
+        check_attention(kept == Format::q8 ? parts_q8 : parts, kernels, kept, rows, dim, keys, group, true);
+    }
   }
-  return whole.finish() & parts.finish();
+  return whole.finish() & parts.finish() & whole_q8.finish() & parts_q8.finish();
 }
 
 bool check_rows(const Kernels& kernels) {

@@ -52,7 +52,8 @@ SETS = native.instruction_sets()
 
 @pytest.mark.parametrize("instructions", [*SETS, "amx_emulated"] if "avx512_bf16" in SETS else SETS)
 @pytest.mark.parametrize(
-    ("dtype", "images", "logits"), [("bfloat16", 0.01, 0.02), ("q8", 0.03, 0.06), ("q4", 0.03, 0.5)]
+    ("dtype", "images", "logits"),
+    [("bfloat16", 0.01, 0.02), ("q8", 0.03, 0.06), ("q4", 0.03, 0.5), ("bfloat16,kv=q8", 0.01, 0.03)],
 )
 def test_near_float32(tiny_checkpoint: Path, pixels: np.ndarray, expected: tuple[np.ndarray, np.ndarray], instructions: str,
                       dtype: str, images: float, logits: float) -> None:  # fmt: skip
@@ -75,28 +76,27 @@ def test_threads_change_no_bit(tiny_checkpoint: Path, pixels: np.ndarray) -> Non
             assert np.array_equal(ours, again)
 
 
-def test_a_long_context(tiny_checkpoint: Path) -> None:
-    """Past 512 keys a lone token's attention is done in parts, past 512 tokens a prompt is, and both agree with torch."""
+@pytest.mark.parametrize("length", [1, 64, 127, 128, 300, 1023, 1024, 1400])
+@pytest.mark.parametrize(("kv", "bound"), [("bf16", 0.02), ("q8", 0.03)])
+def test_lengths_of_context(tiny_checkpoint: Path, length: int, kv: str, bound: float) -> None:
+    """Past 128 keys a lone token's attention is done in parts, past 512 tokens a prompt is, and both agree with torch."""
     config, _ = load_configs(tiny_checkpoint)
-    ids = RNG.integers(3, 40_000, 1400).tolist()
+    ids = np.random.default_rng(length).integers(3, 40_000, length).tolist()
     logits = []
-    for engine in (NativeEngine(tiny_checkpoint, config, dtype="bfloat16"),
+    for engine in (NativeEngine(tiny_checkpoint, config, dtype=f"bfloat16,kv={kv}"),
                    TorchEngine.from_folder(tiny_checkpoint, config, device="cpu", dtype="float32")):  # fmt: skip
         seq = engine.open(1500)
-        logits.append(
-            np.concatenate(
-                [engine.prefill(seq, ids, logits_to_keep=3), engine.decode([seq], [9]), engine.decode([seq], [8])]
-            )
-        )
-    assert np.abs(logits[0] - logits[1]).max() < 0.02
+        rows = [engine.prefill(seq, ids, logits_to_keep=1), engine.decode([seq], [9]), engine.decode([seq], [8])]
+        logits.append(np.concatenate(rows))
+    assert np.abs(logits[0] - logits[1]).max() < bound
 
 
 def test_many_sequences_in_one_pass(tiny_checkpoint: Path) -> None:
     config, _ = load_configs(tiny_checkpoint)
     engine = NativeEngine(tiny_checkpoint, config)
-    seqs = [engine.open(40) for _ in range(70)]  # more than one pass takes
+    seqs = [engine.open(400) for _ in range(70)]  # more than one pass takes
     for i, seq in enumerate(seqs):
-        engine.prefill(seq, IDS[: 1 + i % 30])
+        engine.prefill(seq, (IDS * 2)[: 1 + i * 3])
     alone = [engine.fork(seq) for seq in seqs]
     together = engine.decode(seqs, [IDS[i] for i in range(70)])
     each = np.concatenate([engine.decode([seq], [IDS[i]]) for i, seq in enumerate(alone)])
@@ -107,7 +107,7 @@ def test_pages_come_back(tiny_checkpoint: Path) -> None:
     config, _ = load_configs(tiny_checkpoint)
     engine = NativeEngine(tiny_checkpoint, config)
     seq = engine.open(200)
-    engine.prefill(seq, IDS[:80])  # three pages of 32
+    engine.prefill(seq, (IDS * 2)[:140])  # three pages of 64
     twins = [engine.fork(seq) for _ in range(10)]
     assert engine._engine.pages_in_use == 3  # shared, not copied
     for twin in twins:

@@ -58,20 +58,29 @@ def test_products(instructions: str, weights: str, shape: tuple[int, int, int]) 
 
 
 @pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("kept", ["bf16", "q8"])
 @pytest.mark.parametrize(
     ("dim", "rows", "keys", "group"),
     [(64, 10, 300, 1), (72, 100, 729, 1), (32, 7, 33, 1), (64, 48, 1000, 3), (16, 1, 1, 1)],
 )
-def test_attention(instructions: str, dim: int, rows: int, keys: int, group: int) -> None:
+def test_attention(instructions: str, kept: str, dim: int, rows: int, keys: int, group: int) -> None:
     rng = np.random.default_rng(2)
     query, key, value = random(rng, rows, dim), random(rng, keys, dim), random(rng, keys, dim)
     visible = np.maximum(1, keys - (rows - 1 - np.arange(rows)) // group).astype(np.int32)
     q, k, v = (probe.pack("scalar", "bf16", x).astype(np.float64) for x in (query, key, value))
+    if kept == "q8":
+        k, v = by_the_token(key), by_the_token(value)
     scores = np.where(np.arange(keys) < visible[:, None], q @ k.T / np.sqrt(dim), -np.inf)
     weights = np.exp(scores - scores.max(1, keepdims=True))
     expected = weights @ v / weights.sum(1, keepdims=True)
     # the weights are rounded to bf16 before they meet the values
-    assert np.abs(probe.attend(instructions, query, key, value, visible, 1) - expected).max() < 2**-8
+    assert np.abs(probe.attend(instructions, kept, query, key, value, visible, 1) - expected).max() < 2**-8
+
+
+def by_the_token(x: np.ndarray) -> np.ndarray:
+    """What a cache of 8-bit integers holds: one scale a token."""
+    scale = np.abs(x).astype(np.float64).max(1, keepdims=True) / 127
+    return np.rint(x / scale) * scale
 
 
 @pytest.mark.parametrize("instructions", SETS)

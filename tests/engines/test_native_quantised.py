@@ -90,6 +90,7 @@ def test_load_recognises_it(packed: Path) -> None:
     assert (model.engine.name, model.engine.dtype) == ("native", MIXED)
     assert model.ask(None, "Hello?", max_new_tokens=3).usage.completion_tokens >= 1
     assert smolvlm.load(packed, dtype="text=q4").engine.dtype == MIXED
+    assert smolvlm.load(packed, dtype="kv=q8").engine.dtype == f"{MIXED},kv=q8"  # the cache is no part of the file
 
 
 def test_what_only_the_original_gives(packed: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -192,16 +193,19 @@ def test_a_changed_configuration_is_refused(packed: Path, tmp_path: Path) -> Non
     ("auto", ("q8", "q8", "q8")), ("q8", ("q8", "q8", "q8")), ("q4", ("q8", "q4", "q8")),
     ("bfloat16", ("bf16", "bf16", "bf16")), ("text=q4", ("q8", "q4", "q8")), ("head=bfloat16", ("q8", "q8", "bf16")),
     (" vision = bf16 , text=auto", ("bf16", "q8", "q8")), ("head=q4,vision=q4,text=q4", ("q4", "q4", "q4")),
+    ("q4,head=q4", ("q8", "q4", "q4")), ("auto, kv=q8", ("q8", "q8", "q8")), ("bfloat16,text=q8,kv=q8", ("bf16", "q8", "bf16")),
 ])  # fmt: skip
 def test_formats_part_by_part(dtype: str, formats: tuple[str, str, str]) -> None:
     found = Formats.of(dtype, "avx2")
     assert (found.vision, found.text, found.head) == formats
     again = Formats.of(str(found), "avx2")  # what is shown can be typed; a plain name leaves the encoder to the machine
-    assert (again.text, again.head) == (found.text, found.head)
+    assert (again.text, again.head, again.kv) == (found.text, found.head, found.kv)
+    assert found.kv == ("q8" if "kv" in dtype else "bf16")
     assert Formats.of("auto", "avx512_bf16").vision == "bf16"
 
 
-@pytest.mark.parametrize("dtype", ["", "q9", "text=q9", "text=q4,text=q8", "tower=q8", "text=q4;head=q8", "=", "text="])
+@pytest.mark.parametrize("dtype", ["", "q9", "text=q9", "text=q4,text=q8", "tower=q8", "text=q4;head=q8", "=", "text=", "q4,q8",
+                                   "kv=q4", "q8,"])  # fmt: skip
 def test_a_dtype_that_means_nothing(dtype: str) -> None:
     with pytest.raises(EngineError, match=r"head=q8"):
         Formats.of(dtype, "avx2")

@@ -24,7 +24,8 @@ class Engine:
     vectors: list[str]
 
     def __init__(self, vision: dict[str, Any], text: dict[str, Any], scale_factor: int, image_token: int,
-                 vision_format: str, text_format: str, head_format: str, threads: int, instructions: str, /) -> None: ...  # fmt: skip
+                 vision_format: str, text_format: str, head_format: str, cache_format: str, threads: int,
+                 instructions: str, /) -> None: ...  # fmt: skip
     def set_matrix(self, name: str, tensors: Sequence[_Bytes], numbers: Sequence[str], rows: Sequence[int],
                    columns: Sequence[int], /) -> None: ...  # fmt: skip
     def attach_matrix(self, name: str, data: _Bytes, scales: _Bytes, /) -> None: ...

@@ -33,24 +33,27 @@ INSTRUCTIONS_VARIABLE = "SMOLVLM_INSTRUCTIONS"  # forces an instruction set: sca
 THREADS_VARIABLE = "SMOLVLM_THREADS"
 QUANTISED = ("q8", "q4")
 DTYPES = ("auto", "bfloat16", *QUANTISED)
+_PARTS = ("vision", "text", "head", "kv")
 _FORMATS = {"bf16": "bf16", "bfloat16": "bf16", "q8": "q8", "q4": "q4"}  # as users write it -> as the kernels know it
 _FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 in hardware: the encoder need not be quantised
 
 
 @dataclass(frozen=True)
 class Formats:
-    """How the weights are kept: the encoder with the connector, the decoder's layers, its output layer."""
+    """How the weights are kept: the encoder with the connector, the decoder's layers, its output layer; and the KV cache."""
 
     vision: str
     text: str
     head: str
+    kv: str = "bf16"
 
     @classmethod
     def of(cls, dtype: str, instructions: str) -> Formats:
-        """A name for all (`auto`, `bfloat16`, `q8`, `q4`), or part by part: `vision=q8,text=q4,head=q8`.
+        """A name for all (`auto`, `bfloat16`, `q8`, `q4`), part by part (`vision=q8,text=q4,head=q8,kv=q8`), or both (`q4,kv=q8`).
 
         What is left open: q8 for the decoder; bf16 for the encoder where the machine multiplies bf16, else q8. Under `q4` the
-        output layer stays q8: it decides between words, and is a fraction of the layers. Raises EngineError.
+        output layer stays q8: it decides between words, and is a fraction of the layers. The KV cache is bf16. Raises
+        EngineError.
         """
         open_parts = {"vision": "bf16" if instructions in _FAST_BF16 else "q8", "text": "q8", "head": "q8"}
         return cls(**open_parts | cls.asked(dtype))
@@ -58,28 +61,35 @@ class Formats:
     @staticmethod
     def asked(dtype: str) -> dict[str, str]:
         """The parts that `dtype` itself decides: part -> format. Raises EngineError for what it cannot mean."""
-        if dtype in DTYPES:
-            whole = ("vision", "text", "head") if dtype == "bfloat16" else ("text",)
-            return {} if dtype == "auto" else dict.fromkeys(whole, _FORMATS.get(dtype, dtype))
+        whole, *items = dtype.split(",")
         found: dict[str, str] = {}
-        for item in dtype.split(",") if "=" in dtype else ():
-            part, _, name = (text.strip() for text in item.partition("="))
-            if part not in ("vision", "text", "head") or part in found or name not in ("auto", *_FORMATS):
-                raise EngineError(f"dtype={dtype[:80]!r}: {item.strip()[:40]!r} is not understood; write each of vision, text "
-                                  f"and head at most once, as in vision=bf16,text=q4,head=q8 ({', '.join(_FORMATS)}).")  # fmt: skip
-            found[part] = name
-        if not found:
+        if whole.strip() in DTYPES:
+            parts = {"auto": (), "bfloat16": ("vision", "text", "head")}.get(whole.strip(), ("text",))
+            found = dict.fromkeys(parts, _FORMATS.get(whole.strip(), "auto"))
+        elif "=" in whole:
+            items = [whole, *items]
+        else:
             raise EngineError(f"dtype={dtype[:80]!r} is unknown to the native engine; use {', '.join(DTYPES)}, or say it "
                               "part by part: vision=bf16,text=q4,head=q8.")  # fmt: skip
-        return {part: _FORMATS[name] for part, name in found.items() if name != "auto"}
+        named: dict[str, str] = {}
+        for item in items:
+            part, _, name = (text.strip() for text in item.partition("="))
+            if part not in _PARTS or part in named or name not in ("auto", *_FORMATS) or (part, name) == ("kv", "q4"):
+                raise EngineError(f"dtype={dtype[:80]!r}: {item.strip()[:40]!r} is not understood; write each of "
+                                  f"{', '.join(_PARTS)} at most once, as in vision=bf16,text=q4,head=q8,kv=q8 "
+                                  f"({', '.join(_FORMATS)}; kv: not q4).")  # fmt: skip
+            named[part] = name
+        return {part: _FORMATS[name] for part, name in (found | named).items() if name != "auto"}
 
     def __str__(self) -> str:
         """The shortest dtype that says the same; how the encoder is kept follows from the machine and is left out."""
         if (self.vision, self.text, self.head) == ("bf16",) * 3:
-            return "bfloat16"
-        if self.text in QUANTISED and self.vision != "q4" and self.head == "q8":
-            return self.text
-        return f"vision={self.vision},text={self.text},head={self.head}"
+            weights = "bfloat16"
+        elif self.text in QUANTISED and self.vision != "q4" and self.head == "q8":
+            weights = self.text
+        else:
+            weights = f"vision={self.vision},text={self.text},head={self.head}"
+        return weights if self.kv == "bf16" else f"{weights},kv={self.kv}"
 
 
 class NativeImageEmbeds(KeyedEmbeds[FloatArray]):
@@ -119,7 +129,7 @@ class NativeEngine:
         try:
             self._engine: _native.Engine = native.Engine(
                 asdict(config.vision), asdict(config.text), config.scale_factor, config.image_token_id,
-                self.formats.vision, self.formats.text, self.formats.head,
+                self.formats.vision, self.formats.text, self.formats.head, self.formats.kv,
                 threads or _threads_from_environment(), wanted)  # fmt: skip
         except ValueError as error:
             raise EngineError(f"{error}.") from None
@@ -239,7 +249,7 @@ class NativeEngine:
 def _formats_of(packed: NativeFile, asked: Mapping[str, str], adapter: Adapter | None) -> Formats:
     """How a quantised checkpoint is kept. EngineError or AdapterError for what can only be had from the original."""
     header = packed.header
-    formats = Formats(header.vision, header.text, header.head)
+    formats = Formats(header.vision, header.text, header.head, asked.get("kv", "bf16"))
     if other := [f"{part}={name}" for part, name in asked.items() if name != asdict(formats)[part]]:
         raise EngineError(f"{packed.path.parent} is quantised as vision={formats.vision},text={formats.text},"
                           f"head={formats.head} and cannot be loaded as {','.join(other)}; leave dtype out, or use the "
