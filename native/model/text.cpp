@@ -8,10 +8,9 @@ namespace {
 
 constexpr int kSmall = 2;  // rows that every thread prepares for itself: cheaper than a barrier
 
-// Keys that one task of a lone token reads. It depends on nothing else: results are the same alone, in a batch, on any threads.
-constexpr int kLong = 1024;
-int part_of(int keys) { return keys <= kLong ? 2 * kPage : 8 * kPage; }
-int parts_of(int keys) { return (keys + part_of(keys) - 1) / part_of(keys); }
+// Keys that one task of a lone token reads. Up to so many, a token gets the same bits decoded as in a prompt that is read at once.
+constexpr int kPart = 8 * kPage;
+int parts_of(int keys) { return (keys + kPart - 1) / kPart; }
 
 }  // namespace
 
@@ -35,7 +34,7 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
   arena_.plan(attended_, size_t(kRows) * attended);
   arena_.plan(scratch_, size_t(threads) * dim_);
   arena_.plan(query_, size_t(t.kv_heads) * kRows * group_ * padded_head_);
-  max_parts_ = kSegments * std::max(parts_of(t.positions), parts_of(kLong));
+  max_parts_ = kSegments * parts_of(t.positions);
   size_t parts = size_t(max_parts_) * t.heads;
   arena_.plan(parts_, parts * head_dim_);
   arena_.plan(part_max_, parts);
@@ -73,7 +72,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
   for (size_t s = 0; s < segments.size(); s++) {
     const Segment& segment = segments[s];
     int start = segment.sequence->length(), image = 0, total = start + segment.count;
-    int part = part_of(total), pieces = parts_of(total);
+    int pieces = parts_of(total);
     bool cut = segment.count == 1 && pieces > 1;
     for (int i = 0; i < segment.count; i++) {
       bool is_image = segment.ids[i] == shape_.image_token && segment.images;
@@ -89,7 +88,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
     for (int head = 0; head < shape_.text.kv_heads; head++) {
       if (cut) {
         for (int p = 0; p < pieces; p++)
-          tasks_.push_back({int(s), row, 1, head, p * part, std::min((p + 1) * part, total), parts + p});
+          tasks_.push_back({int(s), row, 1, head, p * kPart, std::min((p + 1) * kPart, total), parts + p});
       } else {
         for (int i = 0; i < segment.count; i += block) {
           int positions = std::min(block, segment.count - i);

@@ -94,7 +94,10 @@ std::vector<float> reference(Engine& engine, const std::vector<int>& ids) {
 
 void compare(unsigned seed, const float* ours, const std::vector<float>& expected) {
   for (int i = 0; i < kVocab; i++)
-    if (!(std::fabs(ours[i] - expected[i]) < 2e-4f)) fail(seed, "logits differ from a fresh sequence's");
+    if (!(std::fabs(ours[i] - expected[i]) < 2e-4f)) {
+      std::printf("logit %d: %.6f, not %.6f\n", i, ours[i], expected[i]);
+      fail(seed, "logits differ from a fresh sequence's");
+    }
 }
 
 void schedule(Engine& engine, unsigned seed) {

@@ -79,7 +79,7 @@ def test_threads_change_no_bit(tiny_checkpoint: Path, pixels: np.ndarray) -> Non
 @pytest.mark.parametrize("length", [1, 64, 127, 128, 300, 1023, 1024, 1400])
 @pytest.mark.parametrize(("kv", "bound"), [("bf16", 0.02), ("q8", 0.03)])
 def test_lengths_of_context(tiny_checkpoint: Path, length: int, kv: str, bound: float) -> None:
-    """Past 128 keys a lone token's attention is done in parts, past 512 tokens a prompt is, and both agree with torch."""
+    """Past 512 keys a lone token's attention is done in parts, past 512 tokens a prompt is, and both agree with torch."""
     config, _ = load_configs(tiny_checkpoint)
     ids = np.random.default_rng(length).integers(3, 40_000, length).tolist()
     logits = []
