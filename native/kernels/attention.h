@@ -56,35 +56,30 @@ inline void weigh(float* scores, int visible, int keys, float scale, const float
 #pragma omp simd
     for (int i = 0; i < visible; i++) scores[i] *= key_scales[i];
   }
-  float largest = *max / scale;
-  float before = largest;
+  scale *= 1.44269504088896341f;  // to powers of two
+  float largest = *max, before = largest;
 #pragma omp simd reduction(max : largest)
-  for (int i = 0; i < visible; i++) largest = scores[i] > largest ? scores[i] : largest;
+  for (int i = 0; i < visible; i++) largest = scores[i] * scale > largest ? scores[i] * scale : largest;
   if (largest > before) {
-    float shrink = before == -INFINITY ? 0.0f : exponential((before - largest) * scale);
+    float shrink = before == -INFINITY ? 0.0f : power_of_two(before - largest);
     *sum *= shrink;
 #pragma omp simd
     for (int i = 0; i < dim; i++) out[i] *= shrink;
   }
-  *max = largest * scale;
-  for (int i = visible; i < keys; i++) scores[i] = -INFINITY;
+  *max = largest;
   float total = 0;
-  if (value_scales) {
 #pragma omp simd reduction(+ : total)
-    for (int i = 0; i < keys; i++) {
-      float weight = exponential((scores[i] - largest) * scale);
-      weights[i] = narrow(weight * value_scales[i]);
-      total += weight;
-    }
-  } else {
-#pragma omp simd reduction(+ : total)
-    for (int i = 0; i < keys; i++) {
-      float weight = exponential((scores[i] - largest) * scale);
-      weights[i] = narrow(weight);
-      total += weight;
-    }
+  for (int i = 0; i < visible; i++) {
+    scores[i] = power_of_two(scores[i] * scale - largest);
+    total += scores[i];
   }
   *sum += total;
+  for (int i = visible; i < keys; i++) scores[i] = 0;
+  if (value_scales) {
+#pragma omp simd
+    for (int i = 0; i < visible; i++) scores[i] *= value_scales[i];
+  }
+  narrow_row(scores, keys, weights);
 }
 
 constexpr int kFewRows = 8;  // reading keys and values then takes longer than multiplying them
@@ -186,7 +181,7 @@ void attend(const Attention& task) {
     float* to = task.out + r / task.group * task.stride + r % task.group * task.out_dim;
 #pragma omp simd
     for (int i = 0; i < task.out_dim; i++) to[i] = out[r * dim + i] * factor;
-    if (task.partial) task.max[r] = max[r], task.sum[r] = sum[r];
+    if (task.partial) task.max[r] = max[r] * 0.693147180559945f, task.sum[r] = sum[r];  // back to powers of e
   }
 }
 

@@ -61,15 +61,13 @@ constexpr int kAhead = 4;  // blocks
 
 // Few rows wait for memory: asks early for what P panels hold kAhead blocks further on, or the P panels after them.
 template <int P, size_t Bytes>
-inline void fetch_ahead(const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int b, int blocks) {
+inline void fetch_ahead(const uint8_t* w, size_t panel_bytes, int b, int blocks) {
   int next = b + kAhead;
-  if (next >= blocks) next -= blocks, w += P * panel_bytes, scales += P * panel_scales;
-  for (int p = 0; p < P; p++) {
+  if (next >= blocks) next -= blocks, w += P * panel_bytes;
+  for (int p = 0; p < P; p++)
 #pragma GCC unroll 16
     for (size_t line = 0; line < Bytes; line += 64)
       _mm_prefetch(reinterpret_cast<const char*>(w + p * panel_bytes + next * Bytes + line), _MM_HINT_T0);
-    _mm_prefetch(reinterpret_cast<const char*>(scales + p * panel_scales + next * kPanel), _MM_HINT_T0);
-  }
 }
 
 template <Format F, int R, int P>
@@ -89,7 +87,7 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
     }
     const uint8_t* x = a + b * kBlock;
     const uint8_t* panel = w + b * kBytes;
-    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, scales, panel_bytes, panel_scales, b, k / kBlock);
+    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, b, k / kBlock);
     auto add = [&](int group, const __m512i* weight) {
       for (int r = 0; r < R; r++) {
         int four;

@@ -7,6 +7,10 @@
 
 #include "types.h"
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 namespace smolvlm {
 namespace {
 
@@ -29,30 +33,42 @@ SMOLVLM_INLINE uint16_t narrow(float v) {  // finite values only: what a network
   return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x to 2 ulp for -87 <= x <= 88, and as at these ends beyond them. The polynomial is Cephes's expf.
-SMOLVLM_INLINE float exponential(float x) {
-  x = x < 88.0f ? x : 88.0f;
-  x = x > -87.0f ? x : -87.0f;
-  float n = x * 1.44269504088896341f + 12582912.0f;  // rounds: 1.5 x 2^23
+// n floats, a multiple of 16, to bf16.
+inline void narrow_row(const float* x, int n, uint16_t* out) {
+#ifdef __AVX512BF16__
+  for (int i = 0; i < n; i += 16) _mm256_storeu_si256((__m256i*)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i)));
+#else
+#pragma omp simd
+  for (int i = 0; i < n; i++) out[i] = narrow(x[i]);
+#endif
+}
+
+// 2^x to 3e-6 for -126 <= x <= 126, and as at -126 below: for what is rounded to bf16 or to 8 bits. The polynomial is the least
+// largest error's on [-0.5, 0.5], of degree 4.
+SMOLVLM_INLINE float power_of_two(float x) {
+  x = x > -126.0f ? x : -126.0f;
+  float n = x + 12582912.0f;  // rounds: 1.5 x 2^23
   uint32_t power = as_bits(n) << 23;
-  n -= 12582912.0f;
-  float r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  float r = x - (n - 12582912.0f);
+  float p = 9.5701019467e-03f;
+  p = p * r + 5.5917861586e-02f;
+  p = p * r + 2.4024744838e-01f;
+  p = p * r + 6.9312181458e-01f;
+  p = p * r + 9.9999926144e-01f;
   return as_float(as_bits(p) + power);
 }
 
-SMOLVLM_INLINE float silu(float x) { return x / (1.0f + exponential(-x)); }
+// e^(-x), for activations: their results are rounded to bf16 or to 8 bits.
+SMOLVLM_INLINE float shrinking(float x) {
+  float power = x * -1.44269504088896341f;
+  return power_of_two(power < 126.0f ? power : 126.0f);
+}
+
+SMOLVLM_INLINE float silu(float x) { return x / (1.0f + shrinking(x)); }
 
 SMOLVLM_INLINE float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-2u))
   float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-  return x / (1.0f + exponential(-2.0f * u));
+  return x / (1.0f + shrinking(2.0f * u));
 }
 
 // One block of 32 floats as 8-bit integers with a scale.
@@ -75,9 +91,7 @@ inline void pack_block(const float* x, int8_t* out, float* scale, int32_t* negsu
 // A block of a row of `to` that starts at input `at`.
 inline void pack_block_of(const float* x, const Rows& to, int row, int at) {
   if (to.format == Format::bf16) {
-    uint16_t* out = reinterpret_cast<uint16_t*>(to.data + row * to.row_bytes()) + at;
-#pragma omp simd
-    for (int i = 0; i < kBlock; i++) out[i] = narrow(x[i]);
+    narrow_row(x, kBlock, reinterpret_cast<uint16_t*>(to.data + row * to.row_bytes()) + at);
   } else {
     size_t block = row * to.row_blocks() + at / kBlock;
     pack_block(x, reinterpret_cast<int8_t*>(to.data + row * to.row_bytes()) + at, to.scales + block, to.negsums + block);
