@@ -7,10 +7,12 @@
 #   make clean       remove caches and build outputs      make distclean   the virtual environment too
 #
 # Another Python: make test PYTHON=python3.12. Another place: VENV=.venv-3.12. pip's own settings (index, proxy) apply.
+# Tests run in TESTERS=2 processes, each with its share of the cores.
 # A second run installs nothing, unless pyproject.toml, constraints.txt or the C++ sources in native/ changed.
 
 PYTHON ?= python3
 VENV ?= .venv
+TESTERS ?= 2
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
@@ -42,7 +44,7 @@ $(VENV)/.run: $(VENV)/.made $(INPUTS)
 
 # torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train]" --group test
+	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train,serve]" --group test
 	$(PIP) install --quiet -c constraints.txt --no-deps torchvision
 	@touch $@
 
@@ -58,7 +60,7 @@ lint: $(VENV)/.test
 	$(PY) -m mypy
 
 unit: $(VENV)/.test
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TESTERS) --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(PY) -m pytest -m "slow and not cuda and not network"

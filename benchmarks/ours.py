@@ -1,4 +1,4 @@
-"""This package, as the benchmark calls it: the native engine with q8, q4 or bf16 weights, or the torch engine."""
+"""This package, as the benchmark calls it: the native engine with any `dtype`, or the torch engine."""
 
 from __future__ import annotations
 

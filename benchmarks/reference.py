@@ -60,7 +60,8 @@ class Reference:
         started = time.perf_counter()
         out = self.model.model.get_image_features(torch.from_numpy(pixel_values)[None].to(self.dtype))
         seconds = time.perf_counter() - started
-        return seconds, out.pooler_output[0].float().numpy()
+        first = out.pooler_output[0].float()  # of one picture: all tiles, one after the other
+        return seconds, first.reshape(len(pixel_values), -1, first.shape[-1])[0].numpy()
 
     @torch.inference_mode()
     def prefill(self, input_ids: Sequence[int]) -> tuple[float, npt.NDArray[np.float32]]:

@@ -27,6 +27,7 @@ SYSTEMS = {
     "smolvlm-q8": ("ours", "q8"),
     "smolvlm-q4": ("ours", "q4"),
     "smolvlm-bf16": ("ours", "bf16"),
+    "smolvlm-int8": ("ours", "vision=q8"),  # the encoder too; smolvlm-q8 leaves it to the machine
     "smolvlm-torch": ("ours", "torch"),
     "transformers-bf16": ("reference", "bf16"),
     "transformers-fp32": ("reference", "fp32"),

@@ -24,6 +24,7 @@ FLOORS = [
     ["vlm"],
     ["compat", "evals"],
     ["train"],
+    ["serve"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

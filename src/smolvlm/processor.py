@@ -177,7 +177,7 @@ class Processor:
         ]  # fmt: skip
         input_ids = tuple(self.tokenizer.encode_segments(segments))
         tiles = self.stack_tiles(prepared)
-        expected = len(tiles) * self.config.image_seq_len
+        expected = sum(media.info.tile_count for media in prepared) * self.config.image_seq_len  # pixels may be gone
         assert input_ids.count(image_token_id) == expected, f"the prompt must hold {expected} image tokens"
         return ModelInputs(input_ids, tiles, tuple(media.info for media in prepared), self.config)
 

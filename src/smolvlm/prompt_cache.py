@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
 from smolvlm.errors import ContextLengthError
 
@@ -28,29 +30,16 @@ class PromptCache:
             raise ContextLengthError(
                 f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}."
             )
-        keep, tiles = self._common_prefix(input_ids, [key for part in embeds for key in part.keys])
+        tile_keys = [key for part in embeds for key in part.keys]
+        config = self.engine.config
+        keep, tiles = common_prefix(
+            self.ids, self.tile_keys, input_ids, tile_keys, config.image_token_id, config.image_seq_len
+        )
         self.rewind(keep)
         logits = self.engine.prefill(self.seq, list(input_ids[keep:]), _after(embeds, tiles))
         self.ids = list(input_ids)
-        self.tile_keys = [key for part in embeds for key in part.keys]
+        self.tile_keys = tile_keys
         return logits[-1], len(input_ids) - keep
-
-    def _common_prefix(self, input_ids: Sequence[int], tile_keys: Sequence[str]) -> tuple[int, int]:
-        """Tokens and whole tiles that the sequence shares with the prompt; at least one token is left to prefill."""
-        image_token, per_tile = self.engine.config.image_token_id, self.engine.config.image_seq_len
-        image_tokens = 0
-        safe = (0, 0)
-        for keep, (held, wanted) in enumerate(zip(self.ids, input_ids[:-1], strict=False), start=1):
-            if held != wanted:
-                break
-            if held == image_token:
-                tile = image_tokens // per_tile
-                if self.tile_keys[tile : tile + 1] != tile_keys[tile : tile + 1]:
-                    break  # the placeholder is the same, the picture behind it is not
-                image_tokens += 1
-            if image_tokens % per_tile == 0:
-                safe = (keep, image_tokens // per_tile)
-        return safe
 
     def rewind(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
@@ -60,6 +49,31 @@ class PromptCache:
     def close(self) -> None:
         """Free the sequence; closing it twice is harmless."""
         self.engine.close(self.seq)
+
+
+def common_prefix(held_ids: Sequence[int], held_tiles: Sequence[str], wanted_ids: Sequence[int],
+                  wanted_tiles: Sequence[str], image_token: int, per_tile: int) -> tuple[int, int]:  # fmt: skip
+    """Tokens and whole tiles that a sequence shares with a prompt; at least one token is left to prefill.
+
+    Image tokens are alike only where the tiles behind them are: `*_tiles` are content hashes, one for each run of
+    `per_tile` image tokens.
+    """
+    size = min(len(held_ids), len(wanted_ids) - 1)
+    if size <= 0:
+        return 0, 0
+    held, wanted = np.asarray(held_ids[:size], np.int64), np.asarray(wanted_ids[:size], np.int64)
+    differ = np.flatnonzero(held != wanted)
+    keep = int(differ[0]) if len(differ) else size
+    same = 0
+    for ours, theirs in zip(held_tiles, wanted_tiles, strict=False):
+        if ours != theirs:
+            break
+        same += 1
+    images = np.flatnonzero(wanted[:keep] == image_token)
+    tiles = min(len(images) // per_tile, same)
+    if len(images) > tiles * per_tile:
+        keep = int(images[tiles * per_tile])  # back to before the first tile that differs or is not whole
+    return keep, tiles
 
 
 def _after(embeds: Sequence[ImageEmbeds], tiles: int) -> list[ImageEmbeds]:

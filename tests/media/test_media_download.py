@@ -181,5 +181,6 @@ def test_redirects_are_checked_too(server: str, monkeypatch: pytest.MonkeyPatch)
 def test_public_addresses_are_public() -> None:
     for address in ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"):
         assert downloads.is_public(address), address
-    for address in ("not an address", "", "127.0.0.1", "::", "fe80::1%eth0", "198.18.0.1", "255.255.255.255"):
+    for address in ("not an address", "", "127.0.0.1", "::", "fe80::1%eth0", "198.18.0.1", "255.255.255.255",
+                    "::127.0.0.1", "fec0::1", "5f00::1", "64:ff9b:1::808:808", "64:ff9b::a9fe:a9fe", "168.63.129.16"):  # fmt: skip
         assert not downloads.is_public(address), address

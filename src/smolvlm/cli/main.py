@@ -33,6 +33,7 @@ from smolvlm.cli.merge import merge
 from smolvlm.cli.models import models
 from smolvlm.cli.quantize import quantize
 from smolvlm.cli.random_checkpoint import random_checkpoint
+from smolvlm.cli.serve import ServeCommand, serve
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
 from smolvlm.errors import SmolVLMError
@@ -52,6 +53,7 @@ for _function, _name in (
 app.command("finetune", cls=FinetuneCommand)(finetune)
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.command("serve", cls=ServeCommand)(serve)
 app.command("synth", cls=SynthCommand)(synth)
 
 
@@ -89,6 +91,7 @@ def _smolvlm(
       smolvlm download 256m
       smolvlm finetune nano my-pictures/ --out runs/mine
       smolvlm eval synth
+      smolvlm serve --model 256m
 
     `smolvlm COMMAND --help` shows a command's options and examples.
     """

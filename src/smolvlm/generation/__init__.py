@@ -1,7 +1,7 @@
 """From logits to text: sampling, stopping, loop guard, grammars and the decode loop. No prompt logic and no torch."""
 
 from smolvlm.generation.grammar import Grammar, GrammarCompiler
-from smolvlm.generation.loop import FinishReason, Generated, Request, TokenEvent, collect, generate
+from smolvlm.generation.loop import FinishReason, Generated, LiveAnswer, Request, TokenEvent, advance, collect, generate
 from smolvlm.generation.loop_guard import Loop, LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler
@@ -16,6 +16,7 @@ __all__ = [
     "GenerationParams",
     "Grammar",
     "GrammarCompiler",
+    "LiveAnswer",
     "Loop",
     "LoopGuard",
     "Request",
@@ -24,6 +25,7 @@ __all__ = [
     "SentenceGuard",
     "TextStream",
     "TokenEvent",
+    "advance",
     "collect",
     "generate",
     "normalise_schema",

@@ -1,4 +1,8 @@
-"""The decode loop: live requests step together through `engine.decode`, each with its own sampler, text and end."""
+"""The decode loop: live requests step together through `engine.decode`, each with its own sampler, text and end.
+
+`generate` runs a fixed set of requests to their ends. Who lets requests join and leave between steps (the server) calls
+`LiveAnswer.step` and `advance` itself.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,8 @@ class TokenEvent(NamedTuple):
     """One more token of one answer. The last event of an answer has a `finish_reason`.
 
     `text_delta` may be empty, and may hold the text of earlier tokens that were held back. `visible_tokens` is how many
-    of the answer's tokens belong to the text after all cuts; it is final in the last event.
+    of the answer's tokens belong to the text after all cuts; it is final in the last event. `settled_tokens` of them are
+    certain already: their text is given out, so no cut can take them back.
     """
 
     request_index: int
@@ -45,6 +50,7 @@ class TokenEvent(NamedTuple):
     top_logprobs: TopLogprobs
     finish_reason: FinishReason | None
     visible_tokens: int
+    settled_tokens: int
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,14 @@ def generate(
     raises ContextLengthError. `cancel` is asked once a step; when true, that step's tokens are the last ("cancelled").
     """
     eos = frozenset(eos_ids)
-    answers = [_Answer(index, request, decode_text, eos, max_length) for index, request in enumerate(requests)]
+    answers = [LiveAnswer(index, request, decode_text, eos, max_length) for index, request in enumerate(requests)]
     live = answers
     while live:
         cancelled = cancel is not None and cancel()
         for answer in live:
             yield from answer.step(cancelled)
         live = [answer for answer in live if not answer.finished]
-        _advance(engine, live)
+        advance(engine, live)
 
 
 def collect(events: Iterable[TokenEvent], n: int = 1) -> list[Generated]:
@@ -113,7 +119,7 @@ def _generated(events: Sequence[TokenEvent]) -> Generated:
     )
 
 
-def _advance(engine: Engine, live: Sequence[_Answer]) -> None:
+def advance(engine: Engine, live: Sequence[LiveAnswer]) -> None:
     """Bring the sampled tokens into the caches: single ones in one batch, a grammar's forced runs by a prefill each."""
     single = [answer for answer in live if len(answer.undecoded) == 1]
     if single:
@@ -146,8 +152,8 @@ class _Guards:
         return None if self._sentences.start is None else (self._sentences.start, 0)
 
 
-class _Answer:
-    """The state of one request between steps."""
+class LiveAnswer:
+    """The state of one request between steps: `step` samples, `advance` then brings what was sampled into the cache."""
 
     def __init__(
         self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None
@@ -214,7 +220,8 @@ class _Answer:
             self.finished = True
             delta += self._stream.finish()
         visible = self._stream.visible_tokens
-        return TokenEvent(self.index, token_id, delta, sampled.logprob, sampled.top, reason, visible)
+        settled = visible if self.finished else min(visible, self._stream.settled_tokens)
+        return TokenEvent(self.index, token_id, delta, sampled.logprob, sampled.top, reason, visible, settled)
 
     def _text_and_end(self, token_id: int) -> tuple[str, FinishReason | None]:
         if token_id in self._eos_ids:

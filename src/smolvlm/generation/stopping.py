@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -79,6 +79,11 @@ class TextStream:
     def finish(self) -> str:
         """The rest of the text, at the answer's end; bytes that never became a character are dropped."""
         return self._give(len(self._pending))
+
+    @property
+    def settled_tokens(self) -> int:
+        """Tokens whose whole text was given out, so that no cut can take them back."""
+        return bisect_right(self._ends, self._given)
 
     def _position(self, tokens: int) -> int:
         return self._ends[tokens - 1] if tokens else 0

@@ -1,0 +1,135 @@
+"""The application: routes, errors in OpenAI's format, and the gatekeeper around them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from smolvlm import __version__
+from smolvlm.errors import SmolVLMError
+from smolvlm.serve import routes_basic, routes_chat, routes_files, routes_responses
+from smolvlm.serve.backend import Backend
+from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.errors import INVALID, ServeError, as_serve_error
+from smolvlm.serve.files import FileStore
+from smolvlm.serve.gatekeeper import Gatekeeper
+from smolvlm.serve.keys import KeyRing
+from smolvlm.serve.metrics import Metrics
+from smolvlm.serve.quotas import Quotas
+from smolvlm.serve.services import Services
+from smolvlm.serve.sse import PlainJSON
+from smolvlm.vlm import SmolVLM
+
+logger = logging.getLogger(__name__)
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class ErrorFields(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """How every error looks."""
+
+    error: ErrorFields
+
+
+def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
+    """The ASGI application that serves `model`, and its parts. Its lifespan starts, warms up and ends them.
+
+    Raises ParamsError for a file of keys that cannot be read.
+    """
+    keys = KeyRing(Path(config.keys_file)) if config.keys_file else None
+    metrics = Metrics()
+    backend = Backend(model, config, metrics)
+    files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours)
+    found = Services(config, backend, files, metrics, Quotas(config.key_rate, config.key_concurrency), keys)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async def warm_up() -> None:
+            try:
+                await backend.start()
+            except Exception as error:
+                logger.exception("the model could not be warmed up")
+                found.failed = error
+
+        warming = asyncio.create_task(warm_up())  # /health and /ready answer from the beginning
+        try:
+            yield
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+            await backend.close()
+            files.close()
+
+    refusals = {status: {"model": ErrorBody} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
+    app = FastAPI(title="smolvlm", version=__version__, lifespan=lifespan, responses=refusals,  # type: ignore[arg-type]
+                  description=f"OpenAI-compatible API of {backend.name}.", redoc_url=None)  # fmt: skip
+    app.state.services = found
+    for router in (routes_basic.router, routes_chat.router, routes_responses.router, routes_files.router):
+        app.include_router(router)
+    app.add_exception_handler(SmolVLMError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    make_openapi = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        """FastAPI promises 422 for what is invalid; here it is 400, as it is with OpenAI. And it does not know the model."""
+        document = make_openapi()
+        for body in ("ChatRequest", "ResponsesRequest"):
+            document["components"]["schemas"][body]["properties"]["model"]["enum"] = [backend.name]
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return Gatekeeper(app, found), found
+
+
+def _reply(error: ServeError) -> Response:
+    return PlainJSON(error.body(), error.status, error.headers)
+
+
+async def _ours(_: Request, error: Exception) -> Response:
+    return _reply(as_serve_error(error))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(place)[:200] or None
+    reason = "".join(c if c.isprintable() else "?" for c in str(first["msg"]))[:300]
+    if first["type"] == "json_invalid":
+        return _reply(ServeError(400, f"the body is not valid JSON ({reason}).", code="invalid_json"))
+    where = f"{param}: " if param else "the request: "
+    return _reply(ServeError(400, f"{where}{reason[:1].lower()}{reason[1:]}.", code="invalid_value", param=param))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code)
+    message = {
+        404: "There is no such address here; see /docs.",
+        405: "This address does not take that method; see /docs.",
+    }
+    text = message.get(error.status_code, f"{str(error.detail).rstrip('.')}.")
+    kind = INVALID if error.status_code < 500 else "server_error"
+    return _reply(ServeError(error.status_code, text, code=code, kind=kind, headers=dict(error.headers or {})))

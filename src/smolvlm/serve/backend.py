@@ -1,0 +1,249 @@
+"""A conversation -> a prompt -> a job of the scheduler -> its updates, on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smolvlm.errors import EngineError, PromptError
+from smolvlm.generation import GenerationParams, Grammar, GrammarCompiler
+from smolvlm.media import normalise
+from smolvlm.processor import MediaInfo, ModelInputs, PreparedMedia
+from smolvlm.prompt.messages import ImagePart, Message, VideoPart
+from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.job import Failed, Job, Started, Update
+from smolvlm.serve.media_gate import MediaGate
+from smolvlm.serve.media_limits import MediaLimits, RemotePolicy, StoredFile
+from smolvlm.serve.metrics import Metrics
+from smolvlm.serve.pace import Pace
+from smolvlm.serve.scheduler import BatchLimits, Scheduler
+from smolvlm.serve.tile_cache import Pixels, Tile, TileCache, tile_key
+from smolvlm.vlm import SmolVLM
+
+_REMEMBERED_MEDIA = 4096
+_IN_THE_LOOP_CHARS = 1 << 18  # hashing more is left to a thread
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a request wants. `schema`: None, a JSON schema, or {} for any JSON object; `owner`: whose turn it takes."""
+
+    messages: Sequence[Message]
+    params: tuple[GenerationParams, ...]
+    owner: str
+    schema: dict[str, Any] | None = None
+
+
+class Asked:
+    """A job under way: an asynchronous iterator over its updates, which ends with the job or after `cancel`.
+
+    Belongs to one event loop. Iterating raises what the job failed of.
+    """
+
+    def __init__(self, inputs: ModelInputs, image_tokens: int, media: int, choices: int) -> None:
+        self.prompt_tokens, self.image_tokens, self.media = len(inputs.input_ids), image_tokens, media
+        self.started: Started | None = None
+        self._unfinished = choices
+        self._loop = asyncio.get_running_loop()
+        self._updates: asyncio.Queue[Update | None] = asyncio.Queue()
+        self._job: Job | None = None
+
+    def listen(self, update: Update) -> None:
+        """Called by the engine's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._updates.put_nowait, update)
+
+    def begin(self, job: Job) -> None:
+        self._job = job
+
+    def cancel(self) -> None:
+        """Free the sequences at the next step; the iteration ends."""
+        if self._job is not None:
+            self._job.cancel()
+        self._updates.put_nowait(None)
+
+    def __aiter__(self) -> AsyncIterator[Update]:
+        return self
+
+    async def __anext__(self) -> Update:
+        if not self._unfinished:
+            raise StopAsyncIteration
+        update = await self._updates.get()
+        if update is None:
+            self._unfinished = 0
+            raise StopAsyncIteration
+        if isinstance(update, Failed):
+            self._unfinished = 0
+            raise update.error
+        if isinstance(update, Started):
+            self.started = update
+        else:
+            self._unfinished -= sum(event.finish_reason is not None for event in update.events)
+        return update
+
+
+class Backend:
+    """The model behind the routes: media gate, caches, prompt builder and scheduler. Belongs to one event loop."""
+
+    def __init__(self, model: SmolVLM, config: ServeConfig, metrics: Metrics) -> None:
+        self.model, self.config, self.metrics = model, config, metrics
+        self.name = config.served_name or model.name
+        engine_config = model.engine.config
+        self.context = engine_config.text.max_position_embeddings
+        limits = MediaLimits(max_media=config.max_media, max_frames=config.max_frames, workers=config.media_workers)
+        self.gate = MediaGate(model.processor.config, limits, RemotePolicy(hosts=config.remote_hosts))
+        tile_bytes = engine_config.image_seq_len * engine_config.text.hidden_size * 4
+        self._tiles = TileCache(config.tile_cache_bytes, tile_bytes)
+        self._seen: OrderedDict[str, tuple[MediaInfo, tuple[str, ...]]] = OrderedDict()
+        self._coming = 0  # requests whose prompt is being made
+        self._grammars = GrammarCompiler(model.processor.tokenizer.json, engine_config.text.vocab_size,
+                                         engine_config.eos_token_ids)  # fmt: skip
+        self.scheduler = Scheduler(
+            model.engine, self._encodable,
+            functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
+            BatchLimits(config.max_waiting, config.max_waiting_bytes, config.max_running, config.kv_tokens),
+            Pace(chunk=config.prefill_chunk, tiles=config.encode_tiles, stall_ratio=config.stall_ratio, patience_s=config.patience_s),
+            self._tiles, metrics,
+        )  # fmt: skip
+        metrics.gauge("media_workers_lost", "Decoding processes that died.", lambda: self.gate.workers_lost)
+        self.ready = False
+
+    async def start(self) -> None:
+        """Start the decoding processes and the engine's thread, and warm both up; `ready` is True afterwards."""
+        await self.gate.start()
+        self.scheduler.start()
+        await self._warm_up()
+        self.ready = True
+
+    async def close(self) -> None:
+        """End everything; jobs still under way fail with 503."""
+        self.ready = False
+        await asyncio.to_thread(self.scheduler.close)
+        await self.gate.close()
+
+    async def ask(self, ask: Ask) -> Asked:
+        """Open the media, build the prompt and queue it. Raises ServeError or the SmolVLMError of what is wrong with it."""
+        self.scheduler.check_room(self._coming)
+        self._coming += 1
+        try:
+            prepared, tiles = await self._media(ask.messages)
+            inputs = await asyncio.to_thread(self.model.processor.build, ask.messages, prepared)
+            room = max(params.max_new_tokens for params in ask.params)
+            self.model.runtime.room(inputs, room)
+            grammars = await self._compile(ask.schema, len(ask.params))
+        finally:
+            self._coming -= 1
+        return self._submit(inputs, tiles, ask.params, grammars, ask.owner, len(prepared))
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token, special ones spelled out."""
+        return self.model.processor.tokenizer.decode([token_id], skip_special_tokens=False)
+
+    def _submit(self, inputs: ModelInputs, tiles: list[Tile], params: tuple[GenerationParams, ...],
+                grammars: tuple[Grammar | None, ...], owner: str, media: int) -> Asked:  # fmt: skip
+        asked = Asked(inputs, len(tiles) * self.model.engine.config.image_seq_len, media, len(params))
+        job = Job(owner, tuple(inputs.input_ids), tiles, params, grammars, asked.listen, self.config.request_timeout_s)
+        self.scheduler.submit(job)
+        asked.begin(job)
+        return asked
+
+    async def _compile(self, schema: dict[str, Any] | None, count: int) -> tuple[Grammar | None, ...]:
+        if schema is None:
+            return (None,) * count
+        make = functools.partial(self._grammars.json_schema, schema) if schema else self._grammars.json_object
+        return tuple([await asyncio.to_thread(make) for _ in range(count)])
+
+    async def _media(self, messages: Sequence[Message]) -> tuple[list[PreparedMedia], list[Tile]]:
+        """What the prompt says of each medium, without pixels, and the tiles of all of them in order."""
+        parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
+        if len(parts) > self.config.max_media:
+            raise PromptError(
+                f"the request holds {len(parts)} media, more than the limit of {self.config.max_media}; send fewer."
+            )
+        keys = [await _content_key(part) for part in parts]
+        known = [self._recall(key) for key in keys]
+        missing = [part for part, found in zip(parts, known, strict=True) if found is None]
+        opened = iter(await self.gate.open_all(missing) if missing else [])
+        prepared: list[PreparedMedia] = []
+        tiles: list[Tile] = []
+        for key, found in zip(keys, known, strict=True):
+            if found is None:
+                fresh = next(opened)
+                found = fresh.info, await asyncio.to_thread(_tiles_of, fresh.tiles)
+                self._remember(key, found[0], found[1])
+            prepared.append(PreparedMedia(found[0], self._no_pixels))
+            tiles += found[1]
+        return prepared, tiles
+
+    @property
+    def _no_pixels(self) -> Pixels:
+        side = self.model.processor.config.tile_size
+        return np.empty((0, side, side, 3), np.uint8)
+
+    def _recall(self, key: str | None) -> tuple[MediaInfo, list[Tile]] | None:
+        """A medium that was decoded before, if all its tiles are still encoded."""
+        if key is None or key not in self._seen:
+            return None
+        self._seen.move_to_end(key)
+        info, tile_keys = self._seen[key]
+        embeds = self._tiles.get_all(tile_keys)
+        if embeds is None:
+            return None
+        return info, [Tile(name, embeds=handle) for name, handle in zip(tile_keys, embeds, strict=True)]
+
+    def _remember(self, key: str | None, info: MediaInfo, tiles: Sequence[Tile]) -> None:
+        if key is not None:
+            self._seen[key] = info, tuple(tile.key for tile in tiles)
+            while len(self._seen) > _REMEMBERED_MEDIA:
+                self._seen.popitem(last=False)
+
+    def _encodable(self, pixels: Sequence[Pixels]) -> Any:
+        return normalise(np.stack(pixels), self.model.processor.config)
+
+    async def _warm_up(self) -> None:
+        """One grey tile and a few tokens: buffers are allocated, grammar tables built, and the pace is measured."""
+        processor = self.model.processor
+        side = processor.config.tile_size
+        grey = np.full((side, side, 3), 127, np.uint8)
+        info = MediaInfo("image", "warm-up", 1)
+        messages = [
+            {"role": "user", "content": [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]}
+        ]
+        inputs = processor.build(messages, [PreparedMedia(info, self._no_pixels)])
+        params = GenerationParams(max_new_tokens=8, ignore_eos=True, loop_guard=False)
+        await self._compile({}, 1)
+        asked = self._submit(inputs, [Tile(tile_key(grey), grey)], (params,), (None,), "warm-up", 1)
+        async for _ in asked:
+            pass
+        if asked.started is None:
+            raise EngineError("the model did not answer while it was warmed up.")
+
+
+async def _content_key(part: ImagePart | VideoPart) -> str | None:
+    """What tells a medium and its options from all others; None for an address, whose content may change."""
+    source = part.source
+    if isinstance(source, StoredFile):
+        name = f"file:{source.path}"
+    elif isinstance(source, str) and source[:5].lower() == "data:":
+        hashing = functools.partial(_digest, source)
+        name = hashing() if len(source) < _IN_THE_LOOP_CHARS else await asyncio.to_thread(hashing)
+    else:
+        return None
+    return f"{type(part).__name__} {json.dumps(dict(part.options), sort_keys=True)} {name}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _tiles_of(pixels: Pixels) -> list[Tile]:
+    """A medium's tiles, each with its pixels: views, so that the medium's memory goes when its last tile is encoded."""
+    return [Tile(tile_key(tile), tile) for tile in pixels]

@@ -1,0 +1,74 @@
+"""Fields of a request -> `GenerationParams`, one for each choice, and the schema that the answer must fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smolvlm.generation import GenerationParams
+from smolvlm.serve.chat_schema import ChatRequest, ResponseFormat, SamplingFields
+from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.errors import ServeError
+
+_SHARED = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "loop_guard",
+    "ignore_eos",
+)
+
+
+def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParams, ...]:
+    """One set of parameters a choice: with a seed, each choice has its own. Raises ServeError or ParamsError."""
+    choices = body.n or 1
+    if choices > config.max_choices:
+        raise ServeError(
+            400,
+            f"n={choices}: this server gives at most {config.max_choices} choices.",
+            param="n",
+            code="invalid_value",
+        )
+    if body.top_logprobs and not body.logprobs:
+        raise ServeError(400, "top_logprobs needs logprobs=true.", param="top_logprobs", code="invalid_value")
+    values = shared_params(body, body.max_completion_tokens or body.max_tokens, config, "max_tokens")
+    if body.stop is not None:
+        values["stop"] = body.stop
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(body, name) is not None:
+            values[name] = getattr(body, name)
+    if body.logprobs:
+        values["logprobs"] = body.top_logprobs or 0
+    return tuple(GenerationParams(**values, seed=seed_of(body.seed, i)) for i in range(choices))
+
+
+def shared_params(body: SamplingFields, max_tokens: int | None, config: ServeConfig, name: str) -> dict[str, Any]:
+    """What both APIs share, as keyword arguments; what was left out keeps the default of `GenerationParams`."""
+    values: dict[str, Any] = {key: getattr(body, key) for key in _SHARED if getattr(body, key) is not None}
+    if max_tokens is not None:
+        if max_tokens > config.max_answer_tokens:
+            raise ServeError(400, f"{name}={max_tokens}: this server writes at most {config.max_answer_tokens} tokens an answer.",
+                             param=name, code="invalid_value")  # fmt: skip
+        values["max_new_tokens"] = max_tokens
+    if values.get("top_p") == 0:  # OpenAI's smallest nucleus: the likeliest token alone
+        values["top_p"], values["temperature"] = 1.0, 0.0
+    return values
+
+
+def seed_of(seed: int | None, choice: int) -> int | None:
+    """OpenAI's seeds are signed, ours are not."""
+    return None if seed is None else (seed + choice) % 2**64
+
+
+def schema_of(body: ResponseFormat | None) -> dict[str, Any] | None:
+    """The schema of a response_format: {} for any JSON object, None for free text."""
+    if body is None or body.type == "text":
+        return None
+    if body.type == "json_object":
+        return {}
+    if body.json_schema is None or not body.json_schema.schema_:
+        raise ServeError(400, "response_format json_schema needs json_schema.schema, a JSON schema that is not empty.",
+                         param="response_format", code="invalid_schema")  # fmt: skip
+    return body.json_schema.schema_

@@ -1,0 +1,142 @@
+"""Uploads: kept in a folder under names that we chose, seen by their owner only, deleted after a while."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from smolvlm.serve.errors import ServeError, busy, unavailable
+from smolvlm.serve.media_limits import StoredFile
+
+_ID = re.compile(r"file-[0-9a-f]{32}", re.ASCII)
+_CHUNK_BYTES = 1 << 20
+_PARTIAL_S = 3600.0  # an upload that was cut off by a crash is swept away after this
+
+Read = Callable[[int], Awaitable[bytes]]  # the next bytes of an upload, at most so many; empty at its end
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What is known of an upload. `filename` is what the client called it: shown, never used as a path."""
+
+    id: str
+    owner: str
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: int
+
+    def public(self) -> dict[str, object]:
+        """OpenAI's file object."""
+        return {"id": self.id, "object": "file", "bytes": self.bytes, "created_at": self.created_at, "filename": self.filename,
+                "purpose": self.purpose, "status": "processed"}  # fmt: skip
+
+
+class FileStore:
+    """A folder of `ID.bin` with `ID.json` beside each: nothing is held in memory, so several processes may share it."""
+
+    def __init__(self, folder: str | None, max_bytes: int, keep_s: float) -> None:
+        """Without `folder`, a temporary one that `close` deletes. Raises ServeError when it cannot be made."""
+        self._temporary = folder is None
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="smolvlm-files-")) if folder is None else Path(folder)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise unavailable(
+                f"{folder}: the folder for uploads cannot be made ({error.strerror}).", "no_storage"
+            ) from None
+        self._max_bytes, self._keep_s = max_bytes, keep_s
+
+    async def save(self, owner: str, filename: str, purpose: str, read: Read) -> FileRecord:
+        """Store an upload. Raises ServeError: 400 for an empty one, 429 when the space is used up, 503 for a full disk."""
+        self.sweep()
+        room = self._max_bytes - sum(record.bytes for record in self._records())
+        file_id = f"file-{secrets.token_hex(16)}"
+        partial = self.folder / f"{file_id}.partial"
+        size = 0
+        try:
+            with partial.open("xb") as stream:
+                while chunk := await read(_CHUNK_BYTES):
+                    size += len(chunk)
+                    if size > room:
+                        raise busy(
+                            "the space for uploads is used up; delete files that are no longer needed.",
+                            60,
+                            "storage_full",
+                        )
+                    stream.write(chunk)
+            if not size:
+                raise ServeError(400, "the uploaded file is empty.", param="file", code="invalid_value")
+            record = FileRecord(file_id, owner, filename[:255] or "upload", purpose, size, int(time.time()))
+            partial.replace(self.folder / f"{file_id}.bin")
+            partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
+            partial.replace(self.folder / f"{file_id}.json")
+        except OSError as error:
+            (self.folder / f"{file_id}.bin").unlink(missing_ok=True)
+            raise unavailable(f"the upload cannot be stored ({error.strerror}).", "no_storage", 60) from None
+        finally:
+            partial.unlink(missing_ok=True)
+        return record
+
+    def get(self, owner: str, file_id: str) -> FileRecord:
+        """The record of an upload. Raises ServeError 404, also for those of other owners."""
+        record = self._read(self.folder / f"{file_id}.json") if _ID.fullmatch(file_id) else None
+        if record is None or record.owner != owner or self._expired(record):
+            raise ServeError(404, f"No such file: {file_id[:60]!r}; upload it with POST /v1/files.", param="file_id",
+                             code="file_not_found")  # fmt: skip
+        return record
+
+    def open(self, owner: str, file_id: str) -> StoredFile:
+        """The content of an upload. Raises as `get` does."""
+        record = self.get(owner, file_id)
+        return StoredFile(self.folder / f"{record.id}.bin", record.id)
+
+    def of_owner(self, owner: str) -> list[FileRecord]:
+        """The uploads of `owner`, newest first."""
+        self.sweep()
+        mine = [record for record in self._records() if record.owner == owner]
+        return sorted(mine, key=lambda record: (-record.created_at, record.id))
+
+    def delete(self, owner: str, file_id: str) -> None:
+        """Forget an upload. Raises as `get` does."""
+        self._remove(self.get(owner, file_id).id)
+
+    def sweep(self) -> None:
+        """Delete what is older than it may be."""
+        for record in self._records():
+            if self._expired(record):
+                self._remove(record.id)
+        for partial in self.folder.glob("*.partial"):
+            try:
+                if time.time() - partial.stat().st_mtime > _PARTIAL_S:
+                    partial.unlink()
+            except OSError:
+                continue  # another process was quicker
+
+    def close(self) -> None:
+        if self._temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _expired(self, record: FileRecord) -> bool:
+        return time.time() - record.created_at > self._keep_s
+
+    def _remove(self, file_id: str) -> None:
+        for suffix in ("json", "bin"):  # the record first: without it the content cannot be asked for
+            (self.folder / f"{file_id}.{suffix}").unlink(missing_ok=True)
+
+    def _records(self) -> list[FileRecord]:
+        found = [self._read(path) for path in self.folder.glob("file-*.json")]
+        return [record for record in found if record is not None]
+
+    def _read(self, path: Path) -> FileRecord | None:
+        try:
+            return FileRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -1,0 +1,37 @@
+"""Logs as JSON, one object a line. What a client wrote or sent is never in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+_NAMES = ("smolvlm", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+
+
+class JsonFormatter(logging.Formatter):
+    """`extra={"facts": {...}}` becomes fields of the object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
+        }  # fmt: skip
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=True, default=str)
+
+
+def log_as_json(level: str) -> None:
+    """Send the server's loggers to stderr as JSON. For a process that is the server; a library must not do this."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in _NAMES:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler] if name in ("smolvlm", "uvicorn", "asyncio") else []
+        logger.propagate = name not in ("smolvlm", "uvicorn", "asyncio")
+        logger.setLevel(level.upper())
+    logging.getLogger("uvicorn.access").disabled = True  # the gatekeeper's line says more

@@ -1,0 +1,266 @@
+"""Decoding processes: a fixed number of them, warm, each replaced as soon as it is lost.
+
+A worker that dies of its job, or spends all its processor time, is the file's fault and ends in one sentence. One that is killed from
+outside (kill -9, the system short of memory) is not: its job is done once more by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from smolvlm.config import ProcessorConfig
+from smolvlm.errors import ImageError, SmolVLMError, VideoError
+from smolvlm.serve.media_limits import MediaLimits, MediaUnavailableError
+from smolvlm.serve.media_wire import Job, Reply, WireError, header_length, pack, read_reply
+
+logger = logging.getLogger(__name__)
+
+_START_S = 30.0  # 0.3 s on an idle machine
+_JOBS_A_WORKER = 500  # then a fresh one: decoders leak a little, and memory goes to pieces
+_STREAM_BUFFER_BYTES = 1 << 20
+# What a decoder needs of the server's environment. Keys and tokens stay behind.
+_ENVIRONMENT = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TEMP",
+    "SYSTEMROOT",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+)
+# Signals that come from outside. All others are a decoder that crashed or spent its processor time.
+_FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGINT, -9}
+
+
+class WorkerDied(Exception):
+    """The process is gone; `returncode` as of `Popen`. A signal inside this room."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(f"exit status {returncode}")
+        self.returncode = returncode
+
+
+class Worker:
+    """One decoding process. `missing` names the limits that its system does not have."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None, "made with pipes"
+        assert process.stdout is not None, "made with pipes"
+        self.process = process
+        self._jobs, self._replies = process.stdin, process.stdout
+        self.missing: list[str] = []
+        self.jobs_done = 0
+
+    @classmethod
+    async def start(cls, config: ProcessorConfig, limits: MediaLimits) -> Worker:
+        """A process that is ready for its first job. Raises OSError or WorkerDied."""
+        environment = {k: v for k in _ENVIRONMENT if (v := os.environ.get(k)) is not None}
+        environment.update(
+            # The package as this process found it.
+            PYTHONPATH=os.pathsep.join(p for p in sys.path if p), PYTHONSAFEPATH="1", PYTHONIOENCODING="utf-8",
+            PYTHONDONTWRITEBYTECODE="1",  # it may not write files
+            OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
+            MALLOC_ARENA_MAX="2",  # each arena reserves 64 MB of the address space, whether used or not
+        )  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "smolvlm.serve.media_worker", stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, env=environment, limit=_STREAM_BUFFER_BYTES,
+            start_new_session=True,  # Ctrl-C is for the server, which lets requests finish
+        )  # fmt: skip
+        worker = cls(process)
+        setup = {
+            "config": dataclasses.asdict(config), "limits": dataclasses.asdict(limits.of_one_source()),
+            "max_video_s": limits.max_video_s, "memory_mb": limits.worker_mb, "decode_s": limits.decode_s,
+        }  # fmt: skip
+        try:
+            header, _ = await asyncio.wait_for(worker._exchange(pack(setup), b""), _START_S)
+            worker.missing = [str(what) for what in json.loads(header)["missing"]]
+        except BaseException:
+            await worker.end()
+            raise
+        return worker
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    async def ask(self, job: Job, data: bytes, tile_size: int, max_tiles: int) -> tuple[Reply, bytes]:
+        """Do one job. Raises WorkerDied, or WireError when the process no longer keeps to the protocol."""
+        header, _ = await self._exchange(pack(job), data)
+        reply = read_reply(header, tile_size, max_tiles)
+        self.jobs_done += 1
+        return reply, await self._read(reply.size)
+
+    async def _exchange(self, header: bytes, data: bytes) -> tuple[bytes, None]:
+        try:
+            self._jobs.write(header)
+            if data:
+                self._jobs.write(data)
+            await self._jobs.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            raise await self._died() from None
+        return await self._read(header_length(await self._read(4))), None
+
+    async def _read(self, size: int) -> bytes:
+        try:
+            return await self._replies.readexactly(size)
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            raise await self._died() from None
+
+    async def _died(self) -> WorkerDied:
+        try:
+            return WorkerDied(await asyncio.wait_for(self.process.wait(), 5))
+        except asyncio.TimeoutError:  # it closed its pipes and lives on
+            await self.end()
+            return WorkerDied(1)
+
+    async def end(self) -> None:
+        """Kill it, and wait until the system has taken it away."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        self._jobs.close()
+
+
+class WorkerPool:
+    """`limits.workers` processes; a job waits up to `limits.queue_s` for one of them."""
+
+    def __init__(self, config: ProcessorConfig, limits: MediaLimits) -> None:
+        self._config = config
+        self._limits = limits
+        # A picture has at most (4096 / side)**2 tiles and itself, a video one a frame.
+        self._max_tiles = max(limits.max_frames, (4096 // config.tile_size + 1) ** 2 + 1)
+        self._free = asyncio.Semaphore(limits.workers)
+        self._idle: list[Worker] = []
+        self._living: set[Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.lost = 0  # workers that died or were killed over a job
+        self.missing: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Start all workers. Raises MediaUnavailableError when one cannot be started."""
+        if self._idle:
+            return
+        self._idle = list(await asyncio.gather(*(self._started() for _ in range(self._limits.workers))))
+        self.missing = tuple(self._idle[0].missing)
+        if self.missing:
+            logger.warning("this system does not limit %s of the decoding processes; the time that each file may take "
+                           "is limited all the same", ", ".join(self.missing))  # fmt: skip
+
+    async def run(self, job: Job, data: bytes = b"") -> tuple[Reply, bytes]:
+        """Do one job. Raises ImageError or VideoError for what ends a worker, MediaUnavailableError for lost workers."""
+        for _ in range(2):
+            worker = await self._take()
+            try:
+                answer = await asyncio.wait_for(
+                    worker.ask(job, data, self._config.tile_size, self._max_tiles), self._limits.stalled_s
+                )
+            except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the file
+                self._replace(worker)
+                raise MediaUnavailableError(f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
+                                            "busy; try again later, or send a smaller file.") from None  # fmt: skip
+            except WorkerDied as died:
+                self._replace(worker)
+                logger.warning("a media worker was lost: %s", died)
+                if died.returncode in _FROM_OUTSIDE:
+                    continue
+                if died.returncode == -getattr(signal, "SIGXCPU", 0):
+                    raise self._blame(job, f"takes more than {self._limits.decode_s:g} s of a processor") from None
+                raise self._blame(job, "crashes the decoder") from None
+            except WireError as error:
+                self._replace(worker)
+                logger.error("a media worker broke the protocol: %s", error)
+                raise self._blame(job, "crashes the decoder") from None
+            except BaseException:  # the request was given up
+                self._replace(worker)
+                raise
+            if answer[0].out_of_memory or worker.jobs_done >= _JOBS_A_WORKER:
+                self._replace(worker, lost=answer[0].out_of_memory)
+            else:
+                self._give_back(worker)
+            if answer[0].detail:
+                logger.error("a media worker met an error that nobody foresaw: %s", answer[0].detail)
+            return answer
+        raise MediaUnavailableError(f"{job.label}: two decoding processes were lost while reading it, for no fault of the "
+                                    "file; try again later.")  # fmt: skip
+
+    async def close(self) -> None:
+        """End all workers, busy ones too."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._idle.clear()
+        await asyncio.gather(*(self._end(worker) for worker in list(self._living)))
+
+    def _blame(self, job: Job, what: str) -> SmolVLMError:
+        kind = VideoError if job.want == "video" else ImageError
+        return kind(f"{job.label}: reading it {what}; save it again in a common format, or send a smaller one.")
+
+    async def _started(self) -> Worker:
+        try:
+            worker = await Worker.start(self._config, self._limits)
+            self._living.add(worker)
+            return worker
+        except (OSError, WorkerDied, WireError, ValueError, KeyError, asyncio.TimeoutError) as error:
+            raise MediaUnavailableError(f"no decoding process can be started ({type(error).__name__}: {error}); "
+                                        "try again later.") from None  # fmt: skip
+
+    async def _end(self, worker: Worker) -> None:
+        await worker.end()
+        self._living.discard(worker)
+
+    async def _take(self) -> Worker:
+        if self._closed:
+            raise MediaUnavailableError("the server is shutting down; try again later.")
+        try:
+            await asyncio.wait_for(self._free.acquire(), self._limits.queue_s)
+        except asyncio.TimeoutError:
+            raise MediaUnavailableError(f"all {self._limits.workers} decoding processes were busy for "
+                                        f"{self._limits.queue_s:g} s; try again later.") from None  # fmt: skip
+        while self._idle:
+            worker = self._idle.pop()  # the warmest
+            if worker.alive:
+                return worker
+            self._do(self._end(worker))  # killed while it slept
+        try:
+            return await self._started()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _give_back(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        self._free.release()
+
+    def _replace(self, worker: Worker, *, lost: bool = True) -> None:
+        """End a worker; its place is free again once another is warm, or could not be started."""
+        self.lost += lost
+        self._do(self._succeed(worker))
+
+    async def _succeed(self, worker: Worker) -> None:
+        try:
+            await self._end(worker)
+            if not self._closed:
+                self._idle.append(await self._started())
+        except MediaUnavailableError as error:
+            logger.error("%s", error)  # the next job tries again, and says so to its request
+        finally:
+            self._free.release()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

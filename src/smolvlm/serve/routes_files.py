@@ -1,0 +1,71 @@
+"""`/v1/files`: uploads that later requests name by their id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from smolvlm.serve.services import owner_of, services
+from smolvlm.serve.sse import PlainJSON
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+
+class FileObject(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str
+
+
+class FileList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    has_more: bool = False
+
+
+class FileDeleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+@router.post("", response_model=FileObject, summary="Upload a picture or a video")
+async def upload(
+    request: Request, file: Annotated[UploadFile, File()], purpose: Annotated[str, Form(max_length=64)] = "vision"
+) -> Response:
+    """A request names it as `{"type": "file", "file": {"file_id": ...}}`. It is deleted after a while."""
+    record = await services(request).files.save(
+        owner_of(request), _printable(file.filename or ""), _printable(purpose), file.read
+    )
+    return PlainJSON(record.public())
+
+
+@router.get("", response_model=FileList, summary="The uploads of this key")
+async def listing(request: Request) -> Response:
+    """Newest first."""
+    data: list[dict[str, Any]] = [record.public() for record in services(request).files.of_owner(owner_of(request))]
+    return PlainJSON({"object": "list", "data": data, "has_more": False})
+
+
+@router.get("/{file_id}", response_model=FileObject, summary="One upload")
+async def one(request: Request, file_id: str) -> Response:
+    """Its size, name and time."""
+    return PlainJSON(services(request).files.get(owner_of(request), file_id).public())
+
+
+@router.delete("/{file_id}", response_model=FileDeleted, summary="Delete an upload")
+async def delete(request: Request, file_id: str) -> Response:
+    """Answers that are being written are not disturbed."""
+    services(request).files.delete(owner_of(request), file_id)
+    return PlainJSON({"id": file_id, "object": "file", "deleted": True})
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

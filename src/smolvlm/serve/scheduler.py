@@ -1,0 +1,333 @@
+"""Continuous batching: one thread owns the engine, and requests join and leave between its steps.
+
+A turn of the thread: drop who hung up or ran out of time; begin the next prompt of the queue if none is in the making; read a
+piece of that prompt (some tiles, or a chunk of tokens, as `Pace` allows); sample one token for every running answer and
+decode them together. One prompt is in the making at a time: the first in line has its first token soonest.
+
+KV cache is one budget in tokens: running answers reserve what they may come to, finished sequences are kept in what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from smolvlm.engines.base import Engine, FloatArray, SeqHandle
+from smolvlm.errors import EngineError, SmolVLMError
+from smolvlm.generation import Decode, LiveAnswer, Request, TokenEvent, advance
+from smolvlm.serve.errors import busy, deadline_exceeded, unavailable
+from smolvlm.serve.fair_queue import FairQueue
+from smolvlm.serve.job import Failed, Job, Progressed, Started
+from smolvlm.serve.metrics import Metrics
+from smolvlm.serve.pace import Pace
+from smolvlm.serve.prefix_cache import Held, PrefixCache
+from smolvlm.serve.prompting import Prompting
+from smolvlm.serve.tile_cache import Pixels, TileCache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """max_waiting: prompts in the queue, and max_waiting_bytes of their pixels; max_running: answers decoded together;
+    kv_tokens: see the module."""
+
+    max_waiting: int
+    max_waiting_bytes: int
+    max_running: int
+    kv_tokens: int
+
+
+@dataclass(eq=False)
+class _Running:
+    """One answer that is being written, and all that was sampled for it."""
+
+    job: Job
+    seq: SeqHandle
+    live: LiveAnswer
+    sampled: list[int]
+    keep: bool  # whether its sequence is worth keeping: of several choices one is enough
+
+    def held(self, engine: Engine) -> Held:
+        ids = (*self.job.input_ids, *self.sampled)[: engine.length(self.seq)]
+        return Held(self.seq, ids, tuple(self.job.tile_keys))
+
+
+class Scheduler:
+    """Runs jobs. `submit` and `cancel` may be called from any thread; the engine belongs to the scheduler's own."""
+
+    def __init__(self, engine: Engine, encodable: Callable[[Sequence[Pixels]], FloatArray], decode_text: Decode,
+                 limits: BatchLimits, pace: Pace, tiles: TileCache, metrics: Metrics) -> None:  # fmt: skip
+        """`encodable(pixels)` makes the encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
+        self._engine, self._encodable, self._decode_text = engine, encodable, decode_text
+        self._limits, self._pace, self._tiles, self._metrics = limits, pace, tiles, metrics
+        self._context = engine.config.text.max_position_embeddings
+        self._eos = frozenset(engine.config.eos_token_ids)
+        self._changed = threading.Condition()
+        self._waiting: FairQueue[Job] = FairQueue()
+        self._waiting_bytes: dict[Job, int] = {}
+        self._prompting: Prompting | None = None
+        self._running: list[_Running] = []
+        self._prefixes = PrefixCache(engine)
+        self._seconds_a_job = 1.0  # for Retry-After
+        self._stepped_at: float | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="smolvlm-engine", daemon=True)
+        metrics.gauge("waiting_prompts", "Prompts in the queue.", lambda: len(self._waiting))
+        metrics.gauge("running_sequences", "Answers that are being written.", lambda: len(self._running))
+        metrics.gauge("prefilling_prompts", "Prompts that are being read.", lambda: int(self._prompting is not None))
+        metrics.gauge("kv_tokens_reserved", "Tokens of KV cache that running answers may need.", lambda: self._reserved)
+        metrics.gauge("kv_tokens_kept", "Tokens of KV cache of finished answers.", lambda: self._prefixes.tokens)
+        metrics.gauge("tile_cache_bytes", "Bytes of encoded tiles that are kept.", lambda: self._tiles.nbytes)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises what `check_room` raises."""
+        with self._changed:
+            self._require_room(0, job.pixel_bytes)
+            self._waiting.push(job)
+            self._waiting_bytes[job] = job.pixel_bytes
+            self._changed.notify()
+
+    def check_room(self, coming: int) -> None:
+        """Whether one more job may come, beside `coming` others that are on their way: asked before media are decoded.
+
+        Raises ServeError: 429 with Retry-After when the queue is full, 503 when the server is ending.
+        """
+        with self._changed:
+            self._require_room(coming, 0)
+
+    def _require_room(self, coming: int, pixel_bytes: int) -> None:
+        if self._closing:
+            raise unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
+        waiting = len(self._waiting)
+        held = sum(self._waiting_bytes.values())
+        if waiting + coming >= self._limits.max_waiting or (
+            held and held + pixel_bytes > self._limits.max_waiting_bytes
+        ):
+            self._metrics.refused.labels("queue_full").inc()
+            wait_s = min(60.0, self._seconds_a_job * (waiting + coming))
+            raise busy(f"{waiting + coming} requests are waiting already; try again later.", wait_s, "queue_full")
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """End the thread; what still runs or waits fails with 503."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    @property
+    def _reserved(self) -> int:
+        jobs = {id(r.job): r.job for r in tuple(self._running)}
+        starting = self._prompting
+        total = sum(job.kv_tokens(self._context) for job in jobs.values())
+        return total + (starting.job.kv_tokens(self._context) if starting is not None else 0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._closing or len(self._waiting) or self._prompting or self._running):
+                    self._stepped_at = None
+                    self._changed.wait()
+                if self._closing:
+                    break
+            try:
+                self._turn()
+            except Exception as error:  # whatever it is, those who wait must hear of it and the thread must go on
+                logger.exception("a step of the engine failed")
+                self._fail_all(error)
+        self._fail_all(unavailable("the server is shutting down; ask another one, or again later.", "shutting_down"))
+
+    def _turn(self) -> None:
+        self._drop()
+        self._begin_next()
+        if self._prompting is not None:
+            self._read_prompt(self._prompting)
+        if self._running:
+            self._step()
+
+    def _drop(self) -> None:
+        """Let go of those whose client hung up or whose time is over."""
+        with self._changed:
+            gone = self._waiting.remove_if(lambda job: job.cancelled or job.expired)
+            for job in gone:
+                del self._waiting_bytes[job]
+        for job in gone:
+            self._end_unfinished(job)
+        if self._prompting is not None and (self._prompting.job.cancelled or self._prompting.job.expired):
+            job = self._prompting.job
+            self._prompting.close()
+            self._prompting = None
+            self._end_unfinished(job)
+        over = {id(r.job): r.job for r in self._running if r.job.cancelled or r.job.expired}
+        for job in over.values():
+            self._retire([r for r in self._running if r.job is job])
+            self._end_unfinished(job)
+
+    def _end_unfinished(self, job: Job) -> None:
+        self._metrics.jobs.labels("cancelled" if job.cancelled else "expired").inc()
+        if not job.cancelled:
+            job.listener(Failed(deadline_exceeded(job.time_limit_s)))
+
+    def _begin_next(self) -> None:
+        """Take the next prompt if there is room for it; kept sequences make way."""
+        if self._prompting is not None:
+            return
+        with self._changed:
+            job = self._waiting.peek()
+            if job is None:
+                return
+            needed = job.kv_tokens(self._context)
+            busy_now = bool(self._running)
+            if busy_now and (
+                len(self._running) + len(job.params) > self._limits.max_running
+                or self._reserved + needed > self._limits.kv_tokens
+            ):
+                return
+            self._waiting.pop()
+            del self._waiting_bytes[job]
+        queued_s = time.monotonic() - job.submitted_at
+        self._metrics.queued.observe(queued_s)
+        try:
+            found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held(self._engine) for r in self._running))
+            self._prefixes.shrink(max(0, self._limits.kv_tokens - self._reserved - needed))
+            self._prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
+        except Exception as error:
+            self._fail(job, error)
+
+    def _read_prompt(self, prompting: Prompting) -> None:
+        decoding = bool(self._running)
+        job = prompting.job
+        try:
+            if prompting.tiles_left:
+                count = self._pace.tiles(decoding, time.monotonic() - prompting.began_at)
+                if count:
+                    prompting.encode(count)
+                return
+            started = time.perf_counter()
+            tokens = prompting.prefill(self._pace.chunk(decoding))
+            self._pace.prefilled(tokens, time.perf_counter() - started)
+            if prompting.done:
+                self._prompting = None
+                self._begin_answers(prompting)
+        except Exception as error:
+            self._prompting = None
+            prompting.close()
+            self._retire([r for r in self._running if r.job is job], keep=False)
+            self._fail(job, error)
+
+    def _begin_answers(self, prompting: Prompting) -> None:
+        job, logits = prompting.job, prompting.logits
+        assert logits is not None, "a prompt that is done has logits"
+        self._metrics.prompt_tokens.inc(len(job.input_ids))
+        self._metrics.cached_tokens.inc(prompting.cached_tokens)
+        self._metrics.tiles_encoded.inc(prompting.encoded_tiles)
+        self._metrics.tiles_cached.inc(len(job.tiles) - prompting.encoded_tiles)
+        for i, (params, grammar) in enumerate(zip(job.params, job.grammars, strict=True)):
+            seq = prompting.seq if i == 0 else self._engine.fork(prompting.seq)
+            request = Request(seq, logits, job.input_ids, params, grammar)
+            live = LiveAnswer(i, request, self._decode_text, self._eos, self._context)
+            self._running.append(_Running(job, seq, live, [], keep=i == 0))
+        job.listener(Started(prompting.cached_tokens, prompting.encoded_tiles, prompting.queued_s))
+
+    def _step(self) -> None:
+        """One token for every running answer; those that end leave before the decode."""
+        now = time.monotonic()
+        if self._stepped_at is not None:
+            self._metrics.step.observe(now - self._stepped_at)
+        self._sample(now)
+        batch = [running.live for running in self._running]
+        self._stepped_at = time.monotonic() if batch else None
+        if batch:
+            started = time.perf_counter()
+            self._advance(batch)
+            self._pace.decoded(len(batch), time.perf_counter() - started)
+            self._metrics.batch.observe(len(batch))
+
+    def _sample(self, now: float) -> None:
+        fresh: dict[int, tuple[Job, list[TokenEvent]]] = {}
+        for running in tuple(self._running):
+            if running not in self._running:  # it left with another choice of its job, which failed
+                continue
+            job = running.job
+            try:
+                events = list(running.live.step(cancelled=False))
+            except Exception as error:
+                self._fail_running(job, error)
+                fresh.pop(id(job), None)
+                continue
+            if not running.sampled and running.live.index == 0:
+                self._metrics.first_token.observe(now - job.submitted_at)
+            running.sampled += [event.token_id for event in events]
+            self._metrics.completion_tokens.inc(len(events))
+            fresh.setdefault(id(job), (job, []))[1].extend(events)
+        self._retire([running for running in self._running if running.live.finished])
+        still = {id(running.job) for running in self._running}
+        for job, events in fresh.values():
+            if id(job) not in still:
+                self._metrics.jobs.labels("finished").inc()
+                self._seconds_a_job += 0.1 * (
+                    (time.monotonic() - job.submitted_at) / self._limits.max_running - self._seconds_a_job
+                )
+            job.listener(Progressed(events))
+
+    def _advance(self, batch: list[LiveAnswer]) -> None:
+        """Decode together; where that fails, one by one, so that only the culprit's job ends."""
+        try:
+            advance(self._engine, batch)
+        except EngineError:
+            logger.warning("a decode step of %d sequences failed; trying them one by one", len(batch), exc_info=True)
+            self._prefixes.shrink(0)
+            for running in tuple(self._running):
+                if not running.live.undecoded or running not in self._running:
+                    continue
+                try:
+                    advance(self._engine, [running.live])
+                except EngineError as error:
+                    self._fail_running(running.job, error)
+
+    def _retire(self, over: Sequence[_Running], keep: bool = True) -> None:
+        """Take answers out of the batch; their sequences are kept for prompts that begin alike, or closed."""
+        for running in over:
+            self._running.remove(running)
+            if keep and running.keep:
+                self._prefixes.put(running.held(self._engine))
+            else:
+                self._engine.close(running.seq)
+        if over:
+            self._prefixes.shrink(max(0, self._limits.kv_tokens - self._reserved))
+
+    def _fail_running(self, job: Job, error: BaseException) -> None:
+        self._retire([running for running in self._running if running.job is job], keep=False)
+        self._fail(job, error)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        if not isinstance(error, SmolVLMError):
+            logger.error("a job failed", exc_info=error)
+        self._metrics.jobs.labels("failed").inc()
+        job.listener(Failed(error))
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            waiting = self._waiting.remove_if(lambda _: True) if self._closing else []
+            for job in waiting:
+                del self._waiting_bytes[job]
+        for job in waiting:
+            self._fail(job, error)
+        if self._prompting is not None:
+            prompting, self._prompting = self._prompting, None
+            prompting.close()
+            self._fail(prompting.job, error)
+        for job in {id(running.job): running.job for running in self._running}.values():
+            self._fail_running(job, error)

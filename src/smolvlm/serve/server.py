@@ -1,0 +1,100 @@
+"""The process: listen, and end gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from smolvlm.errors import ParamsError
+from smolvlm.serve.app import create_app
+from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.logs import log_as_json
+from smolvlm.serve.protocol import protocol
+from smolvlm.serve.services import Services
+from smolvlm.vlm import SmolVLM
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM or Ctrl-C: new requests get 503, answers under way finish, then the process ends. A second signal hurries."""
+
+    def __init__(self, config: uvicorn.Config, found: Services) -> None:
+        super().__init__(config)
+        self._found = found
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """uvicorn would close the port at once; clients would see a broken connection in place of an answer."""
+        if self._draining is not None or not self.started:
+            self.should_exit = self.force_exit = True
+            return
+        self._found.draining = True
+        self._draining = asyncio.get_event_loop().create_task(self._drain(signal.Signals(sig).name))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Also ends the process when the model could not be warmed up."""
+        return self._found.failed is not None or await super().on_tick(counter)
+
+    async def _drain(self, name: str) -> None:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + self._found.config.drain_s
+        logger.info("draining", extra={"facts": {"signal": name, "in_flight": self._found.in_flight}})
+        while self._found.in_flight and loop.time() < limit:
+            await asyncio.sleep(_LOOK_S)
+        logger.info("drained", extra={"facts": {"unfinished": self._found.in_flight}})
+        self.should_exit = True
+
+
+def serve(model: SmolVLM, config: ServeConfig) -> None:
+    """Serve `model` until a signal ends it. Prints the address on stdout once it listens. Raises ParamsError for an address
+    that cannot be had."""
+    log_as_json(config.log_level)
+    app, found = create_app(model, config)
+    listening = _listen(config.host, config.port)
+    host, port = listening.getsockname()[:2]
+    sys.stdout.write(f"smolvlm: {found.backend.name} on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stdout.flush()
+    settings = uvicorn.Config(
+        app, http=protocol(config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
+        log_config=None, access_log=False, server_header=False,
+    )  # fmt: skip
+    _allow_connections()
+    DrainingServer(settings, found).run(sockets=[listening])
+    if found.failed is not None:
+        raise found.failed
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets this process have: each connection is one."""
+    try:
+        resource: Any = importlib.import_module("resource")
+    except ImportError:  # Windows has no such limit
+        return
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        raise ParamsError(
+            f"cannot listen on {host} port {port} ({error.strerror}); pass another --host or --port."
+        ) from None
+    return listening

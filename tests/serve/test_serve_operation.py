@@ -1,0 +1,108 @@
+"""Warm-up, draining on SIGTERM, and the configuration."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from helpers_serve import serving, text
+from smolvlm.cli.main import main
+from smolvlm.errors import ParamsError
+from smolvlm.serve.config import ServeConfig
+
+
+def test_health_comes_before_ready(log: Path) -> None:
+    with serving(log, ready=False) as server:
+        deadline = time.monotonic() + 30
+        seen = []
+        while not seen or seen[-1] != 200:
+            assert time.monotonic() < deadline
+            try:
+                seen.append(httpx.get(f"{server.url}/ready").status_code)
+                assert httpx.get(f"{server.url}/health").status_code == 200
+            except httpx.TransportError:
+                continue
+        assert set(seen) <= {200, 503}
+        assert server.metric("smolvlm_tiles_encoded_total") == 1  # the warm-up's
+
+
+def test_sigterm_finishes_answers_and_refuses_new_ones(log: Path) -> None:
+    with serving(log) as server:
+        options: dict[str, Any] = {"max_tokens": 600, "extra_body": {"ignore_eos": True, "loop_guard": False}}
+        stream = server.client().chat.completions.create(model="nano", messages=text("Say something."), stream=True, **options,
+                                                         stream_options={"include_usage": True})  # fmt: skip
+        chunks = iter(stream)
+        next(chunks)
+        codes = []
+        stopping = threading.Thread(target=lambda: codes.append(server.stop()))
+        stopping.start()
+        refused: openai.APIStatusError | None = None
+        while refused is None:
+            try:
+                server.client().chat.completions.create(model="nano", messages=text("Me too."), max_tokens=1)
+            except openai.InternalServerError as error:
+                refused = error
+        assert (refused.status_code, refused.code) == (503, "shutting_down")
+        assert httpx.get(f"{server.url}/ready").status_code == 503
+        rest = list(chunks)
+        assert rest[-1].usage.completion_tokens == 600
+        stopping.join(30)
+        assert codes == [0]
+    assert '"drained"' in log.read_text()
+
+
+def test_flags_beat_the_environment_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text('port = 1\nmax_running = 2\nmax_waiting = 3\nremote_hosts = ["a.example"]\n')
+    environ = {
+        "SMOLVLM_SERVE_PORT": "4",
+        "SMOLVLM_SERVE_MAX_RUNNING": "5",
+        "SMOLVLM_SERVE_CONFIG": str(file),
+        "OTHER": "x",
+    }
+    made = ServeConfig.gather({"port": 6, "host": None, "remote_hosts": []}, None, environ)
+    assert (made.port, made.max_running, made.max_waiting, made.remote_hosts) == (6, 5, 3, ("a.example",))
+    assert made.host == ServeConfig().host
+    assert ServeConfig.gather({}, None, {"SMOLVLM_SERVE_REMOTE_HOSTS": "a.example, *.b.example"}).remote_hosts == (
+        "a.example",
+        "*.b.example",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "toml", "environ", "word"),
+    [
+        ({}, "", {"SMOLVLM_SERVE_PROT": "1"}, "SMOLVLM_SERVE_PROT"),
+        ({}, "", {"SMOLVLM_SERVE_PORT": "many"}, "SMOLVLM_SERVE_PORT"),
+        ({}, "prot = 1", {}, "prot"),
+        ({}, "port = ", {}, "TOML"),
+        ({}, 'port = "1"', {}, "port"),
+        ({"port": 70000}, "", {}, "port"),
+        ({"stall_ratio": float("nan")}, "", {}, "stall_ratio"),
+        ({"max_running": 0}, "", {}, "max_running"),
+        ({"log_level": "loud"}, "", {}, "log_level"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    tmp_path: Path, flags: dict[str, Any], toml: str, environ: dict[str, str], word: str
+) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text(toml)
+    with pytest.raises(ParamsError, match=word):
+        ServeConfig.gather(flags, str(file), environ)
+
+
+def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys.json").write_text("{}")
+    for args, word in ((["--host", "256.1.1.1"], "listen"), (["--keys-file", str(tmp_path / "keys.json")], "keys.json"),
+                       (["--new-key", "x"], "--keys-file"), (["--model", str(tmp_path / "none")], "none")):  # fmt: skip
+        assert main(["serve", "--model", "nano", *args]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(lines) == 1
+        assert word in lines[0]
