@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from smolvlm import hub
+from smolvlm.checkpoint.native_file import NATIVE_FILE
 from smolvlm.errors import ModelNotFoundError
 
 SMALL = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"
@@ -80,6 +81,11 @@ def test_any_other_id_and_revision() -> None:
     main, other = cache("me/my.model_2", COMPLETE), cache("me/my.model_2", COMPLETE, revision="v2")
     assert hub.resolve("me/my.model_2") == main
     assert hub.resolve("me/my.model_2", revision="v2") == other
+
+
+def test_a_quantised_checkpoint_needs_no_other_weights() -> None:
+    snapshot = cache("me/my-q8", {"config.json": 1, "tokenizer.json": 1, NATIVE_FILE: 5})
+    assert hub.resolve("me/my-q8") == snapshot
 
 
 def test_shards_are_all_needed() -> None:

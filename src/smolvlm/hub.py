@@ -37,6 +37,7 @@ BUILT_IN = ("nano",)
 
 _FETCHED = ["*.json", "*.jinja", "*.safetensors"]
 _NOT_FETCHED = ["*/*"]  # `onnx/` and the like: other programs' copies of the same weights
+_QUANTISED_FILE = "native.safetensors"  # what `smolvlm quantize` writes in place of the weights
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
 
@@ -173,7 +174,7 @@ def _missing(folder: Path) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             wanted.append(index.name)
             return wanted
-    else:
+    elif not (folder / _QUANTISED_FILE).is_file():
         wanted.append("model.safetensors")
     return [name for name in wanted if not (folder / name).is_file()]
 

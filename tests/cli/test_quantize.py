@@ -23,6 +23,10 @@ def test_quantise_and_ask(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> No
     assert (from_file.code, at_load.code) == (0, 0)
     assert from_file.json["logprobs"] == at_load.json["logprobs"]
     assert "(native, cpu, vision=q8,text=q4,head=bf16)" in from_file.err
+    shown, original = run("info", tmp_path / "q4", "--json"), run("info", tiny_checkpoint, "--json")
+    assert shown.json["dtypes"] == ["quantised: vision q8", "text q4", "head bf16"]
+    assert shown.json["parameters_by_part"] == original.json["parameters_by_part"]
+    assert run("info", tmp_path / "q4").code == 0
 
 
 def test_what_is_refused_leaves_nothing_behind(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:

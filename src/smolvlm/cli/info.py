@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smolvlm.cli.console import human_size, write_json, write_table
 from smolvlm.cli.flags import JsonOption
 from smolvlm.cli.loading import has_random_weights
+
+if TYPE_CHECKING:
+    from smolvlm.config import ModelConfig
 
 _PARTS = (
     ("vision", "model.vision_model."), ("connector", "model.connector."), ("text", "model.text_model."),
@@ -47,16 +51,13 @@ def info(
 
 def _facts(name: str, folder: Path) -> dict[str, Any]:
     """Everything that is shown. Raises ConfigError or CheckpointError for files that disagree with each other."""
-    from smolvlm.checkpoint import CheckpointReader
     from smolvlm.config import load_configs
     from smolvlm.prompt.tokenizer import PromptTokenizer
 
     config, processor = load_configs(folder)
     tokenizer = PromptTokenizer.from_folder(folder)
-    with CheckpointReader(folder) as reader:
-        reader.verify(config)
-        infos = list(reader.infos.values())
-    parameters = {part: sum(i.size for i in infos if i.name.startswith(prefix)) for part, prefix in _PARTS}
+    sizes, dtypes = _weights(folder, config)
+    parameters = {part: sum(sizes[name] for name in sizes if name.startswith(prefix)) for part, prefix in _PARTS}
     special = {token: tokenizer.id_of(token) for token in _CONTROL_TOKENS}
     text = config.text
     return {
@@ -64,10 +65,10 @@ def _facts(name: str, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "model_type": config.model_type,
         "random_weights": has_random_weights(folder),
-        "parameters": sum(i.size for i in infos),
+        "parameters": sum(sizes.values()),
         "parameters_by_part": parameters,
-        "dtypes": sorted({i.dtype for i in infos}),
-        "tensors": len(infos),
+        "dtypes": dtypes,
+        "tensors": len(sizes),
         "context_tokens": text.max_position_embeddings,
         "tokens_per_tile": config.image_seq_len,
         "vision": asdict(config.vision),
@@ -78,6 +79,21 @@ def _facts(name: str, folder: Path) -> dict[str, Any]:
         "stop_token_ids": list(config.eos_token_ids),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
+
+
+def _weights(folder: Path, config: ModelConfig) -> tuple[dict[str, int], list[str]]:
+    """Values of each official tensor, and how they are kept."""
+    from smolvlm.checkpoint import CheckpointReader, tensor_shapes
+    from smolvlm.checkpoint.native_file import NativeFile, has_native_file
+
+    if has_native_file(folder):
+        header = NativeFile(folder).header
+        sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
+        return sizes, [f"quantised: vision {header.vision}", f"text {header.text}", f"head {header.head}"]
+    with CheckpointReader(folder) as reader:
+        reader.verify(config)
+        infos = list(reader.infos.values())
+    return {info.name: info.size for info in infos}, sorted({info.dtype for info in infos})
 
 
 def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
