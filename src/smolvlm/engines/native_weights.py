@@ -89,7 +89,9 @@ def load_weights(engine: _native.Engine, reader: CheckpointReader, config: Model
                 shapes = [reader.infos[name].shape for name in part.tensors]
                 rows = [shape[0] for shape in shapes]
                 columns = [int(np.prod(shape[1:])) for shape in shapes]
-                if part.kind == "embedding":
+                if part.kind == "embedding" and raws[0][1] == "BF16" and raws[0][0].ctypes.data % 2 == 0:
+                    engine.attach_embedding(raws[0][0])  # where the file is mapped: a prompt uses a few rows
+                elif part.kind == "embedding":
                     engine.set_embedding(raws[0][0], raws[0][1], rows[0], columns[0])
                 else:
                     engine.set_matrix(part.name, [raw for raw, _ in raws], [code for _, code in raws], rows, columns)
