@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 _MOST_MESSAGES, _MOST_PARTS = 1024, 512  # far beyond any context; more only costs time
 
 
