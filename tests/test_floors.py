@@ -24,7 +24,8 @@ FLOORS = [
     ["vlm"],
     ["compat", "evals"],
     ["train"],
-    ["serve"],
+    ["serve", "ui"],
+    ["scale"],
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -20,6 +20,7 @@ import typer
 
 from smolvlm import __version__
 from smolvlm.cli.ask import ask, describe
+from smolvlm.cli.batch import BatchCommand, batch
 from smolvlm.cli.chat import chat
 from smolvlm.cli.choose import choose
 from smolvlm.cli.console import note, one_line
@@ -36,6 +37,7 @@ from smolvlm.cli.random_checkpoint import random_checkpoint
 from smolvlm.cli.serve import ServeCommand, serve
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
+from smolvlm.cli.ui import ui
 from smolvlm.errors import SmolVLMError
 
 # Typer brings its own copy of click in newer versions and uses the real one in older: the class is found, not imported.
@@ -53,7 +55,9 @@ for _function, _name in (
 app.command("finetune", cls=FinetuneCommand)(finetune)
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.command("batch", cls=BatchCommand)(batch)
 app.command("serve", cls=ServeCommand)(serve)
+app.command("ui", cls=Command)(ui)
 app.command("synth", cls=SynthCommand)(synth)
 
 
@@ -92,6 +96,7 @@ def _smolvlm(
       smolvlm finetune nano my-pictures/ --out runs/mine
       smolvlm eval synth
       smolvlm serve --model 256m
+      smolvlm ui --model 256m
 
     `smolvlm COMMAND --help` shows a command's options and examples.
     """

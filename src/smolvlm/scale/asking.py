@@ -1,0 +1,174 @@
+"""Items -> rows of the output: each medium is read and encoded once, its questions and its neighbours' decoded together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from smolvlm.answering import AnswerStream, answer_together
+from smolvlm.answers import Answer
+from smolvlm.errors import EngineError, SmolVLMError, SourceError
+from smolvlm.generation import GrammarCompiler
+from smolvlm.media import media_kind
+from smolvlm.media.labels import one_line
+from smolvlm.prompt_cache import PromptCache
+from smolvlm.runtime import Clock, Prompted
+from smolvlm.scale.attempts import MAX_DEATHS, Attempts
+from smolvlm.scale.errors import BatchError
+from smolvlm.scale.folder import COLUMNS
+from smolvlm.scale.items import Item
+from smolvlm.scale.opening import Opener
+from smolvlm.scale.settings import BatchSettings
+from smolvlm.serve.media_limits import MediaUnavailableError
+from smolvlm.vlm import SmolVLM, split_options
+
+logger = logging.getLogger(__name__)
+
+Row: TypeAlias = dict[str, Any]
+_MAX_STRANGE = 10  # a GPU that is lost must not turn a million inputs into error rows
+
+
+@dataclass
+class _Asked:
+    """One row in the making: its prompt is in a KV cache, or `error` says why not. `seconds` counts its own work."""
+
+    item: Item
+    question: str
+    seconds: float = 0.0
+    prompted: Prompted | None = None
+    answer: Answer | None = None
+    error: str | None = None
+
+
+class Asker:
+    """Asks a model the questions of a run."""
+
+    def __init__(self, model: SmolVLM, settings: BatchSettings) -> None:
+        self._model, self._settings = model, settings
+        self._media_options, self._params = split_options(settings.options)
+        self._strange = 0  # inputs in a row that failed for reasons that are not their own
+        self._opener = Opener(settings.remote_policy(), model.processor.policy.limits)
+        config = model.config
+        self._grammars = GrammarCompiler(model.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
+
+    def rows(self, items: Sequence[Item], attempts: Attempts) -> list[Row]:
+        """One row for each item and question, in that order. What is wrong with an item is in its rows.
+
+        Raises BatchError where the machine is at fault: a full disk, a device that fails for one input after the other.
+        """
+        size = max(1, self._settings.batch_size // len(self._settings.questions))
+        rows: list[Row] = []
+        for start in range(0, len(items), size):
+            group: list[_Asked] = []
+            try:
+                for item in items[start : start + size]:
+                    group += self._prompted(item, attempts)
+                self._answer(group)
+            finally:
+                for asked in group:
+                    if asked.prompted is not None:
+                        asked.prompted.cache.close()
+            rows += [self._row(asked) for asked in group]
+        return rows
+
+    def close(self) -> None:
+        self._opener.close()
+
+    def _prompted(self, item: Item, attempts: Attempts) -> list[_Asked]:
+        """The item's questions, prefilled, or all with the same error."""
+        may_try = attempts.may_try(item.id)
+        started = time.perf_counter()
+        done: list[_Asked] = []
+        try:
+            if not may_try:
+                raise SourceError(f"{item.source}: reading it ended the process {MAX_DEATHS} times; it was left out.")
+            for asked in self._prefilled(item):
+                done.append(asked)
+            self._strange = 0
+            return done
+        except MediaUnavailableError as error:  # this machine's trouble: every other input would share it
+            raise BatchError(str(error)) from None
+        except SmolVLMError as error:
+            problem = " ".join(str(error).split())
+            self._strange += isinstance(error, EngineError)
+        except Exception as error:  # one strange file must not end the run; it is named as the defect that it shows
+            what = f"unexpected {type(error).__name__} ({one_line(error)})"
+            logger.warning("%s: %s", item.source, what)
+            logger.debug("%s", item.source, exc_info=True)
+            problem = f"{what}: a defect of smolvlm, please report it."
+            self._strange += 1
+        if self._strange >= _MAX_STRANGE:
+            raise BatchError(f"{self._strange} inputs in a row failed although they could be read ({problem.rstrip('.')}); see "
+                             "whether this machine is well, and run the same command again.")  # fmt: skip
+        for asked in done:
+            if asked.prompted is not None:
+                asked.prompted.cache.close()
+        seconds = (time.perf_counter() - started) / len(self._settings.questions)
+        return [_Asked(item, question, seconds, error=problem) for question in self._settings.questions]
+
+    def _prefilled(self, item: Item) -> Iterator[_Asked]:
+        runtime, processor = self._model.runtime, self._model.processor
+        questions = self._settings.questions
+        clock = Clock()
+        with self._opener.opened(item) as source:
+            kind = media_kind(source, processor.policy.limits)
+            part = {"type": kind, kind: source}
+            messages = [self._model.messages([part], question, self._settings.system) for question in questions]
+            prepared = processor.prepare_media(messages[0], options=self._media_options)
+        inputs = [processor.build(conversation, prepared) for conversation in messages]
+        rooms = [runtime.room(each, self._params.max_new_tokens) for each in inputs]  # before the long part, not after
+        embeds = runtime.encode(inputs[0])
+        shared = clock.elapsed / len(questions)
+        for question, each, room in zip(questions, inputs, rooms, strict=True):
+            own = Clock()
+            cache = PromptCache(runtime.engine, room)
+            try:
+                prompted = runtime.prefill(cache, each.without_pixels(), embeds, each.tile_count, own)
+            except BaseException:
+                cache.close()
+                raise
+            yield _Asked(item, question, shared + own.elapsed, prompted)
+
+    def _answer(self, group: Sequence[_Asked]) -> None:
+        """Decode what was prefilled; the time is shared out evenly."""
+        ready = [(asked, asked.prompted) for asked in group if asked.prompted is not None]
+        if not ready:
+            return
+        started = time.perf_counter()
+        if self._settings.schema is None:
+            answers = answer_together(self._model.runtime, [prompted for _, prompted in ready], self._params)
+            for (asked, _), answer in zip(ready, answers, strict=True):
+                asked.answer = answer
+        else:
+            for asked, prompted in ready:
+                self._fill(asked, prompted, self._settings.schema)
+        seconds = (time.perf_counter() - started) / len(ready)
+        for asked, _ in ready:
+            asked.seconds += seconds
+
+    def _fill(self, asked: _Asked, prompted: Prompted, schema: str) -> None:
+        grammar = self._grammars.json_schema(schema)  # it is the state of one answer, and ends up used
+        try:
+            asked.answer = AnswerStream(self._model.runtime, prompted, self._params, grammar=grammar).answer
+        except SmolVLMError as error:
+            asked.error = " ".join(str(error).split())
+
+    def _row(self, asked: _Asked) -> Row:
+        answer = asked.answer
+        values = {
+            "id": asked.item.id,
+            "source": asked.item.source,
+            "question": asked.question,
+            "answer": None if answer is None else answer.text,
+            "finish_reason": None if answer is None else answer.finish_reason,
+            "prompt_tokens": None if answer is None else answer.usage.prompt_tokens,
+            "completion_tokens": None if answer is None else answer.usage.completion_tokens,
+            "seconds": asked.seconds,
+            "error": asked.error,
+            "model": self._settings.model.name,
+        }
+        assert list(values) == list(COLUMNS)
+        return values

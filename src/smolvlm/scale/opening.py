@@ -1,0 +1,79 @@
+"""An item -> its bytes within reach, under the library's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from smolvlm.errors import SourceError
+from smolvlm.media import SourcePolicy, open_source
+from smolvlm.media.labels import short, short_path
+from smolvlm.media.options import Limits
+from smolvlm.media.sources import Source
+from smolvlm.scale.items import Item
+from smolvlm.scale.shards import CellReader, TarWindow, text_item
+from smolvlm.serve.media_limits import MediaLimits, RemotePolicy
+from smolvlm.serve.media_remote import RemoteFetcher
+
+
+class Opener:
+    """Opens items for one worker. Addresses go the server's way: each hop and each IP address is checked."""
+
+    def __init__(self, remote: RemotePolicy, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._policy = SourcePolicy(allow_urls=False, limits=limits)
+        self._remote = remote
+        self._fetcher = RemoteFetcher(_remote_limits(limits), remote)
+        self._cells = CellReader()
+
+    @contextlib.contextmanager
+    def opened(self, item: Item) -> Iterator[Source]:
+        """The content of an item; a temporary file behind it is gone afterwards. Raises SourceError."""
+        source = self._open(item)
+        try:
+            source.label = short_path(item.source)  # not `<200 bytes>`
+            yield source
+        finally:
+            source.close()
+
+    def close(self) -> None:
+        self._fetcher.close()
+
+    def _open(self, item: Item) -> Source:
+        if item.kind == "unreadable":
+            raise SourceError(item.note)
+        if item.kind == "url":
+            return self._fetched(item.place)
+        if item.kind == "tar":
+            window = TarWindow(item)
+            try:
+                return open_source(window, self._policy)  # type: ignore[arg-type]  # it only reads
+            finally:
+                window.close()
+        if item.kind == "cell":
+            return self._from_cell(item, self._cells.cell(item))
+        return open_source(item.place, self._policy)
+
+    def _fetched(self, url: str) -> Source:
+        if not self._remote.hosts:
+            raise SourceError(f"{short(url)}: addresses are fetched only from hosts that --remote-hosts names.")
+        return asyncio.run(self._fetcher.fetch(url))
+
+    def _from_cell(self, item: Item, cell: Any) -> Source:
+        if isinstance(cell, dict):  # the form of `datasets`: the bytes, else where they are
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, bytes) and cell:
+            return open_source(cell, self._policy)
+        if isinstance(cell, str) and cell:
+            return self._open(text_item(cell, Path(item.place).parent))
+        raise SourceError(f"{item.source}: the cell is empty.")
+
+
+def _remote_limits(limits: Limits) -> MediaLimits:
+    """The library's limits in the server's words."""
+    return MediaLimits(
+        max_media_bytes=limits.max_download_bytes, download_s=limits.max_download_s, wait_s=limits.timeout_s
+    )

@@ -1,0 +1,95 @@
+"""What a batch run asks of every input, and with which model: all that its answers depend on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from smolvlm.errors import ParamsError
+from smolvlm.generation import normalise_schema
+from smolvlm.serve.media_limits import RemotePolicy
+from smolvlm.vlm import split_options
+
+PART_INPUTS = 16  # what a killed worker may have to do again, and the step of the progress bar
+BATCH_SIZE = 8  # answers decoded together
+MAX_QUESTIONS = 100
+_NOT_ANSWERS = ("batch_size",)  # may change between two halves of a run
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Arguments of `smolvlm.load`, and the fingerprint of the weights that it must find under that name."""
+
+    name: str
+    fingerprint: str
+    adapter: str | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    prompt_style: str = "official"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """Questions, options and model of a run. Raises ParamsError, or SchemaError for a schema that cannot be followed.
+
+    options: fields of MediaOptions and GenerationParams. schema: JSON text; each answer is then a document of it.
+    remote_hosts: as `RemotePolicy.hosts`; none by default. allow_addresses: networks inside one's own that may be
+    fetched from all the same, and remote_ports beside 80 and 443.
+    """
+
+    model: ModelSpec
+    questions: tuple[str, ...]
+    inputs: tuple[str, ...]
+    system: str | None = None
+    schema: str | None = None
+    column: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    remote_hosts: tuple[str, ...] = ()
+    remote_ports: tuple[int, ...] = ()
+    allow_addresses: tuple[str, ...] = ()
+    part_inputs: int = PART_INPUTS
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ParamsError("no input is given; pass folders, lists, Parquet files, WebDataset shards or media.")
+        if not 1 <= len(self.questions) <= MAX_QUESTIONS or not all(q.strip() for q in self.questions):
+            raise ParamsError(f"questions: expected 1 to {MAX_QUESTIONS} texts that are not empty.")
+        if len(set(self.questions)) < len(self.questions):
+            raise ParamsError("questions holds the same question twice; each may stand once.")
+        for name in ("part_inputs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ParamsError(f"{name}={getattr(self, name)}: expected a whole number of at least 1.")
+        split_options(self.options)
+        self.remote_policy()
+        if self.schema is not None:
+            normalise_schema(self.schema)
+
+    def remote_policy(self) -> RemotePolicy:
+        """Which addresses may be fetched."""
+        ports = (*RemotePolicy.ports, *self.remote_ports)
+        return RemotePolicy(hosts=self.remote_hosts, ports=ports, allow_addresses=self.allow_addresses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, tuples as lists; `from_dict` takes it back."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> BatchSettings:
+        tuples = {f.name for f in fields(cls) if str(f.type).startswith("tuple")}
+        values: dict[str, Any] = {name: tuple(v) if name in tuples else v for name, v in raw.items()}
+        values["model"] = ModelSpec(**raw["model"])
+        return cls(**values)
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the parts that are there, flat, by name."""
+        raw = self.to_dict()
+        model, options = raw.pop("model"), raw.pop("options")
+        named: dict[str, Any] = {
+            "model" if name == "name" else f"model's {name}": value for name, value in model.items()
+        }
+        named |= options
+        return named | {name: value for name, value in raw.items() if name not in _NOT_ANSWERS}

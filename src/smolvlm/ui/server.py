@@ -1,0 +1,63 @@
+"""The process of the page: its port, its temporary folder, and what Gradio is told before it is imported."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from smolvlm.errors import MissingExtraError, ParamsError
+from smolvlm.ui.config import PageConfig
+from smolvlm.ui.examples import copied
+from smolvlm.ui.line import EngineLine
+from smolvlm.ui.tabs import Tabs
+from smolvlm.vlm import SmolVLM
+
+
+def run_page(model: SmolVLM, config: PageConfig, ready: Callable[[str], None]) -> None:
+    """Serve the page until SIGTERM or Ctrl-C. `ready(address)` is called once it listens.
+
+    Uploads live in a folder that goes with the process. Raises MissingExtraError without Gradio, ParamsError for an
+    address that cannot be had.
+    """
+    with _listen(config.host, config.port) as listening, tempfile.TemporaryDirectory(prefix="smolvlm-ui-") as folder:
+        uploads = Path(folder).resolve()
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        require_gradio()
+        from smolvlm.ui.application import PageServer, application
+        from smolvlm.ui.page import Page
+
+        host, port = listening.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        line = EngineLine()
+        page = Page(model, config, uploads, copied(uploads / "examples"), Tabs(model, line), line)
+        try:
+            PageServer(application(page, host, port), lambda: ready(address)).run(sockets=[listening])
+        finally:
+            line.close()
+
+
+def require_gradio() -> None:
+    """Raise MissingExtraError unless Gradio can be found; nothing is imported."""
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise MissingExtraError("smolvlm ui", "ui")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        if sys.platform != "win32":  # there it would let two programs share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        raise ParamsError(
+            f"cannot listen on {host} port {port} ({error.strerror}); pass another --host or --port."
+        ) from None
+    return listening
