@@ -263,6 +263,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         ((tmp_path / "none", "--out", tmp_path / "o.parquet", *FLAGS), "no such file or folder"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--worker-cpus", 2), "--workers N"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--remote-hosts", "a b"), "no host name"),
+        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--part-inputs", 0), "part_inputs=0"),
+        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--workers", 0), "workers=0"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", "--schema", out, "--model", "nano"), "not UTF-8"),
     ):
         refused = run(*args)
@@ -273,6 +275,13 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = run(tmp_path / "media", "--out", out, "--describe", "--model", "nano", "--overwrite", "--max-new-tokens", 8)
     assert done.returncode == 0, done.stderr
     assert {row["question"] for row in read(out)} == {"Describe this in detail."}
+
+
+def test_the_help_shows_examples_and_defaults() -> None:
+    shown = run("--help").stdout
+    assert sum(line.startswith("    smolvlm batch ") for line in shown.splitlines()) >= 3
+    assert "[default: 16]" in shown
+    assert "[default: 8]" in shown
 
 
 def test_a_plan_keeps_order_and_parts(tmp_path: Path) -> None:

@@ -153,12 +153,14 @@ def batch(
     check_out(run.out.expanduser().absolute(), run.overwrite)
     with Bars() as bars:
         name, folder = find_model(model, bars)
-    spec = ModelSpec(_same_everywhere(name), fingerprint_of(folder, model.adapter), model.adapter, model.engine,
+    adapter = None if model.adapter is None else _absolute(model.adapter)
+    spec = ModelSpec(_same_everywhere(name), fingerprint_of(folder, model.adapter), adapter, model.engine,
                      model.device, model.dtype, model.prompt_style)  # fmt: skip
     settings = BatchSettings(
         model=spec, questions=questions, inputs=tuple(map(_absolute, inputs)), system=system, schema=schema,
         column=asked.column, options=options, remote_hosts=tuple(asked.remote_hosts or ()),
-        part_inputs=run.part_inputs or PART_INPUTS, batch_size=run.batch_size or BATCH_SIZE,
+        part_inputs=PART_INPUTS if run.part_inputs is None else run.part_inputs,
+        batch_size=BATCH_SIZE if run.batch_size is None else run.batch_size,
     )  # fmt: skip
     with Bars() as bars:
         progress = _Progress(bars)

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +119,17 @@ def _round(ray: Any, folder: RunFolder, parts: Sequence[int], cluster: _Cluster)
     # As many blocks as parts, so that a part is what is handed out; for very many, a few parts a block.
     blocks = min(len(parts), max(_MIN_BLOCKS, 20 * workers))
     numbers = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=blocks)
-    reports = numbers.map(
-        _Actor,
-        fn_constructor_kwargs={"folder": str(folder.path), "threads": cluster.worker_cpus},
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-        num_cpus=cluster.worker_cpus,
-        num_gpus=cluster.worker_gpus or None,
-        # A restarted actor waits for its node, which may never come back, and its parts wait with it.
-        ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Ray 2.64 will take away: pyproject.toml ends before it
+        reports = numbers.map(
+            _Actor,
+            fn_constructor_kwargs={"folder": str(folder.path), "threads": cluster.worker_cpus},
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=cluster.worker_cpus,
+            num_gpus=cluster.worker_gpus or None,
+            # A restarted actor waits for its node, which may never come back, and its parts wait with it.
+            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
+        )
     for row in reports.iter_rows():
         if row["problem"]:
             raise BatchError(row["problem"])
