@@ -385,7 +385,8 @@ def _busy_worker(not_pid: int = 0) -> psutil.Process:
         for worker in workers():
             try:
                 times = worker.cpu_times()
-                ready = "libavcodec" in Path(f"/proc/{worker.pid}/maps").read_text() and worker.num_threads() > 1
+                decoding = worker.num_threads() > 1 or len(worker.cpu_affinity()) == 1  # one core, one thread
+                ready = "libavcodec" in Path(f"/proc/{worker.pid}/maps").read_text() and decoding
             except (psutil.Error, OSError):
                 continue
             used = times.user + times.system
