@@ -123,7 +123,9 @@ def batch(
     generation: GenerationFlags,
     system: SystemOption = None,
 ) -> None:  # fmt: skip
-    """Ask the same of many pictures and videos, and write the answers to a Parquet file.
+    """Ask the same of many pictures and videos.
+
+    The answers go to a Parquet file.
 
     One row an input and question: id, source, question, answer, finish_reason, prompt_tokens, completion_tokens,
     seconds, error, model. An input that cannot be read is a row with an error, and the run goes on. Stopped or killed,

@@ -36,7 +36,9 @@ def ui(
     ] = _DEFAULTS.max_upload_mb,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
 ) -> None:
-    """Talk to a model in a browser: several pictures and videos, answers as they are written.
+    """Talk to a model in a browser.
+
+    Several pictures and videos, answers as they are written.
 
     The page is served by this machine and loads nothing from elsewhere; uploads are deleted when the program ends.
     Ctrl-C ends it.

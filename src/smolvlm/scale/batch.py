@@ -105,6 +105,11 @@ def _done_here(folder: RunFolder, todo: Iterable[int], load: Callable[[], SmolVL
     worker = PartWorker(folder, load() if load is not None else None)
     try:
         for part in todo:
-            yield worker.do(part)
+            try:
+                report = worker.do(part)
+            except KeyboardInterrupt:  # no input ended this process: wherever the signal came, no note of one stays
+                folder.trying(part).unlink(missing_ok=True)
+                raise
+            yield report
     finally:
         worker.close()
