@@ -1,6 +1,6 @@
 """This package and its peers side by side, in one run on the same checkpoint of random weights, on the CPU.
 
-    python -m benchmarks.compare                    # the 256M size, 2 threads, 3 rounds: an hour
+    python -m benchmarks.compare                    # the 256M size, 2 threads, 3 rounds (two took 27 minutes)
     python -m benchmarks.compare --quick            # does it all run? One round; the figures mean nothing
     python -m benchmarks.compare --only prefill,decode-256 --systems smolvlm-q8,llama.cpp-q8,transformers-bf16
     SMOLVLM_INSTRUCTIONS=avx2 python -m benchmarks.compare      # what a laptop without AVX-512 has

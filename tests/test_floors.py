@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm"
 FLOORS = [
     ["errors"],
     ["config"],
-    ["hub", "media", "prompt", "checkpoint", "synth"],
+    ["hub", "listening", "media", "prompt", "checkpoint", "synth"],
     ["processor", "nn"],
     ["engines"],
     ["generation"],

@@ -7,14 +7,13 @@ import contextlib
 import importlib
 import logging
 import signal
-import socket
 import sys
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from smolvlm.errors import ParamsError
+from smolvlm.listening import listen
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.logs import log_as_json
@@ -62,7 +61,7 @@ def serve(model: SmolVLM, config: ServeConfig) -> None:
     that cannot be had."""
     log_as_json(config.log_level)
     app, found = create_app(model, config)
-    listening = _listen(config.host, config.port)
+    listening = listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     sys.stdout.write(f"smolvlm: {found.backend.name} on http://{f'[{host}]' if ':' in host else host}:{port}\n")
     sys.stdout.flush()
@@ -85,16 +84,3 @@ def _allow_connections() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        raise ParamsError(
-            f"cannot listen on {host} port {port} ({error.strerror}); pass another --host or --port."
-        ) from None
-    return listening

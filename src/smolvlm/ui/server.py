@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from smolvlm.errors import MissingExtraError, ParamsError
+from smolvlm.errors import MissingExtraError
+from smolvlm.listening import listen
 from smolvlm.ui.config import PageConfig
 from smolvlm.ui.examples import copied
 from smolvlm.ui.line import EngineLine
@@ -23,7 +22,7 @@ def run_page(model: SmolVLM, config: PageConfig, ready: Callable[[str], None]) -
     Uploads live in a folder that goes with the process. Raises MissingExtraError without Gradio, ParamsError for an
     address that cannot be had.
     """
-    with _listen(config.host, config.port) as listening, tempfile.TemporaryDirectory(prefix="smolvlm-ui-") as folder:
+    with listen(config.host, config.port) as listening, tempfile.TemporaryDirectory(prefix="smolvlm-ui-") as folder:
         uploads = Path(folder).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -47,17 +46,3 @@ def require_gradio() -> None:
 
     if find_spec("gradio") is None:
         raise MissingExtraError("smolvlm ui", "ui")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        if sys.platform != "win32":  # there it would let two programs share the port
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-    except OSError as error:
-        raise ParamsError(
-            f"cannot listen on {host} port {port} ({error.strerror}); pass another --host or --port."
-        ) from None
-    return listening
