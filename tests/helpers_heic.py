@@ -23,7 +23,7 @@ def _hevc(pixels: np.ndarray[Any, Any]) -> tuple[bytes, bytes]:
     """(hvcC box, length-prefixed sample) of one key frame."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
-        stream = out.add_stream("libx265", rate=1, options={"x265-params": "log-level=none:crf=8"})
+        stream = out.add_stream("libx265", rate=1, options={"x265-params": "log-level=none:crf=8:bframes=0"})
         stream.height, stream.width = pixels.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.codec_tag = "hvc1"

@@ -152,8 +152,11 @@ class RunFolder:
     @staticmethod
     def write_json(path: Path, value: Any) -> None:
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:  # Ctrl-C comes at any moment
+            temporary.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Delete the folder, once its rows are in the output."""
