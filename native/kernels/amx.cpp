@@ -114,7 +114,7 @@ struct Widened {
 
 void wide(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
   Tiles tiles;
-  int step = to.after == After::swiglu ? 2 : 1;
+  int step = to.units();  // 1 or 2: the next rows are bf16 as these are
   alignas(64) float c[kWideRows * kWide];
   thread_local Widened widened;
   if (w.format != Format::bf16) widened.make();

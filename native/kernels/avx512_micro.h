@@ -70,7 +70,8 @@ inline void fetch_ahead(const uint8_t* w, size_t panel_bytes, int b, int blocks)
       _mm_prefetch(reinterpret_cast<const char*>(w + p * panel_bytes + next * Bytes + line), _MM_HINT_T0);
 }
 
-template <Format F, int R, int P>
+// Scales are read for every G blocks, and integers summed for so long.
+template <Format F, int R, int P, int G = 1>
 inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds,
                             const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c,
                             size_t ldc) {
@@ -79,42 +80,46 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
   __m512 sum[R][P];
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
-  for (int b = 0; b < k / kBlock; b++) {
+  for (int b = 0; b < k / kBlock; b += G) {
     __m512i dot[R][P];
     for (int r = 0; r < R; r++) {
-      __m512i zero = _mm512_slli_epi32(_mm512_set1_epi32(a_negsums[r * lds + b]), kShift);
+      int32_t negsum = a_negsums[r * lds + b];
+      for (int i = 1; i < G; i++) negsum += a_negsums[r * lds + b + i];
+      __m512i zero = _mm512_slli_epi32(_mm512_set1_epi32(negsum), kShift);
       for (int p = 0; p < P; p++) dot[r][p] = zero;
     }
-    const uint8_t* x = a + b * kBlock;
-    const uint8_t* panel = w + b * kBytes;
-    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, b, k / kBlock);
-    auto add = [&](int group, const __m512i* weight) {
-      for (int r = 0; r < R; r++) {
-        int four;
-        std::memcpy(&four, x + r * lda + group * 4, 4);
-        __m512i activation = _mm512_set1_epi32(four);
-        for (int p = 0; p < P; p++) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], weight[p], activation);
-      }
-    };
-    if constexpr (F == Format::q8) {
-#pragma GCC unroll 8
-      for (int g = 0; g < 8; g++) {
-        __m512i weight[P];
-        for (int p = 0; p < P; p++) weight[p] = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
-        add(g, weight);
-      }
-    } else {
-      __m512i low = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-      for (int g = 0; g < 4; g++) {
-        __m512i weight[P], high[P];
-        for (int p = 0; p < P; p++) {
-          __m512i both = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
-          weight[p] = _mm512_and_si512(both, low);
-          high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    for (int at = b; at < b + G; at++) {
+      const uint8_t* x = a + at * kBlock;
+      const uint8_t* panel = w + at * kBytes;
+      if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, at, k / kBlock);
+      auto add = [&](int group, const __m512i* weight) {
+        for (int r = 0; r < R; r++) {
+          int four;
+          std::memcpy(&four, x + r * lda + group * 4, 4);
+          __m512i activation = _mm512_set1_epi32(four);
+          for (int p = 0; p < P; p++) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], weight[p], activation);
         }
-        add(g, weight);
-        add(g + 4, high);
+      };
+      if constexpr (F == Format::q8) {
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++) {
+          __m512i weight[P];
+          for (int p = 0; p < P; p++) weight[p] = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+          add(g, weight);
+        }
+      } else {
+        __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++) {
+          __m512i weight[P], high[P];
+          for (int p = 0; p < P; p++) {
+            __m512i both = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+            weight[p] = _mm512_and_si512(both, low);
+            high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+          }
+          add(g, weight);
+          add(g + 4, high);
+        }
       }
     }
     __m512 scale[P];
@@ -149,6 +154,8 @@ inline void few_rows(const uint16_t* a, size_t lda, const uint16_t* w, size_t pa
   for (; p < panels; p++) call(std::integral_constant<int, 1>{}, p);
 }
 #define SMOLVLM_FEW_ROWS
+
+#define SMOLVLM_GROUPS
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,

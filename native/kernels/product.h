@@ -10,12 +10,20 @@
 namespace smolvlm {
 namespace {
 
-constexpr int kWide = 2 * kUnit;  // swiglu takes two units at a time, so that 32 results come out
+constexpr int kWide = kGroup * kUnit;  // the most outputs that are finished together: see Epilogue::units
 
 template <Format F, int R>
 inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float* c) {
   const uint8_t* rows = a.data + row * a.row_bytes();
   size_t block = row * a.row_blocks();
+#ifdef SMOLVLM_GROUPS  // the including file multiplies faster where scales are fewer
+  if constexpr (F == Format::q8) {
+    if (w.grouped && a.grouped)
+      return micro_quantised<F, R, 2, kGroup>(rows, a.row_bytes(), a.scales + block, a.negsums + block, a.row_blocks(),
+                                              w.data + panel * w.panel_bytes(), w.scales + panel * w.panel_scales(),
+                                              w.panel_bytes(), w.panel_scales(), w.k, c, kWide);
+  }
+#endif
   micro<F, R, 2>(rows, a.row_bytes(), F == Format::bf16 ? nullptr : a.scales + block,
                  F == Format::bf16 ? nullptr : a.negsums + block, a.row_blocks(), w.data + panel * w.panel_bytes(),
                  F == Format::bf16 ? nullptr : w.scales + panel * w.panel_scales(), w.panel_bytes(), w.panel_scales(), w.k, c,
@@ -30,12 +38,13 @@ inline void micro_up_to(int rows, const Rows& a, int row, const Matrix& w, int p
   micro_rows<F, R>(a, row, w, panel, c);
 }
 
+// What becomes of to.units() units of a row, which lie side by side in `c`.
 inline void finish(const Epilogue& to, const Matrix& w, int row, int unit, float* c) {
-  int at = unit * kUnit, valid = w.n - at < kUnit ? w.n - at : kUnit;
+  int at = unit * kUnit, count = to.units() * kUnit, valid = w.n - at < kUnit ? w.n - at : kUnit;
   if (w.bias) {
     const float* bias = w.bias + at;
 #pragma omp simd
-    for (int i = 0; i < kUnit; i++) c[i] += bias[i];
+    for (int i = 0; i < count; i++) c[i] += bias[i];
   }
   switch (to.after) {
     case After::store: {
@@ -45,7 +54,8 @@ inline void finish(const Epilogue& to, const Matrix& w, int row, int unit, float
       break;
     }
     case After::store_bf16:
-      to_bf16(c, valid == kUnit ? kUnit : valid, to.out_bf16 + row * to.stride + at);
+      if (valid == kUnit) narrow_row(c, kUnit, to.out_bf16 + row * to.stride + at);
+      else to_bf16(c, valid, to.out_bf16 + row * to.stride + at);
       break;
     case After::add: {
       float* out = to.out + row * to.stride + at;
@@ -55,22 +65,22 @@ inline void finish(const Epilogue& to, const Matrix& w, int row, int unit, float
     }
     case After::gelu:
 #pragma omp simd
-      for (int i = 0; i < kUnit; i++) c[i] = gelu_tanh(c[i]);
-      pack_block_of(c, to.next, row, at);
+      for (int i = 0; i < count; i++) c[i] = gelu_tanh(c[i]);
+      pack_some(c, to.next, row, at);
       break;
     case After::swiglu:
 #pragma omp simd
       for (int i = 0; i < kPanel; i++) c[i] = silu(c[i]) * c[kPanel + i];
 #pragma omp simd
       for (int i = 0; i < kPanel; i++) c[kPanel + i] = silu(c[kUnit + i]) * c[kUnit + kPanel + i];
-      pack_block_of(c, to.next, row, at / 2);
+      pack_some(c, to.next, row, at / 2);
       break;
   }
 }
 
 template <Format F, int R>
 void product_of(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1) {
-  int step = to.after == After::swiglu ? 2 : 1;
+  int step = to.units();
   alignas(64) float c[R * kWide];
   for (int unit = u0; unit < u1; unit += step) {
     for (int row = m0; row < m1; row += R) {

@@ -71,40 +71,44 @@ SMOLVLM_INLINE float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-
   return x / (1.0f + shrinking(2.0f * u));
 }
 
-// One block of 32 floats as 8-bit integers with a scale.
-inline void pack_block(const float* x, int8_t* out, float* scale, int32_t* negsum) {
+// N floats, some blocks, as 8-bit integers with one scale; a scale and a sum are written for each block.
+template <int N>
+inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* negsums) {
   float largest = 0;
 #pragma omp simd reduction(max : largest)
-  for (int i = 0; i < kBlock; i++) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
+  for (int i = 0; i < N; i++) largest = std::fabs(x[i]) > largest ? std::fabs(x[i]) : largest;
   float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-  *scale = largest > 1e-30f ? largest / 127.0f : 0.0f;
-  int32_t total = 0;
+  float scale = largest > 1e-30f ? largest / 127.0f : 0.0f;
+  alignas(64) int32_t q[N];  // a loop for each width of numbers: compilers make vectors of those
+#pragma omp simd
+  for (int i = 0; i < N; i++) q[i] = int32_t(as_bits(x[i] * inverse + 12582912.0f)) - 0x4b400000;  // to the nearest, ties to even
+#pragma omp simd
+  for (int i = 0; i < N; i++) out[i] = int8_t(q[i]);
+  for (int block = 0; block < N / kBlock; block++) {
+    int32_t total = 0;
 #pragma omp simd reduction(+ : total)
-  for (int i = 0; i < kBlock; i++) {
-    int32_t q = int32_t(as_bits(x[i] * inverse + 12582912.0f)) - 0x4b400000;  // rounds to the nearest, ties to even
-    out[i] = int8_t(q);
-    total += q;
+    for (int i = block * kBlock; i < (block + 1) * kBlock; i++) total += q[i];
+    scales[block] = scale;
+    negsums[block] = -total;
   }
-  *negsum = -total;
 }
 
-// A block of a row of `to` that starts at input `at`.
-inline void pack_block_of(const float* x, const Rows& to, int row, int at) {
-  if (to.format == Format::bf16) {
-    narrow_row(x, kBlock, reinterpret_cast<uint16_t*>(to.data + row * to.row_bytes()) + at);
-  } else {
-    size_t block = row * to.row_blocks() + at / kBlock;
-    pack_block(x, reinterpret_cast<int8_t*>(to.data + row * to.row_bytes()) + at, to.scales + block, to.negsums + block);
-  }
+// The inputs of a row of `to` from `at` on: a block, or a group of blocks where `to` is grouped.
+inline void pack_some(const float* x, const Rows& to, int row, int at) {
+  if (to.format == Format::bf16) return narrow_row(x, kBlock, reinterpret_cast<uint16_t*>(to.data + row * to.row_bytes()) + at);
+  int8_t* out = reinterpret_cast<int8_t*>(to.data + row * to.row_bytes()) + at;
+  size_t block = row * to.row_blocks() + at / kBlock;
+  if (to.grouped) pack_integers<kGroup * kBlock>(x, out, to.scales + block, to.negsums + block);
+  else pack_integers<kBlock>(x, out, to.scales + block, to.negsums + block);
 }
 
 void pack_row(const float* x, int n, const Rows& to, int row) {
-  int at = 0;
-  for (; at + kBlock <= n; at += kBlock) pack_block_of(x + at, to, row, at);
-  for (; at < to.width; at += kBlock) {
-    float rest[kBlock] = {};
+  int at = 0, step = to.format == Format::q8 && to.grouped ? kGroup * kBlock : kBlock;
+  for (; at + step <= n; at += step) pack_some(x + at, to, row, at);
+  for (; at < to.width; at += step) {
+    float rest[kGroup * kBlock] = {};
     for (int i = 0; at + i < n; i++) rest[i] = x[at + i];
-    pack_block_of(rest, to, row, at);
+    pack_some(rest, to, row, at);
   }
 }
 

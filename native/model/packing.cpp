@@ -29,7 +29,8 @@ float round_to_q4(const float* w, float scale, int8_t* q) {
   return error;
 }
 
-void put_block(const Packed& to, int panel, int o, int block, const float* w) {
+// A block of output `o` of a panel, or all blocks of a group.
+void put_blocks(const Packed& to, int panel, int o, int block, const float* w) {
   const Matrix& m = to.matrix;
   uint8_t* data = to.data.as<uint8_t>() + panel * m.panel_bytes();
   if (m.format == Format::bf16) {
@@ -37,19 +38,20 @@ void put_block(const Packed& to, int panel, int o, int block, const float* w) {
     for (int i = 0; i < kBlock; i++) out[(i / 2 * kPanel + o) * 2 + i % 2] = float_to_bf16(w[i]);
     return;
   }
-  int8_t q[kBlock];
+  int8_t q[kGroup * kBlock];
+  int blocks = m.grouped ? kGroup : 1;
   uint16_t scale;
   if (m.format == Format::q8) {
-    scale = quantise_q8(w, q);
+    scale = quantise_q8(w, q, blocks * kBlock);
     uint8_t* out = data + size_t(block) * kBlock * kPanel;
-    for (int i = 0; i < kBlock; i++) out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t(q[i] + kZero8);
+    for (int i = 0; i < blocks * kBlock; i++) out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t(q[i] + kZero8);
   } else {
     scale = quantise_q4(w, q);
     uint8_t* out = data + size_t(block) * kBlock * kPanel / 2;
     for (int i = 0; i < 16; i++)
       out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t((q[i] + kZero4) | (q[i + 16] + kZero4) << 4);
   }
-  to.scales.as<uint16_t>()[panel * m.panel_scales() + size_t(block) * kPanel + o] = scale;
+  for (int i = block; i < block + blocks; i++) to.scales.as<uint16_t>()[panel * m.panel_scales() + size_t(i) * kPanel + o] = scale;
 }
 
 }  // namespace
@@ -69,12 +71,12 @@ bool read_numbers(const Source& source, size_t first, int count, float* out) {
   return worst == 0.0f;
 }
 
-uint16_t quantise_q8(const float* w, int8_t* q) {
+uint16_t quantise_q8(const float* w, int8_t* q, int count) {
   float largest = 0;
-  for (int i = 0; i < kBlock; i++) largest = std::max(largest, std::fabs(w[i]));
+  for (int i = 0; i < count; i++) largest = std::max(largest, std::fabs(w[i]));
   uint16_t half = float_to_half(std::min(largest / 127.0f, 65504.0f));
   float scale = half_to_float(half), inverse = scale ? 1.0f / scale : 0.0f;
-  for (int i = 0; i < kBlock; i++)
+  for (int i = 0; i < count; i++)
     q[i] = int8_t(std::min(std::max(std::nearbyint(w[i] * inverse), -127.0f), 127.0f));
   return half;
 }
@@ -97,13 +99,14 @@ uint16_t quantise_q4(const float* w, int8_t* q) {
   return chosen;
 }
 
-Packed make_matrix(Format format, int n, int k) {
+Packed make_matrix(Format format, int n, int k, bool grouped) {
   Packed made;
   Matrix& m = made.matrix;
   m.format = format;
   m.n = n;
   m.padded_n = round_up(n, kUnit);
   m.k = round_up(k, kBlock);
+  m.grouped = grouped && can_group(format, k);
   made.data = Buffer(m.panel_bytes() * (m.padded_n / kPanel));
   m.data = made.data.as<uint8_t>();
   if (format != Format::bf16) {
@@ -111,6 +114,15 @@ Packed make_matrix(Format format, int n, int k) {
     m.scales = made.scales.as<uint16_t>();
   }
   return made;
+}
+
+bool is_grouped(const Matrix& matrix) {
+  if (!can_group(matrix.format, matrix.k)) return false;
+  size_t count = matrix.panel_scales() * (matrix.padded_n / kPanel);
+  for (size_t i = 0; i < count; i += kGroup * kPanel)
+    for (size_t j = kPanel; j < kGroup * kPanel; j += kPanel)
+      if (std::memcmp(matrix.scales + i, matrix.scales + i + j, kPanel * sizeof(uint16_t)) != 0) return false;
+  return true;
 }
 
 bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleaved, int first, int last) {
@@ -125,7 +137,8 @@ bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleave
       const Source* source = which < sources.size() ? &sources[which] : nullptr;  // none: an output that pads
       std::fill(row.begin(), row.end(), 0.0f);
       if (source && at < source->rows) finite &= read_numbers(*source, size_t(at) * source->columns, source->columns, row.data());
-      for (int block = 0; block < m.k / kBlock; block++) put_block(to, panel, o, block, row.data() + block * kBlock);
+      for (int block = 0; block < m.k / kBlock; block += m.grouped ? kGroup : 1)
+        put_blocks(to, panel, o, block, row.data() + block * kBlock);
     }
   }
   return finite;

@@ -25,15 +25,17 @@ struct Packed {
   Buffer data, scales;
 };
 
-// An empty matrix of this shape.
-Packed make_matrix(Format format, int n, int k);
+// An empty matrix of this shape; grouped where that is wanted and can be.
+Packed make_matrix(Format format, int n, int k, bool grouped = false);
+// Whether the scales of a q8 matrix are those of a grouped one.
+bool is_grouped(const Matrix& matrix);
 
 // Fills `to` with the rows of all sources, one source after the other; `interleaved` takes two sources, gate and up, panel by
 // panel. Rows [first panel, last panel) of panels only, so that threads can share the work. False: a value was not finite.
 bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleaved, int first, int last);
 
-// One block of 32 weights: integers and the half-precision scale. `q` in [-127, 127], of q4 in [-8, 7].
-uint16_t quantise_q8(const float* w, int8_t* q);
+// One block of 32 weights, of q8 `count`: integers and the half-precision scale. `q` in [-127, 127], of q4 in [-8, 7].
+uint16_t quantise_q8(const float* w, int8_t* q, int count = kBlock);
 uint16_t quantise_q4(const float* w, int8_t* q);
 
 }  // namespace smolvlm

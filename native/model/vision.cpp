@@ -34,10 +34,10 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   page_ = std::min(kKeys, round_up(patches_, kBlock));
   pages_ = (patches_ + page_ - 1) / page_;
   size_t head_keys = size_t(pages_) * page_ * padded_head_;
-  plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch, kernels);
-  plan_rows(arena_, rows_, format, patches_, dim_, kernels);
-  plan_rows(arena_, inter_rows_, format, patches_, v.inter, kernels);
-  plan_rows(arena_, folded_rows_, format, shape.image_tokens(), shape.folded_dim(), kernels);
+  plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch, kernels, true);
+  plan_rows(arena_, rows_, format, patches_, dim_, kernels, true);
+  plan_rows(arena_, inter_rows_, format, patches_, v.inter, kernels, true);
+  plan_rows(arena_, folded_rows_, format, shape.image_tokens(), shape.folded_dim(), kernels, true);
   arena_.plan(x_, size_t(patches_) * dim_);
   arena_.plan(attended_, size_t(patches_) * dim_);
   arena_.plan(scratch_, size_t(team.size()) * std::max({dim_, 3 * v.patch * v.patch, shape.folded_dim()}));

@@ -35,18 +35,22 @@ std::string layer(const char* tower, int index, const char* part) {
 Weights::Weights(const Shape& shape, Formats formats) : shape_(shape), formats_(formats) {
   const VisionShape& v = shape.vision;
   const TextShape& t = shape.text;
-  matrix_slot("vision.patch", formats.vision, v.dim, 3 * v.patch * v.patch, true);
+  // Grouped: massive activations are known of the text model only (docs/native.md).
+  auto vision_slot = [&](const std::string& name, int n, int k, bool biased) {
+    matrix_slot(name, formats.vision, n, k, biased, false, true);
+  };
+  vision_slot("vision.patch", v.dim, 3 * v.patch * v.patch, true);
   vector_slot("vision.positions", v.patches() * v.dim);
   for (int i = 0; i < v.layers; i++) {
     for (const char* part : {"norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"}) vector_slot(layer("vision", i, part), v.dim);
-    matrix_slot(layer("vision", i, "qkv"), formats.vision, 3 * v.dim, v.dim, true);
-    matrix_slot(layer("vision", i, "out"), formats.vision, v.dim, v.dim, true);
-    matrix_slot(layer("vision", i, "fc1"), formats.vision, v.inter, v.dim, true);
-    matrix_slot(layer("vision", i, "fc2"), formats.vision, v.dim, v.inter, true);
+    vision_slot(layer("vision", i, "qkv"), 3 * v.dim, v.dim, true);
+    vision_slot(layer("vision", i, "out"), v.dim, v.dim, true);
+    vision_slot(layer("vision", i, "fc1"), v.inter, v.dim, true);
+    vision_slot(layer("vision", i, "fc2"), v.dim, v.inter, true);
   }
   vector_slot("vision.post.weight", v.dim);
   vector_slot("vision.post.bias", v.dim);
-  matrix_slot("connector", formats.vision, t.dim, shape.folded_dim(), false);
+  vision_slot("connector", t.dim, shape.folded_dim(), false);
   for (int i = 0; i < t.layers; i++) {
     vector_slot(layer("text", i, "norm1"), t.dim);
     vector_slot(layer("text", i, "norm2"), t.dim);
@@ -59,8 +63,8 @@ Weights::Weights(const Shape& shape, Formats formats) : shape_(shape), formats_(
   matrix_slot("head", formats.head, t.vocab, t.dim, false);
 }
 
-void Weights::matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved) {
-  slots_[name] = Slot{format, n, k, interleaved, biased, false, {}};
+void Weights::matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved, bool grouped) {
+  slots_[name] = Slot{format, n, k, interleaved, biased, grouped, false, {}};
   if (biased) vector_slot(name + ".bias", n);
 }
 
@@ -79,7 +83,7 @@ void Weights::set_matrix(const std::string& name, const std::vector<Source>& sou
   }
   if (rows != slot.n || (slot.interleaved && sources.size() != 2))
     refuse(name, "has " + std::to_string(rows) + " rows, not " + std::to_string(slot.n));
-  slot.packed = make_matrix(slot.format, slot.n, slot.k);
+  slot.packed = make_matrix(slot.format, slot.n, slot.k, slot.grouped);
   std::atomic<bool> finite{true};
   int panels = slot.packed.matrix.padded_n / kPanel;
   team.run([&](int) {
@@ -114,6 +118,7 @@ void Weights::attach_matrix(const std::string& name, const uint8_t* data, size_t
   if (m.format == Format::bf16 && !all_finite_bf16(data, data_bytes)) refuse(name, "holds values that are not finite");
   m.data = data;
   m.scales = scale_bytes ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
+  m.grouped = slot.grouped && is_grouped(m);
   slot.packed = Packed{};
   slot.packed.matrix = m;
   slot.set = true;

@@ -63,6 +63,7 @@ class Weights {
     int n, k;
     bool interleaved = false;
     bool biased = false;  // its bias is the vector "<name>.bias"
+    bool grouped = false;  // wanted so, where its format and depth allow it
     bool set = false;
     Packed packed;
   };
@@ -72,7 +73,8 @@ class Weights {
     Buffer data;
   };
 
-  void matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved = false);
+  void matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved = false,
+                   bool grouped = false);
   void vector_slot(const std::string& name, int size);
   Matrix matrix(const std::string& name) const;
   const float* vector(const std::string& name) const;

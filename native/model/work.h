@@ -9,9 +9,12 @@
 
 namespace smolvlm {
 
-// Rows of activations in an arena, with room for either format where `kernels` may want bf16 beside quantised weights.
-inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width, const Kernels& kernels) {
+// Rows of activations in an arena, with room for either format where `kernels` may want bf16 beside quantised weights; grouped
+// where that is wanted and can be.
+inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width, const Kernels& kernels,
+                      bool grouped = false) {
   rows.format = weights == Format::bf16 ? Format::bf16 : Format::q8;
+  rows.grouped = grouped && can_group(weights, width);
   rows.width = round_up(width, kBlock);
   arena.plan(rows.data, count * rows.row_bytes() * (kernels.wide_rows ? 2 : 1));
   if (rows.format == Format::q8) {
@@ -30,7 +33,7 @@ inline Rows shaped_for(const Kernels& kernels, int count, Rows rows) {
 // split.
 inline void multiply(Team& team, const Kernels& kernels, const Rows& a, int rows, const Matrix& w, const Epilogue& to) {
   constexpr size_t kHeld = 192 << 10;  // bytes of `a` that stay in a core's cache while weights pass by
-  int units = w.padded_n / kUnit, step = to.after == After::swiglu ? 2 : 1;
+  int units = w.padded_n / kUnit, step = to.units();
   int block = std::max(96, int(kHeld / a.row_bytes()) / 96 * 96);  // 96: a multiple of what any micro-kernel takes at a time
   int blocks = (rows + block - 1) / block;
   int some = blocks > 1 ? 8 : std::clamp(units / (team.size() * 6), 1, 16);

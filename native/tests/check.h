@@ -58,8 +58,9 @@ struct Activations {
   Floats scales;
   std::vector<int32_t> negsums;
 
-  Activations(Format format, int count, int width) {
+  Activations(Format format, int count, int width, bool grouped = false) {
     rows.format = format;
+    rows.grouped = grouped && format == Format::q8;
     rows.width = round_up(width, kBlock);
     data.resize(count * rows.row_bytes(), 0x55);
     scales.resize(count * rows.row_blocks(), kUntouched);

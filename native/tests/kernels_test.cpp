@@ -16,17 +16,18 @@ namespace smolvlm {
 namespace {
 
 // What weights (n, k) are once rounded for `format`.
-Doubles rounded(Format format, const Floats& w, int n, int k) {
+Doubles rounded(Format format, bool grouped, const Floats& w, int n, int k) {
   Doubles out(w.size());
+  int wide = grouped ? kGroup * kBlock : kBlock;
   for (int row = 0; row < n; row++) {
-    for (int at = 0; at < k; at += kBlock) {
-      float block[kBlock] = {};
-      int some = std::min(kBlock, k - at);
+    for (int at = 0; at < k; at += wide) {
+      float block[kGroup * kBlock] = {};
+      int some = std::min(wide, k - at);
       size_t first = size_t(row) * k + at;
       std::memcpy(block, &w[first], some * sizeof(float));
-      int8_t q[kBlock];
+      int8_t q[kGroup * kBlock];
       double scale = 0;
-      if (format != Format::bf16) scale = half_to_float(format == Format::q8 ? quantise_q8(block, q) : quantise_q4(block, q));
+      if (format != Format::bf16) scale = half_to_float(format == Format::q8 ? quantise_q8(block, q, wide) : quantise_q4(block, q));
       for (int i = 0; i < some; i++)
         out[first + i] = format == Format::bf16 ? double(bf16_to_float(float_to_bf16(block[i]))) : q[i] * scale;
     }
@@ -37,11 +38,13 @@ Doubles rounded(Format format, const Floats& w, int n, int k) {
 double gelu(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
-// Compares a row that became the next product's activations: rounded to bf16, or to 8 bits of its block's largest value.
+// Compares a row that became the next product's activations: rounded to bf16, or to 8 bits of the largest value
+// of its block or group.
 void compare_packed(Check& check, const Activations& next, int row, const Doubles& expected, const Doubles& error) {
+  int wide = next.rows.grouped ? kGroup * kBlock : kBlock;
   for (int i = 0; i < next.rows.width; i++) {
     double largest = 0;
-    for (int j = i / kBlock * kBlock; j < (i / kBlock + 1) * kBlock && j < int(expected.size()); j++)
+    for (int j = i / wide * wide; j < (i / wide + 1) * wide && j < int(expected.size()); j++)
       largest = std::max(largest, std::fabs(expected[j]) + error[j]);
     double value = i < int(expected.size()) ? expected[i] : 0.0, slack = i < int(expected.size()) ? error[i] : 0.0;
     double step = next.rows.format == Format::bf16 ? (std::fabs(value) + slack) / 256 : largest / 254 * 1.0001;
@@ -53,17 +56,18 @@ struct Product {
   int m, n, k;
   Format format;
   After after;
+  bool grouped;
 };
 
 // Product (m, k) x (n, k), in four calls that share out rows and units, as threads do. `wide`: bf16 rows for any weights.
 void check_product(Check& check, const Kernels& kernels, const Product& job, bool wide) {
-  auto [m, n, k, format, after] = job;
+  auto [m, n, k, format, after, grouped] = job;
   bool pairs = after == After::swiglu;
   int results = pairs ? n / 2 : n, padded = pairs ? 2 * round_up(n / 2, kUnit) : n;
   Floats x = random_floats(size_t(m) * k, 1), w = random_floats(size_t(n) * k, 2, 0.1f), bias = random_floats(round_up(n, kUnit), 3);
   for (int i = 0; i < k; i++) x[i] *= i == k / 2 ? 1000.0f : 1.0f;  // an outlier
   if (k > kBlock) std::fill(w.begin(), w.begin() + kBlock, 0.0f);     // and a block of nothing
-  Packed packed = make_matrix(format, padded, k);
+  Packed packed = make_matrix(format, padded, k, grouped);
   Source all = {reinterpret_cast<const uint8_t*>(w.data()), Number::f32, n, k}, ups = all;
   if (pairs) all.rows = ups.rows = n / 2, ups.data += size_t(n / 2) * k * sizeof(float);
   fill_panels(packed, pairs ? std::vector<Source>{all, ups} : std::vector<Source>{all}, pairs, 0, packed.matrix.padded_n / kPanel);
@@ -72,7 +76,9 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
   if (!pairs) packed.matrix.bias = bias.data();
 
   Format kept = format == Format::bf16 || wide ? Format::bf16 : Format::q8;
-  Activations in(kept, m, k), next(kept, m, results);
+  Activations in(kept, m, k, grouped), next(kept, m, results, grouped);
+  check.same(packed.matrix.grouped, grouped);
+  check.same(is_grouped(packed.matrix), grouped);
   for (int row = 0; row < m; row++) kernels.pack_row(&x[size_t(row) * k], k, in.rows, row);
   size_t stride = results + 3;
   Floats out(m * stride, kUntouched);
@@ -80,11 +86,11 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
   if (after == After::add)
     for (int row = 0; row < m; row++) std::fill_n(&out[row * stride], n, 1.0f);
   Epilogue to = {after, out.data(), out_bf16.data(), stride, next.rows};
-  int units = packed.matrix.padded_n / kUnit, half = pairs ? units / 4 * 2 : units / 2, middle = wide ? 0 : m / 3;
+  int units = packed.matrix.padded_n / kUnit, half = units / 2 / to.units() * to.units(), middle = wide ? 0 : m / 3;
   for (auto [m0, m1] : {std::pair(0, middle), std::pair(middle, m)})
     for (auto [u0, u1] : {std::pair(0, half), std::pair(half, units)}) kernels.product(in.rows, packed.matrix, to, m0, m1, u0, u1);
 
-  Doubles weights = rounded(format, w, n, k);
+  Doubles weights = rounded(format, grouped, w, n, k);
   for (int row = 0; row < m; row++) {
     Doubles sums(n), errors(n), read(k);
     for (int i = 0; i < k; i++) read[i] = in.at(row, i);
@@ -126,9 +132,16 @@ bool check_products(const Kernels& kernels) {
     for (int after = 0; after < 5; after++) {
       Check check(kernels, std::string(kFormats[format]) + " " + kAfter[after]);
       for (auto [m, n, k] : kShapes)
-        check_product(check, kernels, {m, n, k, Format(format), After(after)}, kernels.wide_rows && m >= kernels.wide_rows);
+        check_product(check, kernels, {m, n, k, Format(format), After(after), false}, kernels.wide_rows && m >= kernels.wide_rows);
       right &= check.finish();
     }
+  }
+  constexpr int kGrouped[][3] = {{1, 128, 128}, {3, 256, 384}, {13, 128, 768}, {41, 384, 97}};
+  for (int after = 0; after < 4; after++) {
+    Check check(kernels, std::string("grouped q8 ") + kAfter[after]);
+    for (auto [m, n, k] : kGrouped)
+      check_product(check, kernels, {m, n, k, Format::q8, After(after), true}, kernels.wide_rows && m >= kernels.wide_rows);
+    right &= check.finish();
   }
   return right;
 }
