@@ -93,10 +93,14 @@ void VisionTower::pack_head(int head, int first, int last) {
   for (int i = first; i < last; i += 2) {  // pairs of values, in panels of 16 dims
     const uint16_t *a = from + 2 * dim_ + i * row, *b = i + 1 < last ? a + row : kNone;
     uint16_t* page = values_ + base + size_t(i / page_) * page_ * padded_head_ + i % page_ / 2 * 2 * kPanel;
-    for (int d = 0; d < head_dim_; d++) {
-      uint16_t* to = page + size_t(d / kPanel) * page_ * kPanel + d % kPanel * 2;
-      to[0] = a[d];
-      to[1] = b[d];
+    for (int d = 0; d < head_dim_; d += kPanel) {
+      uint16_t* to = page + size_t(d) * page_;
+      int some = std::min(kPanel, head_dim_ - d);
+#pragma omp simd
+      for (int o = 0; o < some; o++) {
+        to[2 * o] = a[d + o];
+        to[2 * o + 1] = b[d + o];
+      }
     }
   }
 }
