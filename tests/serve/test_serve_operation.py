@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -12,8 +13,10 @@ import openai
 import pytest
 
 from helpers_serve import serving, text
+from smolvlm import SmolVLM
 from smolvlm.cli.main import main
 from smolvlm.errors import ParamsError
+from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 
 
@@ -30,6 +33,21 @@ def test_health_comes_before_ready(log: Path) -> None:
                 continue
         assert set(seen) <= {200, 503}
         assert server.metric("smolvlm_tiles_encoded_total") == 1  # the warm-up's
+
+
+def test_a_fault_of_ours_is_told_in_openai_form(nano: SmolVLM) -> None:
+    """Without a word of what went wrong: that is for the log."""
+    app, parts = create_app(nano, ServeConfig())
+    parts.backend.metrics.render = None  # as broken as a bug would leave it
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/metrics")
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == 500
+    assert reply.json()["error"]["code"] == "internal_error"
 
 
 def test_sigterm_finishes_answers_and_refuses_new_ones(log: Path) -> None:

@@ -13,7 +13,7 @@ import typer
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import ModelFlags
 from smolvlm.cli.help import Command
-from smolvlm.cli.loading import announce, find_model, open_model
+from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model
 from smolvlm.errors import MissingExtraError
 from smolvlm.serve.config import ServeConfig
 
@@ -79,7 +79,7 @@ def serve(
       smolvlm serve --model 256m
       smolvlm serve --model 256m --host 0.0.0.0 --keys-file keys.json
       smolvlm serve --new-key alice --keys-file keys.json
-      smolvlm serve --config serve.toml --port 9000
+      smolvlm serve --config serve.toml --port 9000 --workers 4
       SMOLVLM_SERVE_MODEL=500m smolvlm serve --remote-hosts upload.wikimedia.org
 
     \b
@@ -91,6 +91,7 @@ def serve(
     try:
         from smolvlm.serve.keys import new_key as make_key
         from smolvlm.serve.server import serve as run
+        from smolvlm.serve.workers import serve_with_workers
     except ImportError as error:
         if error.name and error.name.startswith("smolvlm"):
             raise
@@ -104,8 +105,15 @@ def serve(
     flags = ModelFlags(chosen.model, chosen.adapter, chosen.engine, chosen.device, chosen.dtype)
     with Bars() as bars:
         name, folder = find_model(flags, bars)
-        model = open_model(name, flags, bars)
-    announce(model, folder)
+        model = open_model(name, flags, bars) if chosen.workers == 1 else None
+    if model is not None:
+        announce(model, folder)
+    else:
+        random = " with random weights: its answers mean nothing" if has_random_weights(folder) else ""
+        note(f"{name} answers from {chosen.workers} processes{random}", dim=not random)
     if chosen.keys_file is None and chosen.host not in ("127.0.0.1", "::1", "localhost"):
         note(f"anybody who reaches {chosen.host} may ask: there is no --keys-file.")
-    run(model, chosen)
+    if model is not None:
+        run(model, chosen)
+    else:
+        raise typer.Exit(serve_with_workers(name, chosen))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,26 @@ class ErrorBody(BaseModel):
     error: ErrorFields
 
 
-def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
+@dataclass(frozen=True)
+class Shared:
+    """What one of several processes on an address has in common with the others."""
+
+    metrics: Metrics
+    quotas: Quotas
+
+
+def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None) -> tuple[ASGIApp, Services]:
     """The ASGI application that serves `model`, and its parts. Its lifespan starts, warms up and ends them.
 
-    Raises ParamsError for a file of keys that cannot be read.
+    shared: of one of several processes on an address; nothing is accepted then before the model is warm. Raises
+    ParamsError for a file of keys that cannot be read.
     """
     keys = KeyRing(Path(config.keys_file)) if config.keys_file else None
-    metrics = Metrics()
+    metrics = shared.metrics if shared else Metrics()
+    quotas = shared.quotas if shared else Quotas(config.key_rate, config.key_concurrency)
     backend = Backend(model, config, metrics)
     files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours)
-    found = Services(config, backend, files, metrics, Quotas(config.key_rate, config.key_concurrency), keys)
+    found = Services(config, backend, files, metrics, quotas, keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +81,8 @@ def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
                 found.failed = error
 
         warming = asyncio.create_task(warm_up())  # /health and /ready answer from the beginning
+        if shared is not None:
+            await warming
         try:
             yield
         finally:
@@ -87,6 +100,7 @@ def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
     app.add_exception_handler(SmolVLMError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _ours)  # a fault of ours: uvicorn logs it
     make_openapi = app.openapi
 
     def openapi() -> dict[str, Any]:

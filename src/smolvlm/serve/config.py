@@ -34,6 +34,9 @@ class ServeConfig:
     dtype: str = _setting("auto", "auto, bfloat16, q8, q4; float32 or float16 (torch).")
     host: str = _setting("127.0.0.1", "The address to listen on; 0.0.0.0 is every network of this machine.")
     port: int = _setting(8000, "The port; 0 takes a free one and prints it.", least=0)
+    workers: int = _setting(
+        1, "Server processes on the one address, each with the model and its share of the cores.", least=1
+    )
     keys_file: str | None = _setting(None, "A file of API keys, as --new-key writes it; without one, anybody may ask.")
     files_folder: str | None = _setting(
         None, "Where uploads are kept; else a temporary folder that goes with the server."

@@ -7,12 +7,17 @@ import contextlib
 import importlib
 import logging
 import signal
+import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from smolvlm.errors import EngineError
 from smolvlm.listening import listen
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
@@ -24,14 +29,23 @@ from smolvlm.vlm import SmolVLM
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
+_TICKS_A_SECOND = 10  # of uvicorn's main loop
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a process that others can replace does: say that it is ready, and something every second."""
+
+    ready: Callable[[], None]
+    second: Callable[[], None]
 
 
 class DrainingServer(uvicorn.Server):
     """On SIGTERM or Ctrl-C: new requests get 503, answers under way finish, then the process ends. A second signal hurries."""
 
-    def __init__(self, config: uvicorn.Config, found: Services) -> None:
+    def __init__(self, config: uvicorn.Config, found: Services, watch: Watch | None = None) -> None:
         super().__init__(config)
-        self._found = found
+        self._found, self._watch = found, watch
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -42,8 +56,19 @@ class DrainingServer(uvicorn.Server):
         self._found.draining = True
         self._draining = asyncio.get_event_loop().create_task(self._drain(signal.Signals(sig).name))
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._watch is not None and self._found.backend.ready:
+            self._watch.second()
+            self._watch.ready()
+
     async def on_tick(self, counter: int) -> bool:
-        """Also ends the process when the model could not be warmed up."""
+        """Also ends the process when the model could not be warmed up; one that is watched, when its engine has ended."""
+        if self._watch is not None and self._found.failed is None:
+            if self._found.backend.ready and not self._found.backend.scheduler.alive:
+                self._found.failed = EngineError("the engine's thread has ended.")
+            if counter % _TICKS_A_SECOND == 0:
+                self._watch.second()
         return self._found.failed is not None or await super().on_tick(counter)
 
     async def _drain(self, name: str) -> None:
@@ -62,15 +87,25 @@ def serve(model: SmolVLM, config: ServeConfig) -> None:
     log_as_json(config.log_level)
     app, found = create_app(model, config)
     listening = listen(config.host, config.port)
+    announce(found.backend.name, listening)
+    run(app, found, listening)
+
+
+def announce(name: str, listening: socket.socket) -> None:
+    """Print the address of a bound socket on stdout."""
     host, port = listening.getsockname()[:2]
-    sys.stdout.write(f"smolvlm: {found.backend.name} on http://{f'[{host}]' if ':' in host else host}:{port}\n")
+    sys.stdout.write(f"smolvlm: {name} on http://{f'[{host}]' if ':' in host else host}:{port}\n")
     sys.stdout.flush()
+
+
+def run(app: ASGIApp, found: Services, listening: socket.socket, watch: Watch | None = None) -> None:
+    """Answer on a bound socket until a signal comes. Raises what the model could not be warmed up for."""
     settings = uvicorn.Config(
-        app, http=protocol(config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
+        app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
         log_config=None, access_log=False, server_header=False,
     )  # fmt: skip
     _allow_connections()
-    DrainingServer(settings, found).run(sockets=[listening])
+    DrainingServer(settings, found, watch).run(sockets=[listening])
     if found.failed is not None:
         raise found.failed
 
