@@ -200,18 +200,21 @@ class LiveAnswer:
         # log-probability is wanted, for that needs the logits before it.
         if not self.finished and self.request.params.logprobs is None:
             forced = self._grammar.forced(self._tokens_left)
-            for token_id in forced:
-                yield self._take(Sampled(token_id, None, ()), False)
+            for left, token_id in zip(range(len(forced) - 1, -1, -1), forced, strict=True):
+                yield self._take(Sampled(token_id, None, ()), False, more=left > 0)
 
     @property
     def _tokens_left(self) -> int:
         return self._budget - len(self._generated)
 
-    def _take(self, sampled: Sampled, cancelled: bool) -> TokenEvent:
+    def _take(self, sampled: Sampled, cancelled: bool, more: bool = False) -> TokenEvent:
+        """`more`: forced tokens follow. The grammar is past them already, and only the last one can end the answer."""
         token_id = sampled.token_id
         self._generated.append(token_id)
         self.undecoded.append(token_id)
         delta, reason = self._text_and_end(token_id)
+        if more:
+            reason = None
         if reason is None and self._tokens_left <= 0:
             reason = "length" if self._grammar is None or not self._grammar.is_complete else "stop"
         if reason is None and cancelled:

@@ -17,6 +17,8 @@ from smolvlm.generation.params import GenerationParams
 BoolArray = npt.NDArray[np.bool_]
 TopLogprobs = tuple[tuple[int, float], ...]
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class Sampled(NamedTuple):
     """A token; with `logprobs` on, its log-probability and the likeliest (id, log-probability) pairs, best first.
@@ -84,7 +86,9 @@ class Sampler:
         if params.repetition_penalty != 1.0:
             ids = self._seen.ids
             values = scores[ids]
-            scores[ids] = np.where(values < 0, values * params.repetition_penalty, values / params.repetition_penalty)
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # a tiny penalty is 0 in float32
+                values = np.where(values < 0, values * params.repetition_penalty, values / params.repetition_penalty)
+            scores[ids] = np.nan_to_num(values, nan=0.0, posinf=_LARGEST, neginf=-np.inf)
         if params.presence_penalty or params.frequency_penalty:
             scores[self._said.ids] -= params.presence_penalty + params.frequency_penalty * self._said.counts
         if allowed is not None:

@@ -74,7 +74,7 @@ class Asked:
         return self
 
     async def __anext__(self) -> Update:
-        if not self._unfinished:
+        if self._unfinished <= 0:
             raise StopAsyncIteration
         update = await self._updates.get()
         if update is None:
@@ -129,9 +129,13 @@ class Backend:
         await asyncio.to_thread(self.scheduler.close)
         await self.gate.close()
 
+    def check_room(self) -> None:
+        """Whether one more request may come. Raises ServeError 429 with Retry-After, and 503 when the server is ending."""
+        self.scheduler.check_room(self._coming)
+
     async def ask(self, ask: Ask) -> Asked:
         """Open the media, build the prompt and queue it. Raises ServeError or the SmolVLMError of what is wrong with it."""
-        self.scheduler.check_room(self._coming)
+        self.check_room()
         self._coming += 1
         try:
             prepared, tiles = await self._media(ask.messages)

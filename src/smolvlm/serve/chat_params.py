@@ -47,11 +47,11 @@ def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParam
 def shared_params(body: SamplingFields, max_tokens: int | None, config: ServeConfig, name: str) -> dict[str, Any]:
     """What both APIs share, as keyword arguments; what was left out keeps the default of `GenerationParams`."""
     values: dict[str, Any] = {key: getattr(body, key) for key in _SHARED if getattr(body, key) is not None}
-    if max_tokens is not None:
-        if max_tokens > config.max_answer_tokens:
-            raise ServeError(400, f"{name}={max_tokens}: this server writes at most {config.max_answer_tokens} tokens an answer.",
-                             param=name, code="invalid_value")  # fmt: skip
-        values["max_new_tokens"] = max_tokens
+    if max_tokens is not None and max_tokens > config.max_answer_tokens:
+        raise ServeError(400, f"{name}={max_tokens}: this server writes at most {config.max_answer_tokens} tokens an answer.",
+                         param=name, code="invalid_value")  # fmt: skip
+    # Who names no number gets the default, but never more than may be asked for.
+    values["max_new_tokens"] = max_tokens or min(GenerationParams.max_new_tokens, config.max_answer_tokens)
     if values.get("top_p") == 0:  # OpenAI's smallest nucleus: the likeliest token alone
         values["top_p"], values["temperature"] = 1.0, 0.0
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -42,8 +44,11 @@ class FileRecord:
 class FileStore:
     """A folder of `ID.bin` with `ID.json` beside each: nothing is held in memory, so several processes may share it."""
 
-    def __init__(self, folder: str | None, max_bytes: int, keep_s: float) -> None:
-        """Without `folder`, a temporary one that `close` deletes. Raises ServeError when it cannot be made."""
+    def __init__(self, folder: str | None, max_bytes: int, keep_s: float, max_files: int = 4096) -> None:
+        """Without `folder`, a temporary one that `close` deletes. Raises ServeError when it cannot be made.
+
+        `max_files` bounds the time that a look into the folder takes: records are read, not remembered.
+        """
         self._temporary = folder is None
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="smolvlm-files-")) if folder is None else Path(folder)
@@ -52,12 +57,18 @@ class FileStore:
             raise unavailable(
                 f"{folder}: the folder for uploads cannot be made ({error.strerror}).", "no_storage"
             ) from None
-        self._max_bytes, self._keep_s = max_bytes, keep_s
+        self._max_bytes, self._keep_s, self._max_files = max_bytes, keep_s, max_files
 
     async def save(self, owner: str, filename: str, purpose: str, read: Read) -> FileRecord:
-        """Store an upload. Raises ServeError: 400 for an empty one, 429 when the space is used up, 503 for a full disk."""
-        self.sweep()
-        room = self._max_bytes - sum(record.bytes for record in self._records())
+        """Store an upload. Raises ServeError: 400 for an empty one, 429 when the space or the number is used up, 503 for a full disk."""
+        kept = await asyncio.to_thread(self.sweep)
+        if len(kept) >= self._max_files:
+            raise busy(
+                f"{len(kept)} uploads are kept here already; delete files that are no longer needed.",
+                60,
+                "storage_full",
+            )
+        room = self._max_bytes - sum(record.bytes for record in kept)
         file_id = f"file-{secrets.token_hex(16)}"
         partial = self.folder / f"{file_id}.partial"
         size = 0
@@ -79,10 +90,10 @@ class FileStore:
             partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
             partial.replace(self.folder / f"{file_id}.json")
         except OSError as error:
-            (self.folder / f"{file_id}.bin").unlink(missing_ok=True)
+            _discard(self.folder / f"{file_id}.bin")
             raise unavailable(f"the upload cannot be stored ({error.strerror}).", "no_storage", 60) from None
         finally:
-            partial.unlink(missing_ok=True)
+            _discard(partial)
         return record
 
     def get(self, owner: str, file_id: str) -> FileRecord:
@@ -100,18 +111,24 @@ class FileStore:
 
     def of_owner(self, owner: str) -> list[FileRecord]:
         """The uploads of `owner`, newest first."""
-        self.sweep()
-        mine = [record for record in self._records() if record.owner == owner]
+        mine = [record for record in self.sweep() if record.owner == owner]
         return sorted(mine, key=lambda record: (-record.created_at, record.id))
 
     def delete(self, owner: str, file_id: str) -> None:
-        """Forget an upload. Raises as `get` does."""
-        self._remove(self.get(owner, file_id).id)
+        """Forget an upload. Raises as `get` does, and ServeError 503 when the disk does not let go of it."""
+        try:
+            self._remove(self.get(owner, file_id).id)
+        except OSError as error:
+            raise unavailable(f"the upload cannot be deleted ({error.strerror}).", "no_storage", 60) from None
 
-    def sweep(self) -> None:
-        """Delete what is older than it may be."""
+    def sweep(self) -> list[FileRecord]:
+        """Delete what is older than it may be; the records of the rest."""
+        kept = []
         for record in self._records():
-            if self._expired(record):
+            if not self._expired(record):
+                kept.append(record)
+                continue
+            with contextlib.suppress(OSError):  # a disk that has become read-only; nobody gets it all the same
                 self._remove(record.id)
         for partial in self.folder.glob("*.partial"):
             try:
@@ -119,6 +136,7 @@ class FileStore:
                     partial.unlink()
             except OSError:
                 continue  # another process was quicker
+        return kept
 
     def close(self) -> None:
         if self._temporary:
@@ -140,3 +158,9 @@ class FileStore:
             return FileRecord(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def _discard(path: Path) -> None:
+    """Delete what is left of an upload, if the disk lets it; a later sweep tries again."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import secrets
 import time
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _LINGER_S = 2.0
+_LEAST_BYTES_A_SECOND = 5000  # of a body after its first `body_timeout_s`: a byte now and then would last for days
+_SHORT_BYTES = 1 << 20  # of a body that is thrown away before its refusal, so that the connection can go on
+_ASKING = ("/v1/chat/completions", "/v1/responses")
 _UNCOUNTED = ("/health", "/ready", "/metrics")  # they go on while the server drains
 
 
@@ -62,6 +66,8 @@ class Gatekeeper:
             if not found.backend.ready:
                 raise unavailable("the model is warming up; try again in a moment.", "warming_up", 1)
             exchange.check_length()
+            if scope["path"] in _ASKING:
+                found.backend.check_room()  # before the body is parsed: under load most of the work would be for refusals
             with found.quotas.request(owner.name, owner.rate, owner.concurrency):
                 await self._app(scope, exchange.receive, exchange.send)
         except ServeError as error:
@@ -109,16 +115,17 @@ class _Exchange:
 
     def check_length(self) -> None:
         """Refuse a body that says itself that it is too long. Raises ServeError 413."""
-        length = _header(self.scope, b"content-length")
-        if length.isdecimal() and int(length[:18]) > self._found.config.max_body_bytes:
+        if math.inf > self._length() > self._found.config.max_body_bytes:
             raise self._too_large()
 
     async def receive(self) -> Message:
         """The next piece of the body. Raises ServeError 413 beyond the limit, 408 when it does not come."""
         if self._body_done:
             return await self._receive()
+        patience_s = self._found.config.body_timeout_s
+        dribbled_s = time.perf_counter() - self._started_at - self._body_bytes / _LEAST_BYTES_A_SECOND
         try:
-            message = await asyncio.wait_for(self._receive(), self._found.config.body_timeout_s)
+            message = await asyncio.wait_for(self._receive(), min(patience_s, max(0.0, patience_s - dribbled_s)))
         except asyncio.TimeoutError:
             late = ServeError(408, "the body of the request did not arrive in time.", code="body_timeout")
             raise self._failed(late) from None
@@ -142,13 +149,21 @@ class _Exchange:
         if self._status is not None:
             return
         self.fault = None
+        patient = error.status != 408 and not _header(self.scope, b"expect")
+        if patient and self._length() <= _SHORT_BYTES:
+            await self._let_finish()
         unread = not self._body_done
         reply = PlainJSON(error.body(), error.status, error.headers | ({"Connection": "close"} if unread else {}))
         await self.send({"type": "http.response.start", "status": reply.status_code, "headers": reply.raw_headers})
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": True})
-        if unread and error.status != 408 and not _header(self.scope, b"expect"):
+        if unread and patient:
             await self._let_finish()
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _length(self) -> float:
+        """What the head says of the body's length, in bytes."""
+        length = _header(self.scope, b"content-length")
+        return int(length[:18]) if length.isdecimal() else math.inf
 
     async def _let_finish(self) -> None:
         """Throw away what the client still sends, for a moment: a socket closed on it would take the answer along."""
@@ -156,9 +171,9 @@ class _Exchange:
             await asyncio.wait_for(self._discard(), _LINGER_S)
 
     async def _discard(self) -> None:
-        message: Message = {"more_body": True}
-        while message.get("more_body"):  # a disconnect has none
+        while not self._body_done:
             message = await self._receive()
+            self._body_done = not message.get("more_body", False)  # a disconnect has none
 
     def log(self) -> None:
         seconds = time.perf_counter() - self._started_at

@@ -51,7 +51,12 @@ class PrefixCache:
         """
         config = self._engine.config
         best: tuple[int, int, Held] | None = None
+        # Hundreds may be held. Most are told apart by a look at what the shortest prefix worth a fork must share.
+        head, picture = tuple(ids[:_LEAST]), tuple(tile_keys[:1])
+        picture_first = config.image_token_id in head
         for held in (*self._held.values(), *running):
+            if held.ids[:_LEAST] != head or (picture_first and held.tile_keys[:1] != picture):
+                continue
             keep, tiles = common_prefix(
                 held.ids, held.tile_keys, ids, tile_keys, config.image_token_id, config.image_seq_len
             )

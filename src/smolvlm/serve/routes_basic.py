@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from smolvlm.serve.errors import unavailable
 from smolvlm.serve.services import Services, services
@@ -48,7 +48,7 @@ async def ready(request: Request) -> Response:
     return PlainJSON({"status": "ready", "model": found.backend.name})
 
 
-@router.get("/metrics", tags=["operation"], summary="Prometheus metrics")
+@router.get("/metrics", tags=["operation"], summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counters, gauges and histograms of this process."""
     found = services(request).metrics

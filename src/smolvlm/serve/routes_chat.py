@@ -19,12 +19,12 @@ from smolvlm.serve.choices import Choice, openai_reason
 from smolvlm.serve.errors import as_serve_error
 from smolvlm.serve.job import Progressed
 from smolvlm.serve.services import note_usage, owner_of, services
-from smolvlm.serve.sse import HUNG_UP, EventStream, PlainJSON, event, until_hung_up
+from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
 router = APIRouter(prefix="/v1", tags=["chat"])
 
 
-@router.post("/chat/completions", summary="Continue a conversation about pictures, videos and text")
+@router.post("/chat/completions", summary="Continue a conversation about pictures, videos and text", responses=STREAMED)
 async def create(request: Request, body: ChatRequest) -> Response:
     """OpenAI's chat completions. With `stream`, server-sent events that end with `[DONE]`."""
     found = services(request)

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from smolvlm.serve.errors import unavailable
 from smolvlm.serve.services import owner_of, services
 from smolvlm.serve.sse import PlainJSON
 
-router = APIRouter(prefix="/v1/files", tags=["files"])
+
+class UploadRoute(APIRoute):
+    """The framework keeps a body in temporary files while it comes, and calls it the client's fault when these are full."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def tell_apart(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except HTTPException as error:
+                if isinstance(error.__cause__, OSError):
+                    reason = error.__cause__.strerror
+                    raise unavailable(f"the upload cannot be stored ({reason}).", "no_storage", 60) from None
+                raise
+
+        return tell_apart
+
+
+router = APIRouter(prefix="/v1/files", tags=["files"], route_class=UploadRoute)
 
 
 class FileObject(BaseModel):
@@ -50,7 +74,8 @@ async def upload(
 @router.get("", response_model=FileList, summary="The uploads of this key")
 async def listing(request: Request) -> Response:
     """Newest first."""
-    data: list[dict[str, Any]] = [record.public() for record in services(request).files.of_owner(owner_of(request))]
+    mine = await asyncio.to_thread(services(request).files.of_owner, owner_of(request))
+    data: list[dict[str, Any]] = [record.public() for record in mine]
     return PlainJSON({"object": "list", "data": data, "has_more": False})
 
 

@@ -23,14 +23,14 @@ from smolvlm.serve.errors import ServeError, as_serve_error
 from smolvlm.serve.job import Progressed
 from smolvlm.serve.responses_schema import InputImage, InputPart, InputText, ResponsesRequest
 from smolvlm.serve.services import note_usage, owner_of, services
-from smolvlm.serve.sse import HUNG_UP, EventStream, PlainJSON, event, until_hung_up
+from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
 router = APIRouter(prefix="/v1", tags=["responses"])
 
 _LOGPROBS = "message.output_text.logprobs"
 
 
-@router.post("/responses", summary="Answer an input of text, pictures and videos")
+@router.post("/responses", summary="Answer an input of text, pictures and videos", responses=STREAMED)
 async def create(request: Request, body: ResponsesRequest) -> Response:
     """OpenAI's responses. With `stream`, typed server-sent events that end with `response.completed`."""
     found = services(request)
