@@ -44,7 +44,7 @@ $(VENV)/.run: $(VENV)/.made $(INPUTS)
 
 # torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train,serve,scale,ui]" --group test
+	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui]" --group test
 	$(PIP) install --quiet -c constraints.txt --no-deps torchvision
 	@touch $@
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from benchmarks.material import checkpoint
 
 from helpers_scale import QUESTION, command, environment, fill, read, run, settings
+from smolvlm.evals.weights import fingerprint_of
+from smolvlm.hub import resolve
 from smolvlm.scale.batch import run_batch
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import COLUMNS, RunFolder
 from smolvlm.scale.pool import PoolOptions
+from smolvlm.scale.settings import ModelSpec
 
 pytestmark = pytest.mark.slow
 
@@ -103,25 +108,60 @@ def test_workers_of_one_machine(tmp_path: Path) -> None:
     assert sum(row["error"] is not None for row in rows) == 3
 
 
-def test_two_workers_against_one(tmp_path: Path) -> None:
-    """Prints the figures of docs/scale.md: `pytest tests/scale/test_scale_ray.py -m slow -s -k two_workers`."""
-    fill(tmp_path / "media", 600)
-    speeds = {workers: _speed(tmp_path, workers) for workers in (1, 2)}
-    print(f"\none worker {speeds[1]:.2f} inputs/s, two {speeds[2]:.2f}: {speeds[2] / speeds[1]:.2f} times")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_workers_are_killed(tmp_path: Path, workers: int) -> None:
+    """As by a system that is out of memory."""
+    fill(tmp_path / "media", 60)
+    killed: list[psutil.Process] = []
+
+    def kill(done: int, total: int, errors: int) -> None:
+        if done >= total // 3 and not killed:
+            killed.extend(
+                p for p in psutil.Process().children(recursive=True) if "_Actor" in p.name() or "MapWorker" in p.name()
+            )
+            for process in killed:
+                process.kill()
+
+    wanted = settings([tmp_path / "media"])
+    result = run_batch(
+        wanted, tmp_path / "out.parquet", pool=PoolOptions(workers=workers, worker_cpus=1), on_progress=kill
+    )
+    assert len(killed) >= workers
+    rows = read(tmp_path / "out.parquet")
+    assert result.inputs == len(rows) == len({row["id"] for row in rows}) == 60
+    assert sum(row["error"] is not None for row in rows) == 3
+
+
+@pytest.mark.parametrize(("model", "inputs"), [("nano", 600), ("256m", 40)])
+def test_two_workers_against_one(tmp_path: Path, model: str, inputs: int) -> None:
+    """Prints the figures of docs/scale.md: `pytest tests/scale/test_scale_ray.py -m slow -s -k two_workers`.
+
+    Each worker computes with one thread, so that the second one brings a core along. One tile an input.
+    """
+    fill(tmp_path / "media", inputs, every_broken=inputs + 1, every_clip=inputs + 1)
+    folder = "nano" if model == "nano" else str(checkpoint(model, "bfloat16"))
+    (one, _), (two, driver) = (_speed(tmp_path, folder, workers) for workers in (1, 2))
+    print(
+        f"\n{model}: one worker {one:.2f} inputs/s, two {two:.2f}: {two / one:.2f} times; the driver took {driver:.2f} of a core"
+    )
     assert without_times(tmp_path / "1.parquet") == without_times(tmp_path / "2.parquet")
 
 
-def _speed(folder: Path, workers: int) -> float:
-    """Inputs a second, from when every worker has had its first part in place to the last part."""
-    times: list[tuple[float, int]] = []
+def _speed(folder: Path, model: str, workers: int) -> tuple[float, float]:
+    """Inputs a second, from when every worker has had its first part in place to the last part; processors this process took."""
+    times: list[tuple[float, float, int]] = []
 
     def note(done: int, total: int, errors: int) -> None:
-        times.append((time.perf_counter(), done))
+        times.append((time.perf_counter(), time.process_time(), done))
 
-    pool = PoolOptions(workers=workers, worker_cpus=1)
-    run_batch(settings([folder / "media"], part_inputs=5), folder / f"{workers}.parquet", pool=pool, on_progress=note)
-    (began, before), (ended, done) = times[1 + workers], times[-1]
-    return (done - before) / (ended - began)
+    spec = ModelSpec(model, fingerprint_of(resolve(model)), device="cpu")
+    options = {"max_new_tokens": 16, "detail": "low"}
+    wanted = replace(
+        settings([folder / "media"], options=options, part_inputs=16 if model == "nano" else 2), model=spec
+    )
+    run_batch(wanted, folder / f"{workers}.parquet", pool=PoolOptions(workers=workers, worker_cpus=1), on_progress=note)
+    (began, used, before), (ended, used_in_all, done) = times[1 + workers], times[-1]
+    return (done - before) / (ended - began), (used_in_all - used) / (ended - began)
 
 
 def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
@@ -130,9 +170,14 @@ def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
         run_batch(settings([tmp_path / "media"]), tmp_path / "out.parquet", pool=PoolOptions(address="127.0.0.1:1"))
 
 
-def test_other_weights_on_a_worker_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_workers_of_this_machine_leave_other_clusters_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--workers` on a machine that belongs to a cluster, which Ray finds by this variable, or by a file of `ray start`."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    fill(tmp_path / "media", 2)
+    assert run_batch(settings([tmp_path / "media"]), tmp_path / "out.parquet", pool=PoolOptions(workers=1)).inputs == 2
 
+
+def test_other_weights_on_a_worker_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "media", 2)
     wanted = settings([tmp_path / "media"])
     wanted = replace(wanted, model=replace(wanted.model, fingerprint="0" * 32))

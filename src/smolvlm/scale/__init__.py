@@ -1,4 +1,6 @@
-"""`smolvlm batch`: questions about any number of pictures and videos, on one process or on Ray Data. From the ground up:
+"""Past one process: batches of any size on Ray Data, and the server on Ray Serve.
+
+`smolvlm batch` asks about any number of pictures and videos. From the ground up:
 
     errors, items, settings     what went wrong; one input; what is asked of all of them
     shards, inputs, plan        folders, lists, Parquet and WebDataset shards -> a frozen plan, cut into parts
@@ -6,5 +8,7 @@
     opening, attempts, asking   an input -> its bytes -> rows; inputs that end the process again and again
     worker, pool, batch         a part -> a file; the same on Ray; the whole run
 
-Needs `pip install "smolvlm[scale]"`; without `--workers` and `--ray`, pyarrow alone does.
+`replica_options` and `ray_serve` are the deployment of the server: arguments; replicas and the application that Serve builds.
+
+Needs `pip install "smolvlm[scale]"`, without `--workers` and `--ray` pyarrow alone; for Ray Serve `"smolvlm[ray-serve]"`.
 """

@@ -127,8 +127,9 @@ def _round(ray: Any, folder: RunFolder, parts: Sequence[int], cluster: _Cluster)
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
             num_cpus=cluster.worker_cpus,
             num_gpus=cluster.worker_gpus or None,
-            # A restarted actor waits for its node, which may never come back, and its parts wait with it.
-            ray_remote_args_fn=lambda: {"max_restarts": 0, "max_task_retries": 0},
+            # Dead workers come back where there is room: Ray Data waits for ever when none is left. Their parts fail at once, and
+            # do not wait for them: the room may have gone with a node.
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 0},
         )
     for row in reports.iter_rows():
         if row["problem"]:
@@ -156,7 +157,8 @@ class _Cluster:
             try:
                 if options.address is None:
                     needed = (options.workers or 1) * (options.worker_cpus or 1)
-                    ray.init(num_cpus=max(cores, needed), **quiet)
+                    # "local": without it Ray would join whatever cluster this machine belongs to, and refuse num_cpus.
+                    ray.init(address="local", num_cpus=max(cores, needed), **quiet)
                 else:
                     _knock(options.address)
                     quiet.pop("include_dashboard")

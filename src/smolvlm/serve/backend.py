@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import hashlib
 import json
 from collections import OrderedDict
@@ -121,6 +122,8 @@ class Backend:
         await self.gate.start()
         self.scheduler.start()
         await self._warm_up()
+        gc.collect()
+        gc.freeze()  # what is here stays: a full collection that looks through it again stalls every answer
         self.ready = True
 
     async def close(self) -> None:
