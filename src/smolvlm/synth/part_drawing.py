@@ -104,8 +104,9 @@ def body_mask(part: Part, margin: float = 0.0) -> npt.NDArray[np.bool_]:
     draw.polygon([((x + 1) / 2 * side, (y + 1) / 2 * side) for x, y in outline.corners], fill=255)
     for x, y, radius in outline.holes:
         draw.ellipse(_ellipse(((x + 1) / 2 * side, (y + 1) / 2 * side), radius / 2 * side), fill=0)
-    shrink = round(margin / 2 * side)
-    return np.asarray(picture.filter(ImageFilter.MinFilter(2 * shrink + 1))) > 127
+    if shrink := round(margin / 2 * side):  # a filter of one pixel ends the process in Pillow 12.3
+        picture = picture.filter(ImageFilter.MinFilter(2 * shrink + 1))
+    return np.asarray(picture) > 127
 
 
 def render_part(part: Part, ground: npt.NDArray[np.float32]) -> Image.Image:
