@@ -1,7 +1,4 @@
-"""The server on Ray Serve: a real local Ray, real replicas, and OpenAI's client.
-
-`pytest tests/scale/test_scale_ray_serve.py -m slow` runs what takes longer: two replicas under load, one of them killed.
-"""
+"""The server on Ray Serve: arguments; with `-m slow` a real local Ray, real replicas, and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -82,6 +79,7 @@ def client(url: str, key: str = "unused", **options: Any) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, timeout=60, **{"max_retries": 0, **options})
 
 
+@pytest.mark.slow
 def test_clients_are_answered_as_by_the_server(url: str, nano: SmolVLM, tmp_path: Path) -> None:
     with deployed():
         asking = client(url)
@@ -103,6 +101,7 @@ def test_clients_are_answered_as_by_the_server(url: str, nano: SmolVLM, tmp_path
         assert reply.headers.get_list("x-request-id") == ["mine-1"]
 
 
+@pytest.mark.slow
 def test_keys_hold_below_a_route_prefix(url: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     key = new_key(keys, "alice")

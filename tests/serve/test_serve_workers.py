@@ -185,6 +185,7 @@ def test_a_connection_is_left_to_the_less_busy(tmp_path: Path) -> None:
             open_one.close()
 
 
+@pytest.mark.slow
 def test_limits_of_a_key_hold_over_all_workers(log: Path) -> None:
     """Three at the same time and twelve at once, whichever workers they meet; a dead worker's requests are given back."""
     with serving(log, "--workers", "2", "--key-concurrency", "3", "--key-rate", "12") as server:
@@ -264,6 +265,7 @@ def test_sigterm_under_load_drains_every_worker(log: Path) -> None:
             free.listen()
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_supervisor(log: Path) -> None:
     with serving(log, "--workers", "2") as server:
         server.wait_for_metric("smolvlm_worker_processes", 2)
