@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 SMALL = ProcessorConfig(tile_size=64, longest_edge=128, video_longest_edge=64)
 PNG = encoded(photo(30, 20), "PNG")
+LIMITS = MediaLimits(workers=2, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=10, max_media=3)
 
 
 def data_url(data: bytes, kind: str = "image/png") -> str:

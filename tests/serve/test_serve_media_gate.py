@@ -11,7 +11,7 @@ import pytest
 
 from helpers_heic import make_heic
 from helpers_media import encoded, make_clip, photo
-from helpers_serve_media import PNG, SMALL, Loop, data_url, running_gate
+from helpers_serve_media import LIMITS, PNG, SMALL, Loop, data_url, running_gate
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, ParamsError, PromptError, SourceError, VideoError
 from smolvlm.hub import resolve
@@ -19,8 +19,6 @@ from smolvlm.media import MediaOptions, load_image, split_image
 from smolvlm.processor import MediaInfo, PreparedMedia, Processor
 from smolvlm.prompt.messages import ImagePart, VideoPart, normalise_messages
 from smolvlm.serve.media_gate import MediaGate, MediaLimits, StoredFile
-
-LIMITS = MediaLimits(workers=2, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=10, max_media=3)
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,12 @@ import pytest
 from PIL import Image
 
 from helpers_media import encoded, make_clip, photo
-from helpers_serve_media import PNG, SMALL, Loop, data_url, running_gate
+from helpers_serve_media import LIMITS, PNG, SMALL, Loop, data_url, running_gate
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, VideoError
 from smolvlm.media import SourcePolicy, sample_video, split_image
 from smolvlm.prompt.messages import ImagePart, VideoPart
 from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError, StoredFile
-
-LIMITS = MediaLimits(workers=2, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=10, max_media=3)
 
 
 @pytest.fixture(scope="module")
