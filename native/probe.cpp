@@ -75,7 +75,8 @@ Array product(const std::string& set, Format format, Floats x, Floats w, Floats 
   After what = after_of(after);
   bool pairs = what == After::swiglu;
   int results = pairs ? n / 2 : n;
-  Packed packed = make_matrix(format, pairs ? 2 * round_up(n / 2, kUnit) : n, k);
+  Heap heap;
+  Packed packed = make_matrix(heap, format, pairs ? 2 * round_up(n / 2, kUnit) : n, k);
   std::vector<Source> sources = {source_of(w)};
   if (pairs) {
     sources = {source_of(w), source_of(w)};
@@ -191,13 +192,15 @@ Array rotate(const std::string& set, Floats x, Floats cos, Floats sin) {
 double time_product(const std::string& set, Format format, int m, int n, int k, int threads, int copies, int repeats) {
   const Kernels& kernels = select_kernels(set);
   Team team(threads);
+  Heap heap;
   std::vector<Packed> weights;
   for (int i = 0; i < copies; i++) {
-    weights.push_back(make_matrix(format, n, k));
-    uint8_t* data = weights[i].data.as<uint8_t>();
-    for (size_t j = 0; j < weights[i].data.bytes(); j++) data[j] = uint8_t(j * 7);
+    weights.push_back(make_matrix(heap, format, n, k));
+    uint8_t* data = weights[i].data;
+    size_t bytes = weights[i].matrix.panel_bytes() * (weights[i].matrix.padded_n / kPanel);
+    for (size_t j = 0; j < bytes; j++) data[j] = uint8_t(j * 7);
     if (format == Format::bf16)
-      for (size_t j = 1; j < weights[i].data.bytes(); j += 2) data[j] = 0x3c;
+      for (size_t j = 1; j < bytes; j += 2) data[j] = 0x3c;
   }
   HeldRows in(kernels, format, m, k);
   std::vector<float> x(k, 0.5f), out(size_t(m) * n);

@@ -27,8 +27,9 @@ bool agree(const Kernels& kernels, const Kernels& reference) {
   for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(0.37f * float(i));
   for (size_t i = 0; i < w.size(); i++) w[i] = std::cos(0.73f * float(i));
   Source source{reinterpret_cast<const uint8_t*>(w.data()), Number::f32, kOutputs, kInputs};
+  Heap heap;
   for (Format format : {Format::bf16, Format::q8, Format::q4}) {
-    Packed packed = make_matrix(format, kOutputs, kInputs);
+    Packed packed = make_matrix(heap, format, kOutputs, kInputs);
     fill_panels(packed, {source}, false, 0, kOutputs / kPanel);
     std::vector<float> ours = result(kernels, packed.matrix, x), theirs = result(reference, packed.matrix, x);
     for (size_t i = 0; i < ours.size(); i++)

@@ -32,7 +32,7 @@ float round_to_q4(const float* w, float scale, int8_t* q) {
 // A block of output `o` of a panel, or all blocks of a group.
 void put_blocks(const Packed& to, int panel, int o, int block, const float* w) {
   const Matrix& m = to.matrix;
-  uint8_t* data = to.data.as<uint8_t>() + panel * m.panel_bytes();
+  uint8_t* data = to.data + panel * m.panel_bytes();
   if (m.format == Format::bf16) {
     uint16_t* out = reinterpret_cast<uint16_t*>(data) + size_t(block) * kBlock * kPanel;
     for (int i = 0; i < kBlock; i++) out[(i / 2 * kPanel + o) * 2 + i % 2] = float_to_bf16(w[i]);
@@ -51,7 +51,7 @@ void put_blocks(const Packed& to, int panel, int o, int block, const float* w) {
     for (int i = 0; i < 16; i++)
       out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t((q[i] + kZero4) | (q[i + 16] + kZero4) << 4);
   }
-  for (int i = block; i < block + blocks; i++) to.scales.as<uint16_t>()[panel * m.panel_scales() + size_t(i) * kPanel + o] = scale;
+  for (int i = block; i < block + blocks; i++) to.scales[panel * m.panel_scales() + size_t(i) * kPanel + o] = scale;
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ uint16_t quantise_q4(const float* w, int8_t* q) {
   return chosen;
 }
 
-Packed make_matrix(Format format, int n, int k, bool grouped) {
+Packed make_matrix(Heap& heap, Format format, int n, int k, bool grouped) {
   Packed made;
   Matrix& m = made.matrix;
   m.format = format;
@@ -107,12 +107,8 @@ Packed make_matrix(Format format, int n, int k, bool grouped) {
   m.padded_n = round_up(n, kUnit);
   m.k = round_up(k, kBlock);
   m.grouped = grouped && can_group(format, k);
-  made.data = Buffer(m.panel_bytes() * (m.padded_n / kPanel));
-  m.data = made.data.as<uint8_t>();
-  if (format != Format::bf16) {
-    made.scales = Buffer(m.panel_scales() * (m.padded_n / kPanel) * sizeof(uint16_t));
-    m.scales = made.scales.as<uint16_t>();
-  }
+  m.data = made.data = heap.take<uint8_t>(m.panel_bytes() * (m.padded_n / kPanel));
+  if (format != Format::bf16) m.scales = made.scales = heap.take<uint16_t>(m.panel_scales() * (m.padded_n / kPanel));
   return made;
 }
 

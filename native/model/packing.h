@@ -22,11 +22,12 @@ bool read_numbers(const Source& source, size_t first, int count, float* out);
 
 struct Packed {
   Matrix matrix;
-  Buffer data, scales;
+  uint8_t* data = nullptr;  // the matrix's own, to be filled
+  uint16_t* scales = nullptr;
 };
 
-// An empty matrix of this shape; grouped where that is wanted and can be.
-Packed make_matrix(Format format, int n, int k, bool grouped = false);
+// A matrix of zeros of this shape in `heap`; grouped where that is wanted and can be.
+Packed make_matrix(Heap& heap, Format format, int n, int k, bool grouped = false);
 // Whether the scales of a q8 matrix are those of a grouped one.
 bool is_grouped(const Matrix& matrix);
 

@@ -83,7 +83,7 @@ void Weights::set_matrix(const std::string& name, const std::vector<Source>& sou
   }
   if (rows != slot.n || (slot.interleaved && sources.size() != 2))
     refuse(name, "has " + std::to_string(rows) + " rows, not " + std::to_string(slot.n));
-  slot.packed = make_matrix(slot.format, slot.n, slot.k, slot.grouped);
+  slot.packed = make_matrix(heap_, slot.format, slot.n, slot.k, slot.grouped);
   std::atomic<bool> finite{true};
   int panels = slot.packed.matrix.padded_n / kPanel;
   team.run([&](int) {
@@ -129,27 +129,27 @@ void Weights::set_vector(const std::string& name, const Source& source) {
   if (found == vectors_.end()) refuse(name, "this model has no such part");
   VectorSlot& slot = found->second;
   int given = source.rows * source.columns;
-  slot.data = Buffer(slot.padded * sizeof(float));
+  slot.data = heap_.take<float>(slot.padded);
   if (given != slot.size) refuse(name, "has " + std::to_string(given) + " values, not " + std::to_string(slot.size));
-  if (!read_numbers(source, 0, given, slot.data.as<float>())) refuse(name, "holds values that are not finite");
+  if (!read_numbers(source, 0, given, slot.data)) refuse(name, "holds values that are not finite");
   slot.set = true;
 }
 
 void Weights::set_embedding(const Source& source, Team& team) {
   const TextShape& t = shape_.text;
   if (source.rows != t.vocab || source.columns != t.dim) refuse("embedding", "has another shape than this model's");
-  embedding_ = Buffer(size_t(t.vocab) * t.dim * sizeof(uint16_t));
+  uint16_t* made = heap_.take<uint16_t>(size_t(t.vocab) * t.dim);
   std::atomic<bool> finite{true};
   team.run([&](int) {
     std::vector<float> row(t.dim);
     team.share(t.vocab, 256, [&](int token) {
       if (!read_numbers(source, size_t(token) * t.dim, t.dim, row.data())) finite.store(false, std::memory_order_relaxed);
-      uint16_t* out = embedding_.as<uint16_t>() + size_t(token) * t.dim;
+      uint16_t* out = made + size_t(token) * t.dim;
       for (int i = 0; i < t.dim; i++) out[i] = float_to_bf16(row[i]);
     });
   });
   if (!finite) refuse("embedding", "holds values that are not finite");
-  embedding = embedding_.as<uint16_t>();
+  embedding = made;
 }
 
 void Weights::attach_embedding(const uint8_t* data, size_t data_bytes) {
@@ -157,7 +157,6 @@ void Weights::attach_embedding(const uint8_t* data, size_t data_bytes) {
   if (data_bytes != size_t(t.vocab) * t.dim * sizeof(uint16_t)) refuse("embedding", "has another size than this model's");
   if (reinterpret_cast<uintptr_t>(data) % sizeof(uint16_t)) refuse("embedding", "lies at an odd place");
   if (!all_finite_bf16(data, data_bytes)) refuse("embedding", "holds values that are not finite");
-  embedding_ = Buffer{};
   embedding = reinterpret_cast<const uint16_t*>(data);
 }
 
@@ -207,7 +206,7 @@ Matrix Weights::matrix(const std::string& name) const {
 const float* Weights::vector(const std::string& name) const {
   auto found = vectors_.find(name);
   if (found == vectors_.end() || !found->second.set) refuse(name, "is missing");
-  return found->second.data.as<float>();
+  return found->second.data;
 }
 
 void Weights::finish() {
@@ -231,13 +230,6 @@ void Weights::finish() {
   norm = vector("text.norm");
   head = matrix("head");
   finished_ = true;
-}
-
-size_t Weights::bytes() const {
-  size_t total = embedding_.bytes();
-  for (const auto& [name, slot] : slots_) total += slot.packed.data.bytes() + slot.packed.scales.bytes();
-  for (const auto& [name, slot] : vectors_) total += slot.data.bytes();
-  return total;
 }
 
 }  // namespace smolvlm

@@ -49,7 +49,7 @@ class Weights {
   void finish();
   bool finished() const { return finished_; }
   const Formats& formats() const { return formats_; }
-  size_t bytes() const;
+  size_t bytes() const { return heap_.bytes(); }  // that are not mapped
 
   Matrix patch, connector, head;
   const float *positions = nullptr, *post_weight = nullptr, *post_bias = nullptr, *norm = nullptr;
@@ -70,7 +70,7 @@ class Weights {
   struct VectorSlot {
     int size, padded;
     bool set = false;
-    Buffer data;
+    float* data = nullptr;
   };
 
   void matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved = false,
@@ -83,7 +83,7 @@ class Weights {
   Formats formats_;
   std::map<std::string, Slot> slots_;
   std::map<std::string, VectorSlot> vectors_;
-  Buffer embedding_;
+  Heap heap_;
   bool finished_ = false;
 };
 

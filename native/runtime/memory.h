@@ -3,10 +3,12 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
 #include <utility>
+#include <vector>
 
 namespace smolvlm {
 
@@ -49,6 +51,36 @@ class Buffer {
 
   void* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// Pieces that stay as long as the heap, side by side: a large page holds many small matrices, so that reading all of them for
+// each token looks up few addresses.
+class Heap {
+ public:
+  // Room for `count` zeros.
+  template <class T>
+  T* take(size_t count) {
+    size_t bytes = (count * sizeof(T) + kApart - 1) / kApart * kApart;
+    if (bytes > left_) {
+      left_ = std::max(kChunk, bytes);
+      chunks_.emplace_back(left_ + kLarge);
+      size_t beyond = reinterpret_cast<uintptr_t>(chunks_.back().as<uint8_t>()) % kLarge;
+      next_ = chunks_.back().as<uint8_t>(beyond ? kLarge - beyond : 0);
+    }
+    uint8_t* piece = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    bytes_ += bytes;
+    return reinterpret_cast<T*>(piece);
+  }
+  size_t bytes() const { return bytes_; }  // that were taken; real memory is in use for these alone
+
+ private:
+  static constexpr size_t kApart = 128, kLarge = size_t(2) << 20, kChunk = size_t(64) << 20;
+
+  std::vector<Buffer> chunks_;
+  uint8_t* next_ = nullptr;
+  size_t left_ = 0, bytes_ = 0;
 };
 
 // Hands out pieces of one buffer. Ask for everything with `plan`, then call `allocate`: nothing is allocated later.

@@ -67,7 +67,8 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
   Floats x = random_floats(size_t(m) * k, 1), w = random_floats(size_t(n) * k, 2, 0.1f), bias = random_floats(round_up(n, kUnit), 3);
   for (int i = 0; i < k; i++) x[i] *= i == k / 2 ? 1000.0f : 1.0f;  // an outlier
   if (k > kBlock) std::fill(w.begin(), w.begin() + kBlock, 0.0f);     // and a block of nothing
-  Packed packed = make_matrix(format, padded, k, grouped);
+  Heap heap;
+  Packed packed = make_matrix(heap, format, padded, k, grouped);
   Source all = {reinterpret_cast<const uint8_t*>(w.data()), Number::f32, n, k}, ups = all;
   if (pairs) all.rows = ups.rows = n / 2, ups.data += size_t(n / 2) * k * sizeof(float);
   fill_panels(packed, pairs ? std::vector<Source>{all, ups} : std::vector<Source>{all}, pairs, 0, packed.matrix.padded_n / kPanel);
