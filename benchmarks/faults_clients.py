@@ -96,7 +96,7 @@ def unread_answers(folder: Path, scale: Scale) -> Iterator[str]:
     many = max(2, scale.clients // 8)
     with run_server(folder / "log", "--max-running", "64") as server:
         asked(server.url, question)
-        usual, files = _timed(server, question), server.open_files()
+        usual, files = _timed(server, question), server.files_at_rest()
         deaf = []
         for n in range(many):
             client = socket.socket()
@@ -129,7 +129,7 @@ def idle_connections(folder: Path, scale: Scale) -> Iterator[str]:
     with run_server(folder / "log", "--head-timeout-s", str(scale.idle_s)) as server:
         asked(server.url, question)
         usual = statistics.median(_timed(server, question) for _ in range(10))
-        files, memory = server.open_files(), server.memory_bytes()
+        files, memory = server.files_at_rest(), server.memory_bytes()
         began = time.monotonic()
         silent = [socket.create_connection(server.address, timeout=30) for _ in range(scale.connections)]
         opened = time.monotonic() - began
