@@ -349,7 +349,7 @@ def draw(report: dict[str, Any], out: Path) -> bool:
         ylim=(0, None),
         title=f"nano at {report['load']['rate']:.0f} requests/s; the dotted line is its capacity",
     )
-    rates.legend(loc="center right")
+    rates.legend(loc="lower left")
     known = [(m, row["memory"] / 1e6) for m, row in zip(minutes, rows, strict=True) if row["memory"]]
     memory.plot([m for m, _ in known], [size for _, size in known], color="#d1495b")
     memory.set(xlabel="minutes", ylabel="memory of all processes, MB", ylim=(0, None))
