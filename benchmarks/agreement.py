@@ -24,7 +24,7 @@ from smolvlm.evals.runner import evaluate
 from smolvlm.evals.synth_suite import synth_suite
 
 REFERENCE = ("torch", "float32")
-SYSTEMS = (("native", "bfloat16"), ("native", "q8"), ("native", "q8,kv=q8"), ("native", "q4"))
+SYSTEMS = tuple(("native", dtype) for dtype in ("bfloat16", "q8", "q8,vision=q8", "q8,kv=q8", "q4"))
 
 
 def main() -> None:
