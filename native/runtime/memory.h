@@ -62,8 +62,9 @@ class Heap {
   T* take(size_t count) {
     size_t bytes = (count * sizeof(T) + kApart - 1) / kApart * kApart;
     if (bytes > left_) {
-      left_ = std::max(kChunk, bytes);
-      chunks_.emplace_back(left_ + kLarge);
+      size_t size = std::max(kChunk, bytes);
+      chunks_.emplace_back(size + kLarge);
+      left_ = size;
       size_t beyond = reinterpret_cast<uintptr_t>(chunks_.back().as<uint8_t>()) % kLarge;
       next_ = chunks_.back().as<uint8_t>(beyond ? kLarge - beyond : 0);
     }
