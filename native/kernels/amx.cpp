@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "avx512_micro.h"
+#include "avx512_softmax.h"
 
 #ifdef SMOLVLM_EMULATE_AMX
 #include "amx_emulated.h"

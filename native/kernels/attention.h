@@ -46,6 +46,7 @@ inline void bf16_product(int rows, const uint16_t* a, size_t lda, const uint16_t
 
 // Turns a row's scores into weights relative to its largest score so far, and scales what was summed before. With scales of
 // the tokens (q8), scores become those of the keys that the integers stand for, and weights take the values' scales along.
+#ifndef SMOLVLM_WEIGH  // the including file may have its own
 inline void weigh(float* scores, int visible, int keys, float scale, const float* key_scales, const float* value_scales,
                   uint16_t* weights, float* max, float* sum, float* out, int dim) {
   if (visible <= 0) {
@@ -81,6 +82,7 @@ inline void weigh(float* scores, int visible, int keys, float scale, const float
   }
   narrow_row(scores, keys, weights);
 }
+#endif
 
 constexpr int kFewRows = 8;  // reading keys and values then takes longer than multiplying them
 

@@ -1,5 +1,6 @@
 // AVX-512 with VNNI; compiled twice, with and without bf16 products.
 #include "avx512_micro.h"
+#include "avx512_softmax.h"
 
 #include "attention.h"
 #include "product.h"

@@ -43,18 +43,20 @@ inline void narrow_row(const float* x, int n, uint16_t* out) {
 #endif
 }
 
-// 2^x to 3e-6 for -126 <= x <= 126, and as at -126 below: for what is rounded to bf16 or to 8 bits. The polynomial is the least
-// largest error's on [-0.5, 0.5], of degree 4.
+// 2^x on [-0.5, 0.5]: the polynomial of degree 4 whose largest error is least, the highest power first.
+constexpr float kPower[5] = {9.5701019467e-03f, 5.5917861586e-02f, 2.4024744838e-01f, 6.9312181458e-01f, 9.9999926144e-01f};
+
+// 2^x to 3e-6 for -126 <= x <= 126, and as at -126 below: for what is rounded to bf16 or to 8 bits.
 SMOLVLM_INLINE float power_of_two(float x) {
   x = x > -126.0f ? x : -126.0f;
   float n = x + 12582912.0f;  // rounds: 1.5 x 2^23
   uint32_t power = as_bits(n) << 23;
   float r = x - (n - 12582912.0f);
-  float p = 9.5701019467e-03f;
-  p = p * r + 5.5917861586e-02f;
-  p = p * r + 2.4024744838e-01f;
-  p = p * r + 6.9312181458e-01f;
-  p = p * r + 9.9999926144e-01f;
+  float p = kPower[0];
+  p = p * r + kPower[1];
+  p = p * r + kPower[2];
+  p = p * r + kPower[3];
+  p = p * r + kPower[4];
   return as_float(as_bits(p) + power);
 }
 
