@@ -150,12 +150,15 @@ inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int
 }  // namespace smolvlm
 
 #include "attention.h"
+#include "heads.h"
 #include "product.h"
 
 namespace smolvlm {
 #ifdef __AVXVNNI__
-extern const Kernels kAvx2Vnni = {"avx2_vnni", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
+extern const Kernels kAvx2Vnni = {"avx2_vnni", 0, false, narrow, attend, pack_head,
+        pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #else
-extern const Kernels kAvx2 = {"avx2", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
+extern const Kernels kAvx2 = {"avx2", 0, false, narrow, attend, pack_head,
+        pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #endif
 }  // namespace smolvlm

@@ -73,6 +73,9 @@ SMOLVLM_INLINE float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-
   return x / (1.0f + shrinking(2.0f * u));
 }
 
+// To the nearest, ties to even, where |x| < 2^22.
+SMOLVLM_INLINE int32_t nearest(float x) { return int32_t(as_bits(x + 12582912.0f)) - 0x4b400000; }
+
 // N floats, some blocks, as 8-bit integers with one scale; a scale and a sum are written for each block.
 template <int N>
 inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* negsums) {
@@ -83,7 +86,7 @@ inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* n
   float scale = largest > 1e-30f ? largest / 127.0f : 0.0f;
   alignas(64) int32_t q[N];  // a loop for each width of numbers: compilers make vectors of those
 #pragma omp simd
-  for (int i = 0; i < N; i++) q[i] = int32_t(as_bits(x[i] * inverse + 12582912.0f)) - 0x4b400000;  // to the nearest, ties to even
+  for (int i = 0; i < N; i++) q[i] = nearest(x[i] * inverse);
 #pragma omp simd
   for (int i = 0; i < N; i++) out[i] = int8_t(q[i]);
   for (int block = 0; block < N / kBlock; block++) {

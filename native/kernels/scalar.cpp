@@ -48,8 +48,10 @@ inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int
 }  // namespace smolvlm
 
 #include "attention.h"
+#include "heads.h"
 #include "product.h"
 
 namespace smolvlm {
-extern const Kernels kScalar = {"scalar", 0, narrow, attend, pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
+extern const Kernels kScalar = {"scalar", 0, false, narrow, attend, pack_head,
+        pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 }  // namespace smolvlm

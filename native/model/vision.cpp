@@ -33,7 +33,8 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   padded_head_ = round_up(head_dim_, kPanel);
   page_ = std::min(kKeys, round_up(patches_, kBlock));
   pages_ = (patches_ + page_ - 1) / page_;
-  size_t head_keys = size_t(pages_) * page_ * padded_head_;
+  integer_scores_ = format == Format::q8 && kernels.integer_scores;
+  size_t tokens = size_t(v.heads) * pages_ * page_, value = integer_scores_ ? 1 : 2;
   plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch, kernels, true);
   plan_rows(arena_, rows_, format, patches_, dim_, kernels, true);
   plan_rows(arena_, inter_rows_, format, patches_, v.inter, kernels, true);
@@ -42,18 +43,25 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   arena_.plan(attended_, size_t(patches_) * dim_);
   arena_.plan(scratch_, size_t(team.size()) * std::max({dim_, 3 * v.patch * v.patch, shape.folded_dim()}));
   arena_.plan(qkv_, size_t(patches_) * 3 * dim_);
-  arena_.plan(query_, size_t(v.heads) * patches_ * padded_head_);
-  arena_.plan(keys_, v.heads * head_keys);
-  arena_.plan(values_, v.heads * head_keys);
+  arena_.plan(query_, tokens * padded_head_ * value);
+  arena_.plan(keys_, tokens * padded_head_ * value);
+  arena_.plan(values_, tokens * padded_head_);
+  if (integer_scores_) {
+    arena_.plan(query_scales_, tokens);
+    arena_.plan(key_scales_, tokens);
+    arena_.plan(query_negsums_, tokens);
+  }
   arena_.allocate();
   for (Rows* rows : {&patch_rows_, &rows_, &inter_rows_}) *rows = shaped_for(kernels, patches_, *rows);
   folded_rows_ = shaped_for(kernels, shape.image_tokens(), folded_rows_);
   positions_ = position_ids(v.side());
   visible_.assign(kAttentionRows, patches_);
-  for (int head = 0; head < v.heads; head++) {
+  for (int i = 0; i < v.heads; i++) {
+    Head head = head_at(i);
     for (int page = 0; page < pages_; page++) {
-      size_t at = head * head_keys + size_t(page) * page_ * padded_head_;
-      kv_pages_.push_back({reinterpret_cast<uint8_t*>(keys_ + at), reinterpret_cast<uint8_t*>(values_ + at), nullptr, nullptr});
+      size_t token = size_t(page) * page_;
+      kv_pages_.push_back({head.keys + token * padded_head_ * value, reinterpret_cast<const uint8_t*>(head.values + token * padded_head_),
+                           integer_scores_ ? head.key_scales + token : nullptr, nullptr});
     }
   }
 }
@@ -75,34 +83,16 @@ void VisionTower::embed(const float* pixels) {
   multiply(team_, kernels_, patch_rows_, patches_, weights_.patch, {After::add, x_, nullptr, size_t(dim_), {}});
 }
 
-// Rows [first, last) of one head's queries, keys and values, from the rounded projections to where attention reads them.
-void VisionTower::pack_head(int head, int first, int last) {
-  const uint16_t* from = qkv_ + head * head_dim_;
-  size_t row = 3 * size_t(dim_);
-  for (int i = first; i < last; i++)
-    std::memcpy(query_ + (size_t(head) * patches_ + i) * padded_head_, from + i * row, head_dim_ * sizeof(uint16_t));
-  size_t base = size_t(head) * pages_ * page_ * padded_head_;
-  for (int start = first; start < last; start += kPanel) {  // a panel of 16 keys
-    uint16_t* panel = keys_ + base + size_t(start) * padded_head_;
-    int some = std::min(kPanel, last - start);
-    for (int pair = 0; pair < head_dim_ / 2; pair++)
-      for (int i = 0; i < some; i++)
-        std::memcpy(panel + (pair * kPanel + i) * 2, from + dim_ + (start + i) * row + 2 * pair, 4);
-  }
-  static const uint16_t kNone[kMaxHeadDim] = {};
-  for (int i = first; i < last; i += 2) {  // pairs of values, in panels of 16 dims
-    const uint16_t *a = from + 2 * dim_ + i * row, *b = i + 1 < last ? a + row : kNone;
-    uint16_t* page = values_ + base + size_t(i / page_) * page_ * padded_head_ + i % page_ / 2 * 2 * kPanel;
-    for (int d = 0; d < head_dim_; d += kPanel) {
-      uint16_t* to = page + size_t(d) * page_;
-      int some = std::min(kPanel, head_dim_ - d);
-#pragma omp simd
-      for (int o = 0; o < some; o++) {
-        to[2 * o] = a[d + o];
-        to[2 * o + 1] = b[d + o];
-      }
-    }
-  }
+// One head of the rounded projections, and where attention reads it.
+Head VisionTower::head_at(int head) const {
+  size_t values = size_t(pages_) * page_ * padded_head_, value = integer_scores_ ? 1 : 2;
+  Head out = {qkv_ + head * head_dim_, 3 * size_t(dim_), size_t(dim_), head_dim_, padded_head_, page_, integer_scores_};
+  out.query = query_ + head * values * value;
+  out.keys = keys_ + head * values * value;
+  out.values = values_ + head * values;
+  size_t token = size_t(head) * pages_ * page_;
+  if (integer_scores_) out.query_scales = query_scales_ + token, out.key_scales = key_scales_ + token, out.query_negsums = query_negsums_ + token;
+  return out;
 }
 
 void VisionTower::attention(const VisionLayer& layer) {
@@ -111,13 +101,20 @@ void VisionTower::attention(const VisionLayer& layer) {
   int parts = (patches_ + 63) / 64;
   team_.share(v.heads * parts, 1, [&](int i) {
     int first = i % parts * 64;
-    pack_head(i / parts, first, std::min(first + 64, patches_));
+    kernels_.pack_head(head_at(i / parts), first, std::min(first + 64, patches_));
   });
   int blocks = (patches_ + kAttentionRows - 1) / kAttentionRows;
   team_.share(v.heads * blocks, 1, [&](int i) {
     int head = i / blocks, first = i % blocks * kAttentionRows;
+    Head from = head_at(head);
     Attention task;
-    task.query = query_ + (size_t(head) * patches_ + first) * padded_head_;
+    if (integer_scores_) {
+      task.query_integers = reinterpret_cast<const int8_t*>(from.query) + size_t(first) * padded_head_;
+      task.query_scales = from.query_scales + first;
+      task.query_negsums = from.query_negsums + first;
+    } else {
+      task.query = reinterpret_cast<const uint16_t*>(from.query) + size_t(first) * padded_head_;
+    }
     task.rows = std::min(kAttentionRows, patches_ - first);
     task.dim = padded_head_;
     task.page = page_;

@@ -22,7 +22,7 @@ class VisionTower {
  private:
   void embed(const float* pixels);
   void attention(const VisionLayer& layer);
-  void pack_head(int head, int first, int last);
+  Head head_at(int head) const;
   void fold(int token, float* row) const;
 
   const Shape& shape_;
@@ -33,7 +33,11 @@ class VisionTower {
   Arena arena_;
   Rows patch_rows_, rows_, inter_rows_, folded_rows_;
   float *x_, *attended_, *scratch_, *folded_;  // scratch: a row for each thread
-  uint16_t *qkv_, *query_, *keys_, *values_;
+  bool integer_scores_;  // of queries and keys in 8 bits
+  uint16_t *qkv_, *values_;
+  uint8_t *query_, *keys_;
+  float *query_scales_, *key_scales_;
+  int32_t* query_negsums_;
   std::vector<int> positions_, visible_;
   std::vector<KvPage> kv_pages_;
   std::atomic<bool> stopped_{false};

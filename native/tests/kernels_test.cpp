@@ -180,7 +180,9 @@ void check_attention(Check& check, const Kernels& kernels, Format kept, int rows
   };
   std::vector<int> visible(rows);
   for (int r = 0; r < rows; r++) visible[r] = std::max(1, keys - (rows - 1 - r) / group);
-  Attention task = {q.data(), rows, padded, kPage, kept, read.data(), visible.data()};
+  Attention task;
+  task.query = q.data(), task.rows = rows, task.dim = padded, task.page = kPage, task.kept = kept;
+  task.pages = read.data(), task.visible = visible.data();
   task.scale = 1 / std::sqrt(float(dim));
   task.stride = size_t(group) * dim, task.group = group, task.out_dim = dim, task.partial = parts;
   int calls = parts ? (keys + kKeys - 1) / kKeys : 1;
