@@ -140,7 +140,7 @@ void wide(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, in
         else narrow_product(rows, reinterpret_cast<const uint16_t*>(from), a.width, reinterpret_cast<const uint16_t*>(panels[s]),
                             panel_bytes / 2, 2, w.k, c + s * kUnit, kWide, false);
       }
-      for (int r = 0; r < rows; r++) finish(to, w, row + r, unit, c + r * kWide);
+      finish(to, w, row, rows, unit, c);
     }
   }
 }

@@ -19,14 +19,6 @@ inline void narrow_sixteen(__m512 x, uint16_t* out) {
 #endif
 }
 
-// rows.h's power_of_two, of what is not above 0.
-inline __m512 power_of_two(__m512 x) {
-  __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_sub_ps(x, n), p = _mm512_set1_ps(kPower[0]);
-  for (int i = 1; i < 5; i++) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(kPower[i]));
-  return _mm512_scalef_ps(p, n);
-}
-
 // Calls each(first key, the lanes that count) for every sixteen keys of a row.
 template <class Each>
 inline void by_sixteen(int visible, int keys, Each each) {

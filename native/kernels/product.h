@@ -38,42 +38,51 @@ inline void micro_up_to(int rows, const Rows& a, int row, const Matrix& w, int p
   micro_rows<F, R>(a, row, w, panel, c);
 }
 
-// What becomes of to.units() units of a row, which lie side by side in `c`.
-inline void finish(const Epilogue& to, const Matrix& w, int row, int unit, float* c) {
+// Calls each(line, row) for the lines of `c`, kWide apart, that hold results of rows from `first` on.
+template <class Each>
+inline void by_line(float* c, int first, int rows, Each each) {
+  for (int r = 0; r < rows; r++) each(c + r * kWide, size_t(first + r));
+}
+
+// What becomes of to.units() units of some rows, which lie side by side in `c`.
+inline void finish(const Epilogue& to, const Matrix& w, int first, int rows, int unit, float* c) {
   int at = unit * kUnit, count = to.units() * kUnit, valid = w.n - at < kUnit ? w.n - at : kUnit;
   if (w.bias) {
     const float* bias = w.bias + at;
+    by_line(c, first, rows, [=](float* line, size_t) {
 #pragma omp simd
-    for (int i = 0; i < count; i++) c[i] += bias[i];
+      for (int i = 0; i < count; i++) line[i] += bias[i];
+    });
   }
   switch (to.after) {
-    case After::store: {
-      float* out = to.out + row * to.stride + at;
-      if (valid == kUnit) std::memcpy(out, c, kUnit * sizeof(float));
-      else if (valid > 0) std::memcpy(out, c, valid * sizeof(float));
+    case After::store:
+      if (valid > 0) by_line(c, first, rows, [&](float* line, size_t row) { std::memcpy(to.out + row * to.stride + at, line, valid * sizeof(float)); });
       break;
-    }
     case After::store_bf16:
-      if (valid == kUnit) narrow_row(c, kUnit, to.out_bf16 + row * to.stride + at);
-      else to_bf16(c, valid, to.out_bf16 + row * to.stride + at);
+      if (valid == kUnit) by_line(c, first, rows, [&](float* line, size_t row) { narrow_row(line, kUnit, to.out_bf16 + row * to.stride + at); });
+      else by_line(c, first, rows, [&](float* line, size_t row) { to_bf16(line, valid, to.out_bf16 + row * to.stride + at); });
       break;
-    case After::add: {
-      float* out = to.out + row * to.stride + at;
+    case After::add:
+      by_line(c, first, rows, [&](float* line, size_t row) {
+        float* out = to.out + row * to.stride + at;
 #pragma omp simd
-      for (int i = 0; i < valid; i++) out[i] += c[i];
+        for (int i = 0; i < valid; i++) out[i] += line[i];
+      });
       break;
-    }
     case After::gelu:
-#pragma omp simd
-      for (int i = 0; i < count; i++) c[i] = gelu_tanh(c[i]);
-      pack_some(c, to.next, row, at);
+      by_line(c, first, rows, [&](float* line, size_t row) {
+        gelu_line(line, count);
+        pack_some(line, to.next, int(row), at);
+      });
       break;
     case After::swiglu:
+      by_line(c, first, rows, [&](float* line, size_t row) {
 #pragma omp simd
-      for (int i = 0; i < kPanel; i++) c[i] = silu(c[i]) * c[kPanel + i];
+        for (int i = 0; i < kPanel; i++) line[i] = silu(line[i]) * line[kPanel + i];
 #pragma omp simd
-      for (int i = 0; i < kPanel; i++) c[kPanel + i] = silu(c[kUnit + i]) * c[kUnit + kPanel + i];
-      pack_some(c, to.next, row, at / 2);
+        for (int i = 0; i < kPanel; i++) line[kPanel + i] = silu(line[kUnit + i]) * line[kUnit + kPanel + i];
+        pack_some(line, to.next, int(row), at / 2);
+      });
       break;
   }
 }
@@ -86,7 +95,7 @@ void product_of(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int 
     for (int row = m0; row < m1; row += R) {
       int rows = m1 - row < R ? m1 - row : R;
       for (int s = 0; s < step; s++) micro_up_to<F, R>(rows, a, row, w, 2 * (unit + s), c + s * kUnit);
-      for (int r = 0; r < rows; r++) finish(to, w, row + r, unit, c + r * kWide);
+      finish(to, w, row, rows, unit, c);
     }
   }
 }

@@ -7,7 +7,7 @@
 
 #include "types.h"
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -76,6 +76,15 @@ SMOLVLM_INLINE float gelu_tanh(float x) {  // 0.5 x (1 + tanh u) = x / (1 + e^(-
 // To the nearest, ties to even, where |x| < 2^22.
 SMOLVLM_INLINE int32_t nearest(float x) { return int32_t(as_bits(x + 12582912.0f)) - 0x4b400000; }
 
+#ifdef __AVX512F__
+#include "avx512_rows.h"
+#else
+// x becomes gelu_tanh(x), `count` floats.
+inline void gelu_line(float* x, int count) {
+#pragma omp simd
+  for (int i = 0; i < count; i++) x[i] = gelu_tanh(x[i]);
+}
+
 // N floats, some blocks, as 8-bit integers with one scale; a scale and a sum are written for each block.
 template <int N>
 inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* negsums) {
@@ -97,6 +106,7 @@ inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* n
     negsums[block] = -total;
   }
 }
+#endif
 
 // The inputs of a row of `to` from `at` on: a block, or a group of blocks where `to` is grouped.
 inline void pack_some(const float* x, const Rows& to, int row, int at) {
