@@ -190,10 +190,10 @@ void attend_in_tiles(const Attention& task) {
 }  // namespace
 
 #ifdef SMOLVLM_EMULATE_AMX
-extern const Kernels kAmxEmulated = {"amx_emulated", kWideRows, false, product, attend_in_tiles, pack_head, pack_row, rms_norm, layer_norm, to_bf16,
-                                     from_bf16, rotate};
+extern const Kernels kAmxEmulated = {"amx_emulated", kWideRows, product, attend_in_tiles, pack_head, nullptr, nullptr,
+        pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #else
-extern const Kernels kAmx = {"amx", kWideRows, false, product, attend_in_tiles, pack_head, pack_row, rms_norm, layer_norm, to_bf16,
-                             from_bf16, rotate};
+extern const Kernels kAmx = {"amx", kWideRows, product, attend_in_tiles, pack_head, nullptr, nullptr,
+        pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #endif
 }  // namespace smolvlm

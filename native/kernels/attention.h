@@ -121,10 +121,6 @@ inline const uint16_t* widen_integers(const uint8_t* data, size_t values, uint16
   return room;
 }
 
-#ifndef SMOLVLM_INTEGER_SCORES  // nobody asks for them: see Kernels::integer_scores
-inline void integer_scores(int, const int8_t*, const int32_t*, int, const uint8_t*, int, float*) {}
-#endif
-
 void attend(const Attention& task) {
   alignas(64) float scores[kAttentionRows * kKeys];
   alignas(64) uint16_t weights[kAttentionRows * kKeys];
@@ -157,8 +153,6 @@ void attend(const Attention& task) {
     if (scaled && !values_next) fetch(reinterpret_cast<const uint8_t*>(page.key_scales), 2 * task.page * sizeof(float));
     return values_next ? page.values : page.keys;
   };
-  float scales[kAttentionRows];  // from a row's products to its scores
-  for (int r = 0; r < rows; r++) scales[r] = task.query_scales ? task.scale * task.query_scales[r] : task.scale;
   if (few)
     for (int at = task.first; at < std::min(task.first + 2 * task.page, task.last); at += task.page)
       fetch(task.pages[at / task.page].keys, bytes);
@@ -167,19 +161,17 @@ void attend(const Attention& task) {
     int padded = round_up(keys, task.page);  // whole pages; what is not visible gets no weight
     for (int at = 0; at < padded; at += task.page) {
       const KvPage& page = task.pages[(start + at) / task.page];
-      if (page.key_scales) std::memcpy(key_scales + at, page.key_scales, task.page * sizeof(float));
-      if (scaled) std::memcpy(value_scales + at, page.value_scales, task.page * sizeof(float));
-      if (task.query_integers) {
-        integer_scores(rows, task.query_integers, task.query_negsums, dim, page.keys, task.page / kPanel, scores + at);
-        continue;
+      if (scaled) {
+        std::memcpy(key_scales + at, page.key_scales, task.page * sizeof(float));
+        std::memcpy(value_scales + at, page.value_scales, task.page * sizeof(float));
       }
       product(task.query, dim, page.keys, key_panel, task.page / kPanel, dim, scores + at, kKeys, false,
               later(start, padded, at, false));
     }
     for (int r = 0; r < rows; r++) {
       int visible = task.visible[r] - start < keys ? task.visible[r] - start : keys;
-      weigh(scores + r * kKeys, visible, padded, scales[r], task.pages->key_scales ? key_scales : nullptr,
-            scaled ? value_scales : nullptr, weights + r * kKeys, max + r, sum + r, out + r * dim, dim);
+      weigh(scores + r * kKeys, visible, padded, task.scale, scaled ? key_scales : nullptr, scaled ? value_scales : nullptr,
+            weights + r * kKeys, max + r, sum + r, out + r * dim, dim);
     }
     for (int at = 0; at < padded; at += task.page) {
       product(weights + at, kKeys, task.pages[(start + at) / task.page].values, value_panel, dim / kPanel, task.page, out, dim, true,

@@ -155,10 +155,10 @@ inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int
 
 namespace smolvlm {
 #ifdef __AVXVNNI__
-extern const Kernels kAvx2Vnni = {"avx2_vnni", 0, false, narrow, attend, pack_head,
+extern const Kernels kAvx2Vnni = {"avx2_vnni", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #else
-extern const Kernels kAvx2 = {"avx2", 0, false, narrow, attend, pack_head,
+extern const Kernels kAvx2 = {"avx2", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #endif
 }  // namespace smolvlm

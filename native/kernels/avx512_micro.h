@@ -135,45 +135,6 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
     for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
 }
 
-// Queries times keys, both integers: c (R x 16 P, kKeys apart) without the scales. The weights' zero is 128.
-template <int R, int P>
-inline void micro_scores(const int8_t* a, const int32_t* negsums, int dim, const uint8_t* keys, float* c) {
-  __v16si dot[R][P];  // not __m512i: GCC 12 would keep the sums in memory
-  for (int r = 0; r < R; r++)
-    for (int p = 0; p < P; p++) dot[r][p] = __v16si{};
-  for (int i = 0; i < dim; i += 4) {
-    __m512i key[P];
-    for (int p = 0; p < P; p++) key[p] = _mm512_loadu_si512(keys + (size_t(p) * dim + i) * kPanel);
-    for (int r = 0; r < R; r++) {
-      int four;
-      std::memcpy(&four, a + size_t(r) * dim + i, 4);
-      __m512i query = _mm512_set1_epi32(four);
-      for (int p = 0; p < P; p++) dot[r][p] = (__v16si)_mm512_dpbusd_epi32((__m512i)dot[r][p], key[p], query);
-    }
-  }
-  for (int r = 0; r < R; r++) {
-    __v16si zero = (__v16si)_mm512_slli_epi32(_mm512_set1_epi32(negsums[r]), 7);
-    for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * kKeys + p * kPanel, _mm512_cvtepi32_ps((__m512i)(dot[r][p] + zero)));
-  }
-}
-
-constexpr int kRowsScores = 12;
-
-template <int R = kRowsScores>
-inline void some_scores(int rows, const int8_t* a, const int32_t* negsums, int dim, const uint8_t* keys, int panels, float* c) {
-  if constexpr (R > 1) {
-    if (rows < R) return some_scores<R - 1>(rows, a, negsums, dim, keys, panels, c);
-  }
-  for (int p = 0; p < panels; p += 2) micro_scores<R, 2>(a, negsums, dim, keys + size_t(p) * dim * kPanel, c + p * kPanel);
-}
-
-// c (rows x 16 panels, kKeys apart) = rows of `dim` integers times an even number of panels of keys
-inline void integer_scores(int rows, const int8_t* a, const int32_t* negsums, int dim, const uint8_t* keys, int panels, float* c) {
-  for (int r = 0; r < rows; r += kRowsScores)
-    some_scores(rows - r < kRowsScores ? rows - r : kRowsScores, a + size_t(r) * dim, negsums + r, dim, keys, panels, c + r * kKeys);
-}
-#define SMOLVLM_INTEGER_SCORES
-
 // Four panels at a time, so that the sums of a few rows do not wait for one another.
 template <int R>
 inline void few_rows(const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int panels, int k, float* c, size_t ldc,

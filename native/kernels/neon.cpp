@@ -67,13 +67,13 @@ inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int
 
 namespace smolvlm {
 #if defined(SMOLVLM_MATRIX)
-extern const Kernels kNeonBf16 = {"neon_bf16", 0, false, narrow, attend, pack_head,
+extern const Kernels kNeonBf16 = {"neon_bf16", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #elif defined(__ARM_FEATURE_DOTPROD)
-extern const Kernels kNeonDotprod = {"neon_dotprod", 0, false, narrow, attend, pack_head,
+extern const Kernels kNeonDotprod = {"neon_dotprod", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #else
-extern const Kernels kNeon = {"neon", 0, false, narrow, attend, pack_head,
+extern const Kernels kNeon = {"neon", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 #endif
 }  // namespace smolvlm

@@ -52,6 +52,6 @@ inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int
 #include "product.h"
 
 namespace smolvlm {
-extern const Kernels kScalar = {"scalar", 0, false, narrow, attend, pack_head,
+extern const Kernels kScalar = {"scalar", 0, narrow, attend, pack_head, nullptr, nullptr,
         pack_row, rms_norm, layer_norm, to_bf16, from_bf16, rotate};
 }  // namespace smolvlm

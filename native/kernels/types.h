@@ -95,14 +95,9 @@ struct KvPage {
 // Rows of queries against the keys and values of one head, which lie in pages of `page` tokens.
 struct Attention {
   const uint16_t* query = nullptr;  // rows x dim, bf16
-  // Or, where the kernels have integer_scores, query and keys as integers: a scale and minus the sum for each row, and keys
-  // that are unsigned, 128 being zero, as panels of 16 tokens (groups of 4 dims x 16 tokens x 4), with a scale a token.
-  const int8_t* query_integers = nullptr;
-  const float* query_scales = nullptr;
-  const int32_t* query_negsums = nullptr;
   int rows = 0, dim = 0;            // dim: padded to 16
   int page = 0;                     // a multiple of 32, at most kKeys; q8: kPage
-  Format kept = Format::bf16;       // of keys and values, or of values alone: bf16 or q8
+  Format kept = Format::bf16;       // of keys and values: bf16 or q8
   const KvPage* pages = nullptr;
   const int* visible = nullptr;  // for each row, how many keys it sees
   int first = 0, last = 0;       // the range of keys that this call covers; first is a multiple of `page`
@@ -117,16 +112,21 @@ struct Attention {
   float* sum = nullptr;
 };
 
-// One head's part of a projection of queries, keys and values, and where attention over all its tokens reads them.
+constexpr int kHeadPart = 64;            // tokens whose parts of a head are packed together
+
+// One head's part of a projection of queries, keys and values, and where attention over all its tokens reads them:
+//   bf16      `attend` does, with keys and values in pages of `page` tokens
+//   integers  `attend_integers` does. Queries with a scale and minus the sum for each token; keys with a scale a token, unsigned,
+//             128 being zero, as panels of 16 tokens (groups of 4 dims x 16 tokens x 4); of every kHeadPart tokens the values, with
+//             a scale a dim, as panels of 16 dims (groups of 4 tokens x 16 dims x 4).
 struct Head {
   const uint16_t* from = nullptr;  // the first token's query; keys and values come `apart` and twice `apart` later
   size_t stride = 0, apart = 0;    // from token to token, and from queries to keys
-  int dim = 0, padded = 0;         // padded to 16
-  int page = 0;                    // tokens, as in Attention
-  bool integers = false;           // queries and keys: as in Attention
-  uint8_t *query = nullptr, *keys = nullptr;  // tokens x padded, bf16 or integers
-  uint16_t* values = nullptr;
+  int tokens = 0, dim = 0, padded = 0;  // padded to 16
+  int page = 0;                         // a multiple of kHeadPart, or all tokens
+  uint8_t *query = nullptr, *keys = nullptr, *values = nullptr;  // tokens x padded each, with room for whole pages
   float *query_scales = nullptr, *key_scales = nullptr;
+  float* value_scales = nullptr;  // every kHeadPart tokens, padded
   int32_t* query_negsums = nullptr;
 };
 
@@ -139,13 +139,17 @@ constexpr int kMaxDepth = 16384;     // inputs of a matrix
 struct Kernels {
   const char* name;
   int wide_rows;  // from so many rows on, activations are wanted as bf16 whatever the weights are; 0: never
-  bool integer_scores;  // `attend` multiplies queries and keys faster as integers
   // rows [m0, m1) of `a` times units [u0, u1) of `w`, both multiples of to.units(). Quantised weights with bf16 rows only
   // where wide_rows is set and there are so many rows.
   void (*product)(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int m1, int u0, int u1);
   void (*attend)(const Attention& task);
-  // tokens [first, last), first a multiple of 16, to where attention reads them
+  // tokens [first, last), kHeadPart of them or the last, to where `attend` reads them
   void (*pack_head)(const Head& head, int first, int last);
+  // The same to where `attend_integers` does; none where bf16 is as fast.
+  void (*pack_integer_head)(const Head& head, int first, int last);
+  // Rows [first, first + rows) of a head of integers, kAttentionRows at most, against all its tokens: `dim` values each, `stride`
+  // apart.
+  void (*attend_integers)(const Head& head, int first, int rows, float scale, float* out, size_t stride);
   // writes row `row` of `to` from `n` floats, zeros beyond
   void (*pack_row)(const float* x, int n, const Rows& to, int row);
   void (*rms_norm)(const float* x, const float* weight, int n, float eps, float* out);

@@ -31,10 +31,10 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   dim_ = v.dim;
   head_dim_ = v.head_dim();
   padded_head_ = round_up(head_dim_, kPanel);
-  page_ = std::min(kKeys, round_up(patches_, kBlock));
+  page_ = std::min(kKeys, round_up(patches_, kHeadPart));
   pages_ = (patches_ + page_ - 1) / page_;
-  integer_scores_ = format == Format::q8 && kernels.integer_scores;
-  size_t tokens = size_t(v.heads) * pages_ * page_, value = integer_scores_ ? 1 : 2;
+  integers_ = format == Format::q8 && kernels.attend_integers;
+  size_t tokens = size_t(v.heads) * pages_ * page_, value = integers_ ? 1 : 2;
   plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch, kernels, true);
   plan_rows(arena_, rows_, format, patches_, dim_, kernels, true);
   plan_rows(arena_, inter_rows_, format, patches_, v.inter, kernels, true);
@@ -45,10 +45,11 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   arena_.plan(qkv_, size_t(patches_) * 3 * dim_);
   arena_.plan(query_, tokens * padded_head_ * value);
   arena_.plan(keys_, tokens * padded_head_ * value);
-  arena_.plan(values_, tokens * padded_head_);
-  if (integer_scores_) {
+  arena_.plan(values_, tokens * padded_head_ * value);
+  if (integers_) {
     arena_.plan(query_scales_, tokens);
     arena_.plan(key_scales_, tokens);
+    arena_.plan(value_scales_, tokens / kHeadPart * padded_head_);
     arena_.plan(query_negsums_, tokens);
   }
   arena_.allocate();
@@ -56,12 +57,11 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   folded_rows_ = shaped_for(kernels, shape.image_tokens(), folded_rows_);
   positions_ = position_ids(v.side());
   visible_.assign(kAttentionRows, patches_);
-  for (int i = 0; i < v.heads; i++) {
+  for (int i = 0; i < v.heads && !integers_; i++) {
     Head head = head_at(i);
     for (int page = 0; page < pages_; page++) {
-      size_t token = size_t(page) * page_;
-      kv_pages_.push_back({head.keys + token * padded_head_ * value, reinterpret_cast<const uint8_t*>(head.values + token * padded_head_),
-                           integer_scores_ ? head.key_scales + token : nullptr, nullptr});
+      size_t at = size_t(page) * page_ * padded_head_ * value;
+      kv_pages_.push_back({head.keys + at, head.values + at, nullptr, nullptr});
     }
   }
 }
@@ -85,44 +85,42 @@ void VisionTower::embed(const float* pixels) {
 
 // One head of the rounded projections, and where attention reads it.
 Head VisionTower::head_at(int head) const {
-  size_t values = size_t(pages_) * page_ * padded_head_, value = integer_scores_ ? 1 : 2;
-  Head out = {qkv_ + head * head_dim_, 3 * size_t(dim_), size_t(dim_), head_dim_, padded_head_, page_, integer_scores_};
-  out.query = query_ + head * values * value;
-  out.keys = keys_ + head * values * value;
-  out.values = values_ + head * values;
-  size_t token = size_t(head) * pages_ * page_;
-  if (integer_scores_) out.query_scales = query_scales_ + token, out.key_scales = key_scales_ + token, out.query_negsums = query_negsums_ + token;
+  size_t token = size_t(head) * pages_ * page_, at = token * padded_head_ * (integers_ ? 1 : 2);
+  Head out;
+  out.from = qkv_ + head * head_dim_, out.stride = 3 * size_t(dim_), out.apart = dim_;
+  out.tokens = patches_, out.dim = head_dim_, out.padded = padded_head_, out.page = page_;
+  out.query = query_ + at, out.keys = keys_ + at, out.values = values_ + at;
+  if (integers_) {
+    out.query_scales = query_scales_ + token, out.query_negsums = query_negsums_ + token;
+    out.key_scales = key_scales_ + token, out.value_scales = value_scales_ + token / kHeadPart * padded_head_;
+  }
   return out;
 }
 
 void VisionTower::attention(const VisionLayer& layer) {
   const VisionShape& v = shape_.vision;
   multiply(team_, kernels_, rows_, patches_, layer.qkv, {After::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
-  int parts = (patches_ + 63) / 64;
+  int parts = (patches_ + kHeadPart - 1) / kHeadPart;
   team_.share(v.heads * parts, 1, [&](int i) {
-    int first = i % parts * 64;
-    kernels_.pack_head(head_at(i / parts), first, std::min(first + 64, patches_));
+    int first = i % parts * kHeadPart;
+    (integers_ ? kernels_.pack_integer_head : kernels_.pack_head)(head_at(i / parts), first, std::min(first + kHeadPart, patches_));
   });
   int blocks = (patches_ + kAttentionRows - 1) / kAttentionRows;
   team_.share(v.heads * blocks, 1, [&](int i) {
-    int head = i / blocks, first = i % blocks * kAttentionRows;
-    Head from = head_at(head);
+    int head = i / blocks, first = i % blocks * kAttentionRows, rows = std::min(kAttentionRows, patches_ - first);
+    float* out = attended_ + size_t(first) * dim_ + head * head_dim_;
+    float scale = 1.0f / std::sqrt(float(head_dim_));
+    if (integers_) return kernels_.attend_integers(head_at(head), first, rows, scale, out, dim_);
     Attention task;
-    if (integer_scores_) {
-      task.query_integers = reinterpret_cast<const int8_t*>(from.query) + size_t(first) * padded_head_;
-      task.query_scales = from.query_scales + first;
-      task.query_negsums = from.query_negsums + first;
-    } else {
-      task.query = reinterpret_cast<const uint16_t*>(from.query) + size_t(first) * padded_head_;
-    }
-    task.rows = std::min(kAttentionRows, patches_ - first);
+    task.query = reinterpret_cast<const uint16_t*>(head_at(head).query) + size_t(first) * padded_head_;
+    task.rows = rows;
     task.dim = padded_head_;
     task.page = page_;
     task.pages = kv_pages_.data() + head * pages_;
     task.visible = visible_.data();
     task.last = patches_;
-    task.scale = 1.0f / std::sqrt(float(head_dim_));
-    task.out = attended_ + size_t(first) * dim_ + head * head_dim_;
+    task.scale = scale;
+    task.out = out;
     task.stride = dim_;
     task.out_dim = head_dim_;
     kernels_.attend(task);

@@ -33,10 +33,10 @@ class VisionTower {
   Arena arena_;
   Rows patch_rows_, rows_, inter_rows_, folded_rows_;
   float *x_, *attended_, *scratch_, *folded_;  // scratch: a row for each thread
-  bool integer_scores_;  // of queries and keys in 8 bits
-  uint16_t *qkv_, *values_;
-  uint8_t *query_, *keys_;
-  float *query_scales_, *key_scales_;
+  bool integers_;  // attention in 8 bits
+  uint16_t* qkv_;
+  uint8_t *query_, *keys_, *values_;
+  float *query_scales_, *key_scales_, *value_scales_;
   int32_t* query_negsums_;
   std::vector<int> positions_, visible_;
   std::vector<KvPage> kv_pages_;

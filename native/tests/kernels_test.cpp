@@ -232,6 +232,98 @@ bool check_attentions(const Kernels& kernels) {
   return whole.finish() & parts.finish() & whole_q8.finish() & parts_q8.finish();
 }
 
+// Numbers as integers of 8 bits with one scale, in double precision.
+void quantise(Doubles& x) {
+  double largest = 0;
+  for (double v : x) largest = std::max(largest, std::fabs(v));
+  for (double& v : x) v = largest > 0 ? std::nearbyint(v / largest * 127) * largest / 127 : 0;
+}
+
+// A head of a projection of `tokens` tokens and three heads, as bf16 and, where the kernels have that, as integers. `sink`: every
+// query heeds one key above all, and each of the others too little to count if weights were rounded to 8 bits.
+void check_head(Check& check, const Kernels& kernels, bool integers, int tokens, int dim, bool sink) {
+  constexpr int kHeads = 3, kThis = 1;
+  int padded = round_up(dim, kPanel), room = round_up(tokens, kKeys), stride = 3 * kHeads * dim;
+  std::vector<uint16_t> projection(size_t(tokens) * stride);
+  Floats random = random_floats(projection.size(), 11);
+  for (int t = 0; sink && t < tokens; t++) {
+    float *query = &random[size_t(t) * stride + kThis * dim], *key = query + kHeads * dim;
+    std::fill_n(query, dim, 1.0f), std::fill_n(key, dim, t == tokens / 2 ? 6.3f / std::sqrt(float(dim)) : 0.0f);
+    for (int i = 0; i < dim; i++) key[kHeads * dim + i] = t == tokens / 2 ? 0 : key[kHeads * dim + i] + 1;
+  }
+  std::transform(random.begin(), random.end(), projection.begin(), float_to_bf16);
+  size_t values = size_t(room) * padded, bytes = values * (integers ? 1 : 2);
+  std::vector<uint8_t> q(bytes), k(bytes), v(bytes);
+  Floats q_scales(room), k_scales(room), v_scales(size_t(room) / kHeadPart * padded), out(size_t(tokens) * dim);
+  std::vector<int32_t> negsums(room);
+  Head head;
+  head.from = projection.data() + kThis * dim, head.stride = stride, head.apart = kHeads * dim;
+  head.tokens = tokens, head.dim = dim, head.padded = padded, head.page = kKeys;
+  head.query = q.data(), head.keys = k.data(), head.values = v.data();
+  head.query_scales = q_scales.data(), head.key_scales = k_scales.data(), head.value_scales = v_scales.data();
+  head.query_negsums = negsums.data();
+  for (int t = 0; t < tokens; t += kHeadPart)
+    (integers ? kernels.pack_integer_head : kernels.pack_head)(head, t, std::min(t + kHeadPart, tokens));
+  std::vector<KvPage> pages;
+  for (size_t at = 0; at < bytes; at += size_t(kKeys) * padded * 2) pages.push_back({k.data() + at, v.data() + at, nullptr, nullptr});
+  std::vector<int> visible(kAttentionRows, tokens);
+  float scale = 1 / std::sqrt(float(dim));
+  for (int first = 0; first < tokens; first += kAttentionRows) {
+    int rows = std::min(kAttentionRows, tokens - first);
+    Attention task;
+    task.query = reinterpret_cast<const uint16_t*>(q.data()) + size_t(first) * padded, task.rows = rows, task.dim = padded;
+    task.page = kKeys, task.pages = pages.data(), task.visible = visible.data(), task.last = tokens, task.scale = scale;
+    task.out = &out[size_t(first) * dim], task.stride = dim, task.out_dim = dim;
+    if (integers) kernels.attend_integers(head, first, rows, scale, task.out, dim);
+    else kernels.attend(task);
+  }
+  auto part = [&](int which, int token) {
+    Doubles x(dim);
+    for (int i = 0; i < dim; i++) x[i] = bf16_to_float(projection[size_t(token) * stride + (which * kHeads + kThis) * dim + i]);
+    if (integers && which < 2) quantise(x);
+    return x;
+  };
+  std::vector<Doubles> keys(tokens), of_values(tokens);
+  for (int t = 0; t < tokens; t++) keys[t] = part(1, t), of_values[t] = part(2, t);
+  for (int t = 0; integers && t < tokens; t += kHeadPart) {
+    for (int i = 0; i < dim; i++) {
+      Doubles column;
+      for (int j = t; j < std::min(t + kHeadPart, tokens); j++) column.push_back(of_values[j][i]);
+      quantise(column);
+      for (size_t j = 0; j < column.size(); j++) of_values[t + j][i] = column[j];
+    }
+  }
+  for (int t = 0; t < tokens; t += 7) {
+    Doubles query = part(0, t), expected(dim), size_of(dim), weights(tokens);
+    double total = 0, largest = -INFINITY;
+    for (int j = 0; j < tokens; j++) {
+      for (int i = 0; i < dim; i++) weights[j] += query[i] * keys[j][i] * scale;
+      largest = std::max(largest, weights[j]);
+    }
+    for (int j = 0; j < tokens; j++) {
+      total += weights[j] = std::exp(weights[j] - largest);
+      for (int i = 0; i < dim; i++) expected[i] += weights[j] * of_values[j][i], size_of[i] += std::pow(of_values[j][i], 2);
+    }
+    // bf16 as in check_attention; integers: weights are off by up to 1/255 of the largest, some more and some less
+    for (int i = 0; i < dim; i++) {
+      double rounding = integers ? std::sqrt(size_of[i]) / 255 : std::sqrt(size_of[i]) * 0x1p-8;
+      check.close(out[size_t(t) * dim + i], expected[i] / total, 2.5 * rounding / total + 1e-6);
+    }
+  }
+}
+
+bool check_heads(const Kernels& kernels) {
+  Check heads(kernels, "head"), integer_heads(kernels, "head in integers");
+  constexpr int kCases[][2] = {{16, 16}, {70, 64}, {256, 30}, {729, 72}, {1024, 64}};
+  for (auto [tokens, dim] : kCases) {
+    for (bool sink : {false, true}) {
+      check_head(heads, kernels, false, tokens, dim, sink);
+      if (kernels.attend_integers) check_head(integer_heads, kernels, true, tokens, dim, sink);
+    }
+  }
+  return heads.finish() & (!kernels.attend_integers || integer_heads.finish());
+}
+
 bool check_rows(const Kernels& kernels) {
   Check pack_q8(kernels, "pack_row q8"), pack_bf16(kernels, "pack_row bf16"), rms(kernels, "rms_norm"), layer(kernels, "layer_norm");
   Check narrowed(kernels, "to_bf16"), widened(kernels, "from_bf16"), rotated(kernels, "rotate");
@@ -300,7 +392,7 @@ int main(int count, char** names) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;
   }
-  for (const Kernels* kernels : sets) right &= check_products(*kernels) & check_attentions(*kernels) & check_rows(*kernels);
+  for (const Kernels* kernels : sets) right &= check_products(*kernels) & check_attentions(*kernels) & check_heads(*kernels) & check_rows(*kernels);
   std::printf("%s\n", right ? "every kernel is right" : "some kernels are WRONG");
   return right ? 0 : 1;
 }
