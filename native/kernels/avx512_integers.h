@@ -78,7 +78,7 @@ constexpr int kRowsIntegers = 12;
 
 // Sums of products of R rows of k bytes, lda apart, and P panels; `rows_signed`: it is the panels that are unsigned.
 template <bool RowsSigned, int R, int P>
-inline void dot_integers(const uint8_t* a, size_t lda, const uint8_t* w, size_t panel, int k, __v16si (&dot)[R][P]) {
+SMOLVLM_INLINE void dot_integers(const uint8_t* a, size_t lda, const uint8_t* w, size_t panel, int k, __v16si (&dot)[R][P]) {
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) dot[r][p] = __v16si{};  // not __m512i: GCC 12 would keep the sums in memory
   for (int i = 0; i < k; i += 4) {

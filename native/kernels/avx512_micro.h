@@ -70,8 +70,42 @@ inline void fetch_ahead(const uint8_t* w, size_t panel_bytes, int b, int blocks)
       _mm_prefetch(reinterpret_cast<const char*>(w + p * panel_bytes + next * Bytes + line), _MM_HINT_T0);
 }
 
-// Scales are read for every G blocks, and integers summed for so long.
-template <Format F, int R, int P, int G = 1>
+// dot += four activations of each row times a panel's weights for them.
+template <int R, int P>
+SMOLVLM_INLINE void add_four(const uint8_t* x, size_t lda, const __m512i (&weight)[P], __m512i (&dot)[R][P]) {
+  for (int r = 0; r < R; r++) {
+    int four;
+    std::memcpy(&four, x + r * lda, 4);
+    __m512i activation = _mm512_set1_epi32(four);
+    for (int p = 0; p < P; p++) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], weight[p], activation);
+  }
+}
+
+// A block of q8.
+template <int R, int P>
+SMOLVLM_INLINE void add_block(const uint8_t* x, size_t lda, const uint8_t* panel, size_t panel_bytes, __m512i (&dot)[R][P]) {
+#pragma GCC unroll 8
+  for (int g = 0; g < 8; g++) {
+    __m512i weight[P];
+    for (int p = 0; p < P; p++) weight[p] = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+    add_four(x + g * 4, lda, weight, dot);
+  }
+}
+
+// sum += the integers times the scales of their panel and of their row, lds apart.
+template <int R, int P>
+SMOLVLM_INLINE void add_scaled(const __m512i (&dot)[R][P], const float* a_scales, size_t lds, const uint16_t* scales, size_t panel_scales,
+                       __m512 (&sum)[R][P]) {
+  __m512 scale[P];
+  for (int p = 0; p < P; p++) scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(scales + p * panel_scales)));
+  for (int r = 0; r < R; r++) {
+    __m512 row_scale = _mm512_set1_ps(a_scales[r * lds]);
+    for (int p = 0; p < P; p++)
+      sum[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(scale[p], row_scale), sum[r][p]);
+  }
+}
+
+template <Format F, int R, int P>
 inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds,
                             const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c,
                             size_t ldc) {
@@ -80,56 +114,50 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
   __m512 sum[R][P];
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
-  for (int b = 0; b < k / kBlock; b += G) {
+  for (int b = 0; b < k / kBlock; b++) {
     __m512i dot[R][P];
     for (int r = 0; r < R; r++) {
-      int32_t negsum = a_negsums[r * lds + b];
-      for (int i = 1; i < G; i++) negsum += a_negsums[r * lds + b + i];
-      __m512i zero = _mm512_slli_epi32(_mm512_set1_epi32(negsum), kShift);
+      __m512i zero = _mm512_slli_epi32(_mm512_set1_epi32(a_negsums[r * lds + b]), kShift);
       for (int p = 0; p < P; p++) dot[r][p] = zero;
     }
-    for (int at = b; at < b + G; at++) {
-      const uint8_t* x = a + at * kBlock;
-      const uint8_t* panel = w + at * kBytes;
-      if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, at, k / kBlock);
-      auto add = [&](int group, const __m512i* weight) {
-        for (int r = 0; r < R; r++) {
-          int four;
-          std::memcpy(&four, x + r * lda + group * 4, 4);
-          __m512i activation = _mm512_set1_epi32(four);
-          for (int p = 0; p < P; p++) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], weight[p], activation);
-        }
-      };
-      if constexpr (F == Format::q8) {
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) {
-          __m512i weight[P];
-          for (int p = 0; p < P; p++) weight[p] = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
-          add(g, weight);
-        }
-      } else {
-        __m512i low = _mm512_set1_epi8(15);
+    const uint8_t* x = a + b * kBlock;
+    const uint8_t* panel = w + b * kBytes;
+    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, b, k / kBlock);
+    if constexpr (F == Format::q8) {
+      add_block(x, lda, panel, panel_bytes, dot);
+    } else {
+      __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
-        for (int g = 0; g < 4; g++) {
-          __m512i weight[P], high[P];
-          for (int p = 0; p < P; p++) {
-            __m512i both = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
-            weight[p] = _mm512_and_si512(both, low);
-            high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-          }
-          add(g, weight);
-          add(g + 4, high);
+      for (int g = 0; g < 4; g++) {
+        __m512i weight[P], high[P];
+        for (int p = 0; p < P; p++) {
+          __m512i both = _mm512_loadu_si512(panel + p * panel_bytes + g * 64);
+          weight[p] = _mm512_and_si512(both, low);
+          high[p] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
         }
+        add_four(x + g * 4, lda, weight, dot);
+        add_four(x + 16 + g * 4, lda, high, dot);
       }
     }
-    __m512 scale[P];
-    for (int p = 0; p < P; p++)
-      scale[p] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(scales + p * panel_scales + b * kPanel)));
-    for (int r = 0; r < R; r++) {
-      __m512 row_scale = _mm512_set1_ps(a_scales[r * lds + b]);
-      for (int p = 0; p < P; p++)
-        sum[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(scale[p], row_scale), sum[r][p]);
-    }
+    add_scaled(dot, a_scales + b, lds, scales + b * kPanel, panel_scales, sum);
+  }
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);
+}
+
+// The same of q8 where G blocks share a scale; a_zeros, lds / G apart, is kZero8 times the sum of their negsums.
+template <int R, int P, int G>
+inline void micro_grouped(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_zeros, size_t lds, const uint8_t* w,
+                          const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc) {
+  __m512 sum[R][P];
+  for (int r = 0; r < R; r++)
+    for (int p = 0; p < P; p++) sum[r][p] = _mm512_setzero_ps();
+  for (int b = 0; b < k / kBlock; b += G) {
+    __m512i dot[R][P];
+    for (int r = 0; r < R; r++)
+      for (int p = 0; p < P; p++) dot[r][p] = _mm512_set1_epi32(a_zeros[r * (lds / G) + b / G]);
+    for (int at = b; at < b + G; at++) add_block(a + at * kBlock, lda, w + size_t(at) * kBlock * kPanel, panel_bytes, dot);
+    add_scaled(dot, a_scales + b, lds, scales + b * kPanel, panel_scales, sum);
   }
   for (int r = 0; r < R; r++)
     for (int p = 0; p < P; p++) _mm512_storeu_ps(c + r * ldc + p * kPanel, sum[r][p]);

@@ -10,7 +10,7 @@
 namespace smolvlm {
 namespace {
 
-constexpr int kWide = kGroup * kUnit;  // the most outputs that are finished together: see Epilogue::units
+constexpr int kWide = kMostGroup * kUnit;  // the most outputs that are finished together: see Epilogue::units
 
 template <Format F, int R>
 inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float* c) {
@@ -18,10 +18,15 @@ inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float
   size_t block = row * a.row_blocks();
 #ifdef SMOLVLM_GROUPS  // the including file multiplies faster where scales are fewer
   if constexpr (F == Format::q8) {
-    if (w.grouped && a.grouped)
-      return micro_quantised<F, R, 2, kGroup>(rows, a.row_bytes(), a.scales + block, a.negsums + block, a.row_blocks(),
-                                              w.data + panel * w.panel_bytes(), w.scales + panel * w.panel_scales(),
-                                              w.panel_bytes(), w.panel_scales(), w.k, c, kWide);
+    if (w.group > 1 && w.group == a.group) {
+      auto grouped = [&](auto group) {
+        micro_grouped<R, 2, group.value>(rows, a.row_bytes(), a.scales + block, a.zeros + block / group.value, a.row_blocks(),
+                                         w.data + panel * w.panel_bytes(), w.scales + panel * w.panel_scales(), w.panel_bytes(),
+                                         w.panel_scales(), w.k, c, kWide);
+      };
+      if (w.group == 4) return grouped(std::integral_constant<int, 4>{});
+      return grouped(std::integral_constant<int, kMostGroup>{});
+    }
   }
 #endif
   micro<F, R, 2>(rows, a.row_bytes(), F == Format::bf16 ? nullptr : a.scales + block,

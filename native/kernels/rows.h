@@ -108,20 +108,26 @@ inline void pack_integers(const float* x, int8_t* out, float* scales, int32_t* n
 }
 #endif
 
-// The inputs of a row of `to` from `at` on: a block, or a group of blocks where `to` is grouped.
+// The inputs of a row of `to` from `at` on: a block, or a group of blocks.
 inline void pack_some(const float* x, const Rows& to, int row, int at) {
   if (to.format == Format::bf16) return narrow_row(x, kBlock, reinterpret_cast<uint16_t*>(to.data + row * to.row_bytes()) + at);
   int8_t* out = reinterpret_cast<int8_t*>(to.data + row * to.row_bytes()) + at;
   size_t block = row * to.row_blocks() + at / kBlock;
-  if (to.grouped) pack_integers<kGroup * kBlock>(x, out, to.scales + block, to.negsums + block);
-  else pack_integers<kBlock>(x, out, to.scales + block, to.negsums + block);
+  float* scales = to.scales + block;
+  int32_t* negsums = to.negsums + block;
+  if (to.group == 1) return pack_integers<kBlock>(x, out, scales, negsums);
+  if (to.group == 4) pack_integers<4 * kBlock>(x, out, scales, negsums);
+  else pack_integers<kMostGroup * kBlock>(x, out, scales, negsums);
+  int32_t sum = 0;
+  for (int i = 0; i < to.group; i++) sum += negsums[i];
+  to.zeros[block / to.group] = kZero8 * sum;
 }
 
 void pack_row(const float* x, int n, const Rows& to, int row) {
-  int at = 0, step = to.format == Format::q8 && to.grouped ? kGroup * kBlock : kBlock;
+  int at = 0, step = to.format == Format::q8 ? to.group * kBlock : kBlock;
   for (; at + step <= n; at += step) pack_some(x + at, to, row, at);
   for (; at < to.width; at += step) {
-    float rest[kGroup * kBlock] = {};
+    float rest[kMostGroup * kBlock] = {};
     for (int i = 0; at + i < n; i++) rest[i] = x[at + i];
     pack_some(rest, to, row, at);
   }

@@ -11,7 +11,7 @@ enum class Format : uint8_t { bf16, q8, q4 };
 constexpr int kPanel = 16;           // outputs side by side in a packed matrix
 constexpr int kUnit = 2 * kPanel;    // outputs of one pass of a micro-kernel; just one block of the next product
 constexpr int kBlock = 32;           // inputs that share a scale
-constexpr int kGroup = 4;            // blocks that share one where a matrix and its rows are grouped
+constexpr int kMostGroup = 8;        // blocks that share one, at most, where a matrix and its rows are grouped
 constexpr int kZero8 = 128, kZero4 = 8;  // what is added to a weight to store it unsigned
 
 // This header is compiled for every instruction set; a function that the linker kept from one of them would be wrong for the
@@ -21,9 +21,10 @@ constexpr int kZero8 = 128, kZero4 = 8;  // what is added to a weight to store i
 SMOLVLM_INLINE constexpr int round_up(int value, int step) { return (value + step - 1) / step * step; }
 SMOLVLM_INLINE constexpr size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
-// Whether so many inputs can be grouped.
-SMOLVLM_INLINE constexpr bool can_group(Format format, int inputs) {
-  return format == Format::q8 && round_up(inputs, kBlock) % (kGroup * kBlock) == 0;
+// How many blocks share a scale where that is wanted: what so many inputs divide into.
+SMOLVLM_INLINE constexpr int group_of(Format format, int inputs) {
+  int blocks = round_up(inputs, kBlock) / kBlock;
+  return format != Format::q8 ? 1 : blocks % kMostGroup == 0 ? kMostGroup : blocks % 4 == 0 ? 4 : 1;
 }
 
 // A weight matrix (outputs, inputs), padded with zeros to (padded_n, k), in panels of 16 outputs. A panel holds
@@ -37,7 +38,7 @@ struct Matrix {
   int n = 0, padded_n = 0, k = 0;  // outputs as the caller sees them; padded to kUnit; inputs, padded to kBlock
   const uint8_t* data = nullptr;
   const uint16_t* scales = nullptr;  // q8 and q4: padded_n / 16 x k / 32 x 16 float16
-  bool grouped = false;              // q8: the scales of every kGroup blocks are equal; k is a multiple of so many inputs
+  int group = 1;                     // q8: the scales of so many blocks in a row are equal; k is a multiple of so many
   const float* bias = nullptr;       // padded_n, or none
 
   SMOLVLM_INLINE size_t panel_bytes() const { return panel_bytes(format, k); }
@@ -54,7 +55,8 @@ struct Rows {
   uint8_t* data = nullptr;     // rows x width, bf16 or int8
   float* scales = nullptr;     // q8: rows x width / 32
   int32_t* negsums = nullptr;  // q8: rows x width / 32, minus the sum of the block's integers
-  bool grouped = false;        // q8: as in a matrix
+  int group = 1;               // q8: as in a matrix
+  int32_t* zeros = nullptr;    // with groups: rows x groups, kZero8 times the negsums of a group
 
   SMOLVLM_INLINE size_t row_bytes() const { return size_t(width) * (format == Format::bf16 ? 2 : 1); }
   SMOLVLM_INLINE size_t row_blocks() const { return size_t(width) / kBlock; }
@@ -79,7 +81,7 @@ struct Epilogue {
   // Units of which a whole block, or group, of the next product's inputs comes out.
   SMOLVLM_INLINE int units() const {
     if (after == After::swiglu) return 2;
-    return after == After::gelu && next.format == Format::q8 && next.grouped ? kGroup : 1;
+    return after == After::gelu && next.format == Format::q8 ? next.group : 1;
   }
 };
 

@@ -38,20 +38,19 @@ void put_blocks(const Packed& to, int panel, int o, int block, const float* w) {
     for (int i = 0; i < kBlock; i++) out[(i / 2 * kPanel + o) * 2 + i % 2] = float_to_bf16(w[i]);
     return;
   }
-  int8_t q[kGroup * kBlock];
-  int blocks = m.grouped ? kGroup : 1;
+  int8_t q[kMostGroup * kBlock];
   uint16_t scale;
   if (m.format == Format::q8) {
-    scale = quantise_q8(w, q, blocks * kBlock);
+    scale = quantise_q8(w, q, m.group * kBlock);
     uint8_t* out = data + size_t(block) * kBlock * kPanel;
-    for (int i = 0; i < blocks * kBlock; i++) out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t(q[i] + kZero8);
+    for (int i = 0; i < m.group * kBlock; i++) out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t(q[i] + kZero8);
   } else {
     scale = quantise_q4(w, q);
     uint8_t* out = data + size_t(block) * kBlock * kPanel / 2;
     for (int i = 0; i < 16; i++)
       out[(i / 4 * kPanel + o) * 4 + i % 4] = uint8_t((q[i] + kZero4) | (q[i + 16] + kZero4) << 4);
   }
-  for (int i = block; i < block + blocks; i++) to.scales[panel * m.panel_scales() + size_t(i) * kPanel + o] = scale;
+  for (int i = block; i < block + m.group; i++) to.scales[panel * m.panel_scales() + size_t(i) * kPanel + o] = scale;
 }
 
 }  // namespace
@@ -106,19 +105,19 @@ Packed make_matrix(Heap& heap, Format format, int n, int k, bool grouped) {
   m.n = n;
   m.padded_n = round_up(n, kUnit);
   m.k = round_up(k, kBlock);
-  m.grouped = grouped && can_group(format, k);
+  m.group = grouped ? group_of(format, k) : 1;
   m.data = made.data = heap.take<uint8_t>(m.panel_bytes() * (m.padded_n / kPanel));
   if (format != Format::bf16) m.scales = made.scales = heap.take<uint16_t>(m.panel_scales() * (m.padded_n / kPanel));
   return made;
 }
 
-bool is_grouped(const Matrix& matrix) {
-  if (!can_group(matrix.format, matrix.k)) return false;
-  size_t count = matrix.panel_scales() * (matrix.padded_n / kPanel);
-  for (size_t i = 0; i < count; i += kGroup * kPanel)
-    for (size_t j = kPanel; j < kGroup * kPanel; j += kPanel)
-      if (std::memcmp(matrix.scales + i, matrix.scales + i + j, kPanel * sizeof(uint16_t)) != 0) return false;
-  return true;
+int group_in(const Matrix& matrix) {
+  int group = group_of(matrix.format, matrix.k);
+  size_t count = group > 1 ? matrix.panel_scales() * (matrix.padded_n / kPanel) : 0;
+  for (size_t i = 0; i < count; i += group * kPanel)
+    for (int j = kPanel; j < group * kPanel; j += kPanel)
+      if (std::memcmp(matrix.scales + i, matrix.scales + i + j, kPanel * sizeof(uint16_t)) != 0) return 1;
+  return group;
 }
 
 bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleaved, int first, int last) {
@@ -133,7 +132,7 @@ bool fill_panels(Packed& to, const std::vector<Source>& sources, bool interleave
       const Source* source = which < sources.size() ? &sources[which] : nullptr;  // none: an output that pads
       std::fill(row.begin(), row.end(), 0.0f);
       if (source && at < source->rows) finite &= read_numbers(*source, size_t(at) * source->columns, source->columns, row.data());
-      for (int block = 0; block < m.k / kBlock; block += m.grouped ? kGroup : 1)
+      for (int block = 0; block < m.k / kBlock; block += m.group)
         put_blocks(to, panel, o, block, row.data() + block * kBlock);
     }
   }

@@ -28,8 +28,8 @@ struct Packed {
 
 // A matrix of zeros of this shape in `heap`; grouped where that is wanted and can be.
 Packed make_matrix(Heap& heap, Format format, int n, int k, bool grouped = false);
-// Whether the scales of a q8 matrix are those of a grouped one.
-bool is_grouped(const Matrix& matrix);
+// The group that the scales of a matrix have, as make_matrix would choose it, or 1.
+int group_in(const Matrix& matrix);
 
 // Fills `to` with the rows of all sources, one source after the other; `interleaved` takes two sources, gate and up, panel by
 // panel. Rows [first panel, last panel) of panels only, so that threads can share the work. False: a value was not finite.

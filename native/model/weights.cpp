@@ -118,7 +118,7 @@ void Weights::attach_matrix(const std::string& name, const uint8_t* data, size_t
   if (m.format == Format::bf16 && !all_finite_bf16(data, data_bytes)) refuse(name, "holds values that are not finite");
   m.data = data;
   m.scales = scale_bytes ? reinterpret_cast<const uint16_t*>(scales) : nullptr;
-  m.grouped = slot.grouped && is_grouped(m);
+  m.group = slot.grouped ? group_in(m) : 1;
   slot.packed = Packed{};
   slot.packed.matrix = m;
   slot.set = true;

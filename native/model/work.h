@@ -14,12 +14,13 @@ namespace smolvlm {
 inline void plan_rows(Arena& arena, Rows& rows, Format weights, int count, int width, const Kernels& kernels,
                       bool grouped = false) {
   rows.format = weights == Format::bf16 ? Format::bf16 : Format::q8;
-  rows.grouped = grouped && can_group(weights, width);
+  rows.group = grouped ? group_of(weights, width) : 1;
   rows.width = round_up(width, kBlock);
   arena.plan(rows.data, count * rows.row_bytes() * (kernels.wide_rows ? 2 : 1));
   if (rows.format == Format::q8) {
     arena.plan(rows.scales, count * rows.row_blocks());
     arena.plan(rows.negsums, count * rows.row_blocks());
+    if (rows.group > 1) arena.plan(rows.zeros, count * rows.row_blocks() / rows.group);
   }
 }
 

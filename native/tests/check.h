@@ -56,16 +56,16 @@ struct Activations {
   Rows rows;
   std::vector<uint8_t> data;
   Floats scales;
-  std::vector<int32_t> negsums;
+  std::vector<int32_t> negsums, zeros;
 
   Activations(Format format, int count, int width, bool grouped = false) {
     rows.format = format;
-    rows.grouped = grouped && format == Format::q8;
+    rows.group = grouped ? group_of(format, width) : 1;
     rows.width = round_up(width, kBlock);
     data.resize(count * rows.row_bytes(), 0x55);
     scales.resize(count * rows.row_blocks(), kUntouched);
-    negsums.resize(count * rows.row_blocks(), 99);
-    rows.data = data.data(), rows.scales = scales.data(), rows.negsums = negsums.data();
+    negsums.resize(count * rows.row_blocks(), 99), zeros.resize(count * rows.row_blocks() / rows.group, 99);
+    rows.data = data.data(), rows.scales = scales.data(), rows.negsums = negsums.data(), rows.zeros = zeros.data();
   }
   double at(int row, int i) const {
     if (rows.format == Format::bf16) return bf16_to_float(reinterpret_cast<const uint16_t*>(data.data() + row * rows.row_bytes())[i]);

@@ -18,14 +18,14 @@ namespace {
 // What weights (n, k) are once rounded for `format`.
 Doubles rounded(Format format, bool grouped, const Floats& w, int n, int k) {
   Doubles out(w.size());
-  int wide = grouped ? kGroup * kBlock : kBlock;
+  int wide = (grouped ? group_of(format, k) : 1) * kBlock;
   for (int row = 0; row < n; row++) {
     for (int at = 0; at < k; at += wide) {
-      float block[kGroup * kBlock] = {};
+      float block[kMostGroup * kBlock] = {};
       int some = std::min(wide, k - at);
       size_t first = size_t(row) * k + at;
       std::memcpy(block, &w[first], some * sizeof(float));
-      int8_t q[kGroup * kBlock];
+      int8_t q[kMostGroup * kBlock];
       double scale = 0;
       if (format != Format::bf16) scale = half_to_float(format == Format::q8 ? quantise_q8(block, q, wide) : quantise_q4(block, q));
       for (int i = 0; i < some; i++)
@@ -41,7 +41,7 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 // Compares a row that became the next product's activations: rounded to bf16, or to 8 bits of the largest value
 // of its block or group.
 void compare_packed(Check& check, const Activations& next, int row, const Doubles& expected, const Doubles& error) {
-  int wide = next.rows.grouped ? kGroup * kBlock : kBlock;
+  int wide = next.rows.group * kBlock;
   for (int i = 0; i < next.rows.width; i++) {
     double largest = 0;
     for (int j = i / wide * wide; j < (i / wide + 1) * wide && j < int(expected.size()); j++)
@@ -78,8 +78,8 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
 
   Format kept = format == Format::bf16 || wide ? Format::bf16 : Format::q8;
   Activations in(kept, m, k, grouped), next(kept, m, results, grouped);
-  check.same(packed.matrix.grouped, grouped);
-  check.same(is_grouped(packed.matrix), grouped);
+  check.same(packed.matrix.group, grouped ? round_up(k, kBlock) / kBlock % 8 == 0 ? 8 : 4 : 1);
+  check.same(grouped ? group_in(packed.matrix) : 1, packed.matrix.group);
   for (int row = 0; row < m; row++) kernels.pack_row(&x[size_t(row) * k], k, in.rows, row);
   size_t stride = results + 3;
   Floats out(m * stride, kUntouched);
@@ -137,7 +137,7 @@ bool check_products(const Kernels& kernels) {
       right &= check.finish();
     }
   }
-  constexpr int kGrouped[][3] = {{1, 128, 128}, {3, 256, 384}, {13, 128, 768}, {41, 384, 97}};
+  constexpr int kGrouped[][3] = {{1, 128, 128}, {3, 256, 384}, {13, 128, 768}, {41, 384, 97}, {7, 256, 2048}};
   for (int after = 0; after < 4; after++) {
     Check check(kernels, std::string("grouped q8 ") + kAfter[after]);
     for (auto [m, n, k] : kGrouped)
