@@ -21,7 +21,9 @@ void pause_briefly() {
 
 }  // namespace
 
-Team::Team(int threads) {
+thread_local int Team::index_ = 0;
+
+Team::Team(int threads) : taken_(size_t(2) * threads * kApart) {
   for (int i = 1; i < threads; i++) threads_.emplace_back([this, i] { serve(i); });
 }
 
@@ -37,7 +39,6 @@ Team::~Team() {
 
 void Team::run(const std::function<void(int)>& work) {
   if (threads_.empty()) return work(0);
-  next_.store(0, std::memory_order_relaxed);
   {
     std::lock_guard lock(mutex_);
     work_ = &work;
@@ -49,6 +50,7 @@ void Team::run(const std::function<void(int)>& work) {
 }
 
 void Team::serve(int index) {
+  index_ = index;
   for (unsigned seen = 0;;) {
     auto called = [&] { return run_.load(std::memory_order_acquire) != seen; };
     for (int spins = 0; spins < kSpins && !called(); spins++) pause_briefly();  // the next token is seldom far
@@ -66,9 +68,9 @@ void Team::serve(int index) {
 void Team::barrier() {
   if (threads_.empty()) return;
   unsigned round = round_.load(std::memory_order_relaxed);
+  taken_of(index_, round + 1).store(0, std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == int(threads_.size())) {
     arrived_.store(0, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
     round_.store(round + 1, std::memory_order_release);
     return;
   }

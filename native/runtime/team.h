@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -26,24 +27,38 @@ class Team {
   // Inside a run. Everything written before is seen by all after; returns once every thread has come.
   void barrier();
 
-  // Inside a run: `each(i)` for i in [0, count) on whichever thread is free, `chunk` at a time; then a barrier.
+  // Inside a run: `each(i)` for i in [0, count), `chunk` at a time; then a barrier. Each thread has a stretch of its own, so that
+  // what lies side by side in memory is read in one go, and helps with the others' when it is done.
   template <class Each>
   void share(int count, int chunk, Each each) {
-    if (size() == 1) {
+    int threads = size(), chunks = (count + chunk - 1) / chunk;
+    if (threads == 1) {
       for (int i = 0; i < count; i++) each(i);
       return;
     }
-    for (;;) {
-      int first = next_.fetch_add(chunk, std::memory_order_relaxed);
-      if (first >= count) break;
-      for (int i = first; i < first + chunk && i < count; i++) each(i);
+    std::atomic<int>* taken = &taken_of(0, round_.load(std::memory_order_relaxed));
+    for (int k = 0; k < threads; k++) {
+      int owner = index_ + k < threads ? index_ + k : index_ + k - threads;
+      int first = int(int64_t(chunks) * owner / threads), end = int(int64_t(chunks) * (owner + 1) / threads);
+      for (;;) {
+        int at = first + taken[owner * kApart].fetch_add(1, std::memory_order_relaxed);
+        if (at >= end) break;
+        for (int i = at * chunk; i < (at + 1) * chunk && i < count; i++) each(i);
+      }
     }
     barrier();
   }
 
  private:
-  void serve(int index);
+  static constexpr int kApart = 32;  // counters to a stretch's counter: 128 bytes
 
+  void serve(int index);
+  // How many chunks of a thread's stretch are taken. Rounds use two sets by turns: nobody looks at the next round's, which its
+  // thread sets to zero as it arrives at the barrier.
+  std::atomic<int>& taken_of(int index, unsigned round) { return taken_[((round & 1) * size_t(size()) + index) * kApart]; }
+
+  static thread_local int index_;
+  std::vector<std::atomic<int>> taken_;
   std::vector<std::thread> threads_;
   const std::function<void(int)>* work_ = nullptr;
   std::mutex mutex_;
@@ -52,7 +67,6 @@ class Team {
   bool leaving_ = false;                       // set before run_ changes for the last time
   alignas(128) std::atomic<unsigned> round_{0};
   alignas(128) std::atomic<int> arrived_{0};
-  alignas(128) std::atomic<int> next_{0};
 };
 
 }  // namespace smolvlm
