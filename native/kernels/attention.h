@@ -11,7 +11,7 @@ namespace {
 template <int R, int P>
 inline void bf16_panels(const uint16_t* a, size_t lda, const uint16_t* w, size_t panel, int k, float* c, size_t ldc, bool more) {
   micro<Format::bf16, R, P>(reinterpret_cast<const uint8_t*>(a), lda * 2, nullptr, nullptr, 0,
-                            reinterpret_cast<const uint8_t*>(w), nullptr, panel * 2, 0, k, c, ldc, more);
+                            reinterpret_cast<const uint8_t*>(w), nullptr, panel * 2, 0, k, c, ldc, more, false);
 }
 
 template <int R>

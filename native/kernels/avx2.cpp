@@ -141,7 +141,7 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,
-                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more) {
+                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more, bool) {
   if constexpr (F == Format::bf16) micro_bf16<R, P>(a, lda, w, panel_bytes, k, c, ldc, more);
   else micro_quantised<F, R, P>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc);
 }

@@ -59,7 +59,7 @@ inline void micro_bf16(const uint8_t* a, size_t lda, const uint8_t* w, size_t pa
 
 constexpr int kAhead = 4;  // blocks
 
-// Few rows wait for memory: asks early for what P panels hold kAhead blocks further on, or the P panels after them.
+// Few rows wait for memory, and so do the first of many: asks early for what P panels hold kAhead blocks further on, or the P panels after them.
 template <int P, size_t Bytes>
 inline void fetch_ahead(const uint8_t* w, size_t panel_bytes, int b, int blocks) {
   int next = b + kAhead;
@@ -105,10 +105,11 @@ SMOLVLM_INLINE void add_scaled(const __m512i (&dot)[R][P], const float* a_scales
   }
 }
 
+// `fresh`: nobody has read these weights just before.
 template <Format F, int R, int P>
 inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds,
                             const uint8_t* w, const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c,
-                            size_t ldc) {
+                            size_t ldc, bool fresh) {
   constexpr int kShift = F == Format::q8 ? 7 : 3;  // the zero that the weights carry is 128 or 8
   constexpr size_t kBytes = F == Format::q8 ? kBlock * kPanel : kBlock * kPanel / 2;
   __m512 sum[R][P];
@@ -122,7 +123,7 @@ inline void micro_quantised(const uint8_t* a, size_t lda, const float* a_scales,
     }
     const uint8_t* x = a + b * kBlock;
     const uint8_t* panel = w + b * kBytes;
-    if constexpr (R <= 2) fetch_ahead<P, kBytes>(w, panel_bytes, b, k / kBlock);
+    if (R <= 2 || fresh) fetch_ahead<P, kBytes>(w, panel_bytes, b, k / kBlock);
     if constexpr (F == Format::q8) {
       add_block(x, lda, panel, panel_bytes, dot);
     } else {
@@ -187,9 +188,9 @@ inline void few_rows(const uint16_t* a, size_t lda, const uint16_t* w, size_t pa
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,
-                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more) {
+                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more, bool fresh) {
   if constexpr (F == Format::bf16) micro_bf16<R, P>(a, lda, w, panel_bytes, k, c, ldc, more);
-  else micro_quantised<F, R, P>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc);
+  else micro_quantised<F, R, P>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc, fresh);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ inline void part_quantised(const uint8_t* a, size_t lda, const float* a_scales, 
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t* a_negsums, size_t lds, const uint8_t* w,
-                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more) {
+                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more, bool) {
   for (int p = 0; p < P; p++, w += panel_bytes, c += kPanel) {
     if constexpr (F == Format::bf16) {
 #if defined(SMOLVLM_MATRIX)

@@ -1,6 +1,6 @@
 // A product of activations and packed weights, around a micro-kernel that the including file defines as `micro`:
 //
-//   micro<Format, Rows, Panels>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc, more)
+//   micro<Format, Rows, Panels>(a, lda, a_scales, a_negsums, lds, w, scales, panel_bytes, panel_scales, k, c, ldc, more, fresh)
 //
 // c (Rows x 16 Panels, float) = or, with `more`, += rows of a (lda bytes apart; their scales and sums lds apart) times panels.
 #pragma once
@@ -13,7 +13,7 @@ namespace {
 constexpr int kWide = kMostGroup * kUnit;  // the most outputs that are finished together: see Epilogue::units
 
 template <Format F, int R>
-inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float* c) {
+inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float* c, bool fresh) {
   const uint8_t* rows = a.data + row * a.row_bytes();
   size_t block = row * a.row_blocks();
 #ifdef SMOLVLM_GROUPS  // the including file multiplies faster where scales are fewer
@@ -32,15 +32,15 @@ inline void micro_rows(const Rows& a, int row, const Matrix& w, int panel, float
   micro<F, R, 2>(rows, a.row_bytes(), F == Format::bf16 ? nullptr : a.scales + block,
                  F == Format::bf16 ? nullptr : a.negsums + block, a.row_blocks(), w.data + panel * w.panel_bytes(),
                  F == Format::bf16 ? nullptr : w.scales + panel * w.panel_scales(), w.panel_bytes(), w.panel_scales(), w.k, c,
-                 kWide, false);
+                 kWide, false, fresh);
 }
 
 template <Format F, int R>
-inline void micro_up_to(int rows, const Rows& a, int row, const Matrix& w, int panel, float* c) {
+inline void micro_up_to(int rows, const Rows& a, int row, const Matrix& w, int panel, float* c, bool fresh) {
   if constexpr (R > 1) {
-    if (rows < R) return micro_up_to<F, R - 1>(rows, a, row, w, panel, c);
+    if (rows < R) return micro_up_to<F, R - 1>(rows, a, row, w, panel, c, fresh);
   }
-  micro_rows<F, R>(a, row, w, panel, c);
+  micro_rows<F, R>(a, row, w, panel, c, fresh);
 }
 
 // Calls each(line, row) for the lines of `c`, kWide apart, that hold results of rows from `first` on.
@@ -99,7 +99,7 @@ void product_of(const Rows& a, const Matrix& w, const Epilogue& to, int m0, int 
   for (int unit = u0; unit < u1; unit += step) {
     for (int row = m0; row < m1; row += R) {
       int rows = m1 - row < R ? m1 - row : R;
-      for (int s = 0; s < step; s++) micro_up_to<F, R>(rows, a, row, w, 2 * (unit + s), c + s * kUnit);
+      for (int s = 0; s < step; s++) micro_up_to<F, R>(rows, a, row, w, 2 * (unit + s), c + s * kUnit, row == m0);
       finish(to, w, row, rows, unit, c);
     }
   }

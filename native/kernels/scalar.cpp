@@ -24,7 +24,7 @@ inline float weight(const uint8_t* panel, int o, int i) {
 
 template <Format F, int R, int P>
 inline void micro(const uint8_t* a, size_t lda, const float* a_scales, const int32_t*, size_t lds, const uint8_t* w,
-                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more) {
+                  const uint16_t* scales, size_t panel_bytes, size_t panel_scales, int k, float* c, size_t ldc, bool more, bool) {
   for (int r = 0; r < R; r++) {
     for (int o = 0; o < P * kPanel; o++) {
       const uint8_t* panel = w + o / kPanel * panel_bytes;

@@ -92,11 +92,11 @@ class Arena {
   void plan(T*& place, size_t count) {
     size_t at = used_;
     used_ += (count * sizeof(T) + 127) / 128 * 128;  // two cache lines: processors fetch them in pairs
-    pieces_[count_++] = {reinterpret_cast<void**>(&place), at};
+    pieces_.push_back({reinterpret_cast<void**>(&place), at});
   }
   void allocate() {
     buffer_ = Buffer(used_);
-    for (int i = 0; i < count_; i++) *pieces_[i].place = buffer_.as<uint8_t>(pieces_[i].at);
+    for (const Piece& piece : pieces_) *piece.place = buffer_.as<uint8_t>(piece.at);
   }
   size_t bytes() const { return used_; }
 
@@ -105,10 +105,8 @@ class Arena {
     void** place;
     size_t at;
   };
-  static constexpr int kPieces = 64;
 
-  Piece pieces_[kPieces];
-  int count_ = 0;
+  std::vector<Piece> pieces_;
   size_t used_ = 0;
   Buffer buffer_;
 };

@@ -40,8 +40,9 @@ class Team {
     for (int k = 0; k < threads; k++) {
       int owner = index_ + k < threads ? index_ + k : index_ + k - threads;
       int first = int(int64_t(chunks) * owner / threads), end = int(int64_t(chunks) * (owner + 1) / threads);
-      for (;;) {
-        int at = first + taken[owner * kApart].fetch_add(1, std::memory_order_relaxed);
+      std::atomic<int>& count_taken = taken[owner * kApart];
+      while (first + count_taken.load(std::memory_order_relaxed) < end) {
+        int at = first + count_taken.fetch_add(1, std::memory_order_relaxed);
         if (at >= end) break;
         for (int i = at * chunk; i < (at + 1) * chunk && i < count; i++) each(i);
       }

@@ -69,7 +69,7 @@ def test_near_float32(tiny_checkpoint: Path, pixels: np.ndarray, expected: tuple
 def test_threads_change_no_bit(tiny_checkpoint: Path, pixels: np.ndarray) -> None:
     config, _ = load_configs(tiny_checkpoint)
     first = answers(NativeEngine(tiny_checkpoint, config, threads=1), pixels)
-    for threads in (1, 2, 3, 5):
+    for threads in (1, 2, 3, 5, 24):
         for ours, again in zip(
             first, answers(NativeEngine(tiny_checkpoint, config, threads=threads), pixels), strict=True
         ):
