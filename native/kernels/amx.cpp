@@ -17,7 +17,6 @@
 #define SMOLVLM_WIDE_PRODUCT
 #include "attention.h"
 #include "heads.h"
-#include "heads.h"
 #include "product.h"
 
 namespace smolvlm {

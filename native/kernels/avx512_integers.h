@@ -138,14 +138,8 @@ inline void weigh_integers(const float* scores, int visible, float scale, uint8_
   __m512 highest = _mm512_set1_ps(-INFINITY);
   by_sixteen(visible, keys, [&](int i, __mmask16 seen) { highest = _mm512_mask_max_ps(highest, seen, highest, _mm512_loadu_ps(scores + i)); });
   scale *= 1.44269504088896341f;  // to powers of two
-  float largest = _mm512_reduce_max_ps(highest) * scale;
-  if (largest > *max) {
-    float shrink = *max == -INFINITY ? 0.0f : power_of_two(*max - largest);
-    *sum *= shrink;
-    for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(shrink)));
-    *max = largest;
-  }
-  __m512 base = _mm512_set1_ps(*max - 7.99435343685886f);  // 255 is 2 to that
+  float largest = raise_max(_mm512_reduce_max_ps(highest) * scale, max, sum, out, dim);
+  __m512 base = _mm512_set1_ps(largest - 7.99435343685886f);  // 255 is 2 to that
   __m512i total = _mm512_setzero_si512();
   by_sixteen(visible, keys, [&](int i, __mmask16 seen) {
     __m512 power = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(scale), base));

@@ -59,7 +59,8 @@ inline void micro_bf16(const uint8_t* a, size_t lda, const uint8_t* w, size_t pa
 
 constexpr int kAhead = 4;  // blocks
 
-// Few rows wait for memory, and so do the first of many: asks early for what P panels hold kAhead blocks further on, or the P panels after them.
+// Few rows wait for memory, and so do the first of many: asks early for what P panels hold kAhead blocks further on, or the P
+// panels after them.
 template <int P, size_t Bytes>
 inline void fetch_ahead(const uint8_t* w, size_t panel_bytes, int b, int blocks) {
   int next = b + kAhead;

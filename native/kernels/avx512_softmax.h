@@ -27,6 +27,17 @@ inline void by_sixteen(int visible, int keys, Each each) {
   for (; i < keys; i += 16) each(i, __mmask16(visible > i ? (1 << (visible - i)) - 1 : 0));
 }
 
+// A row's largest score so far, in powers of two; what was summed relative to a smaller one is scaled.
+inline float raise_max(float largest, float* max, float* sum, float* out, int dim) {
+  if (largest > *max) {
+    float shrink = *max == -INFINITY ? 0.0f : power_of_two(*max - largest);
+    *sum *= shrink;
+    for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(shrink)));
+    *max = largest;
+  }
+  return *max;
+}
+
 inline void weigh(float* scores, int visible, int keys, float scale, const float* key_scales, const float* value_scales,
                   uint16_t* weights, float* max, float* sum, float* out, int dim) {
   if (visible <= 0) {
@@ -40,16 +51,10 @@ inline void weigh(float* scores, int visible, int keys, float scale, const float
     highest = _mm512_mask_max_ps(highest, seen, highest, score);
   });
   scale *= 1.44269504088896341f;  // to powers of two
-  float largest = _mm512_reduce_max_ps(highest) * scale, before = *max;
-  if (largest > before) {
-    float shrink = before == -INFINITY ? 0.0f : power_of_two(before - largest);
-    *sum *= shrink;
-    for (int i = 0; i < dim; i += 16) _mm512_storeu_ps(out + i, _mm512_mul_ps(_mm512_loadu_ps(out + i), _mm512_set1_ps(shrink)));
-    *max = before = largest;
-  }
+  float base = raise_max(_mm512_reduce_max_ps(highest) * scale, max, sum, out, dim);
   __m512 total = _mm512_setzero_ps();
   by_sixteen(visible, keys, [&](int i, __mmask16 seen) {
-    __m512 power = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(scale), _mm512_set1_ps(before)));
+    __m512 power = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), _mm512_set1_ps(scale), _mm512_set1_ps(base)));
     power = _mm512_maskz_mov_ps(seen, power);
     total = _mm512_add_ps(total, power);
     if (value_scales) power = _mm512_mul_ps(power, _mm512_loadu_ps(value_scales + i));
