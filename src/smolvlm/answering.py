@@ -123,6 +123,7 @@ def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answe
         ),
         model=runtime.name,
         logprobs=_logprobs(runtime, generated),
+        warnings=inputs.warnings,
     )
 
 

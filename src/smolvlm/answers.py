@@ -45,6 +45,7 @@ class Answer:
 
     finish_reason: "stop" (the model ended it, or a stop string), "length" (max_new_tokens or the context), "repetition"
     (the loop guard ended it before text that only repeats), "cancelled".
+    warnings: sentences about the media that a reader of the answer should know, such as that colors were not tone-mapped.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Answer:
     timings: Timings
     model: str
     logprobs: tuple[TokenLogprob, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -67,6 +69,8 @@ class Answer:
             "usage": vars(self.usage),
             "timings": {name: round(seconds, 4) for name, seconds in vars(self.timings).items()},
         }
+        if self.warnings:
+            out["warnings"] = list(self.warnings)
         if self.logprobs is not None:
             out["logprobs"] = [vars(item) | {"top": [list(top) for top in item.top]} for item in self.logprobs]
         return out

@@ -37,7 +37,10 @@ OnFrame = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What became of one picture or video. `rows` and `cols` are 0 for what was not split; times in seconds."""
+    """What became of one picture or video. `rows` and `cols` are 0 for what was not split; times in seconds.
+
+    `warnings` are sentences for whoever asked, such as that only the first frame of an animation was used.
+    """
 
     kind: Literal["image", "video"]
     label: str
@@ -47,6 +50,7 @@ class MediaInfo:
     timestamps_s: tuple[float, ...] = ()
     duration_s: float | None = None
     decoded_frames: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,11 @@ class ModelInputs:
     def tile_count(self) -> int:
         """Tiles of all media, whether their pixels are still here or not."""
         return sum(info.tile_count for info in self.media)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the media's readers want to be known, each sentence with the medium's label before it."""
+        return tuple(f"{info.label}: {sentence}" for info in self.media for sentence in info.warnings)
 
     def without_pixels(self) -> ModelInputs:
         """The same prompt once its tiles are encoded: those of a long video are 50 MB that nothing reads again."""
@@ -184,12 +193,15 @@ class Processor:
     def _prepare(self, part: ImagePart | VideoPart, options: MediaOptions, on_frame: OnFrame | None) -> PreparedMedia:
         label = _label(part.source)
         if isinstance(part, ImagePart):
-            picture = split_image(load_image(part.source, self.policy), self.config, options)
-            info = MediaInfo("image", label, len(picture.tiles), picture.rows, picture.cols)
+            found: list[str] = []
+            image = load_image(part.source, self.policy, on_warning=found.append)
+            picture = split_image(image, self.config, options)
+            info = MediaInfo("image", label, len(picture.tiles), picture.rows, picture.cols, warnings=tuple(found))
             return PreparedMedia(info, picture.tiles)
         video = sample_video(part.source, self.config, options, self.policy, on_frame)
         info = MediaInfo("video", label, len(video.frames), timestamps_s=video.timestamps_s,
-                         duration_s=video.duration_s, decoded_frames=video.decoded_frames)  # fmt: skip
+                         duration_s=video.duration_s, decoded_frames=video.decoded_frames,
+                         warnings=video.warnings)  # fmt: skip
         return PreparedMedia(info, video.frames)
 
     def placeholder(self, info: MediaInfo) -> str:

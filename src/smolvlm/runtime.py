@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
 from smolvlm.media import MediaOptions
 from smolvlm.processor import ModelInputs, Processor
 from smolvlm.prompt_cache import PromptCache
+
+logger = logging.getLogger(__name__)
 
 # on_progress(stage, done, total): "weights" in tensors, "frames" read, "tiles" encoded.
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -60,6 +63,7 @@ class Runtime:
         """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
         clock = Clock()
         inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
+        log_warnings(inputs.warnings)
         clock.lap("media")
         capacity = self.room(inputs, max_new_tokens)  # before the long part, not after
         embeds = self.encode(inputs, on_progress)
@@ -79,6 +83,12 @@ class Runtime:
         self.counters.tokens_prefilled += prefilled
         clock.lap("prefill")
         return Prompted(cache, logits, inputs, prefilled, encoded, clock)
+
+
+def log_warnings(sentences: Sequence[str]) -> None:
+    """What readers of media want to be known, for whoever asks in this process; the command line shows it on stderr."""
+    for sentence in sentences:
+        logger.warning("%s", sentence)
 
 
 def stage(on_progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -15,7 +15,7 @@ from smolvlm.media import MediaOptions
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Progress, Runtime, stage
+from smolvlm.runtime import Clock, Progress, Runtime, log_warnings, stage
 
 
 class Session:
@@ -82,10 +82,13 @@ class Session:
         """The prompt of a conversation; media are read and encoded the first time only."""
         processor = self._runtime.processor
         encoded = 0
+        first = self._prepared is None
         if self._prepared is None:
             on_frame = stage(on_progress, "frames")
             self._prepared = processor.prepare_media(messages, options=self._options, on_frame=on_frame)
         inputs = processor.build(messages, self._prepared)
+        if first:
+            log_warnings(inputs.warnings)
         self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after
         clock.lap("media")
         if len(inputs.tiles) and not self._embeds:

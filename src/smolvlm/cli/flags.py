@@ -81,6 +81,16 @@ class MediaFlags:
         typer.Option(metavar="LEVEL", help="official (every picture scaled up and split), fit (never enlarged, much "
                      "faster for small pictures) or low (one tile a picture, fastest)."),
     ] = None  # fmt: skip
+    sampling: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="official (evenly by the frames' numbers) or time (evenly in time; differs "
+                     "where a video's frame rate varies)."),
+    ] = None  # fmt: skip
+    tone_map: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="off (values as stored, as the published processor) or auto (HDR and "
+                     "wide-gamut media are brought to the colors of a common screen)."),
+    ] = None  # fmt: skip
 
     def options(self) -> MediaOptions:
         """Raises ParamsError for a value out of its range."""

@@ -8,7 +8,17 @@
 
 from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
-from smolvlm.media.options import DETAILS, Detail, Limits, MediaOptions
+from smolvlm.media.options import (
+    DETAILS,
+    SAMPLINGS,
+    TONE_MAPS,
+    Detail,
+    Limits,
+    MediaOptions,
+    OnWarning,
+    Sampling,
+    ToneMap,
+)
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
@@ -16,8 +26,35 @@ from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edg
 from smolvlm.media.video import OnFrame, SampledVideo, VideoInfo, VideoLike, probe_video, sample_video
 
 __all__ = [
-    "DETAILS", "Detail", "ImageLike", "Limits", "MediaKind", "MediaOptions", "OnFrame", "SampledVideo", "Source",
-    "SourceLike", "SourcePolicy", "TiledImage", "VideoInfo", "VideoLike", "fit_to_tiles", "load_image", "media_kind",
-    "normalise", "open_source", "probe_video", "resize_to_longest_edge", "sample_frame_indices", "sample_span_indices",
-    "sample_video", "split_image", "tile_grid",
-]  # fmt: skip
+    "DETAILS",
+    "SAMPLINGS",
+    "TONE_MAPS",
+    "Detail",
+    "ImageLike",
+    "Limits",
+    "MediaKind",
+    "MediaOptions",
+    "OnFrame",
+    "OnWarning",
+    "SampledVideo",
+    "Sampling",
+    "Source",
+    "SourceLike",
+    "SourcePolicy",
+    "TiledImage",
+    "ToneMap",
+    "VideoInfo",
+    "VideoLike",
+    "fit_to_tiles",
+    "load_image",
+    "media_kind",
+    "normalise",
+    "open_source",
+    "probe_video",
+    "resize_to_longest_edge",
+    "sample_frame_indices",
+    "sample_span_indices",
+    "sample_video",
+    "split_image",
+    "tile_grid",
+]

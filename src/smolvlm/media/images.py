@@ -22,7 +22,7 @@ from smolvlm.media.arrays import array_to_image, is_array_like
 from smolvlm.media.depth import eight_bit
 from smolvlm.media.heif import is_heif, open_heif
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits
+from smolvlm.media.options import Limits, OnWarning
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ ImageLike: TypeAlias = "SourceLike | Image.Image | np.ndarray[Any, Any]"
 
 # Pillow's plugins that parse in process. Not EPS (it starts Ghostscript), nor the rare ones nobody sends as photos.
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "MPO", "JPEG2000", "AVIF", "DIB")
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 READABLE = "JPEG, PNG, GIF, WebP, BMP, TIFF, PPM, ICO, JPEG 2000, AVIF and, with the `heic` extra, HEIC"
 
 # Pillow warns about large pictures while it reads a header. We check the size ourselves; its warning is silenced, under
@@ -44,11 +45,12 @@ _UPRIGHT = {
 }  # fmt: skip
 
 
-def load_image(source: ImageLike, policy: SourcePolicy | None = None) -> Image.Image:
+def load_image(source: ImageLike, policy: SourcePolicy | None = None, *,
+               on_warning: OnWarning | None = None) -> Image.Image:  # fmt: skip
     """An upright RGB picture from a path, URL, data URL, bytes, file object, Pillow picture, array or tensor.
 
-    Of an animation, the first frame; 16-bit and float pictures are scaled to 8 bits, never clipped. Arrays may be
-    (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels: uint8, uint16, bool, or floats in 0..1 or 0..255.
+    Of an animation, the first frame, which `on_warning` is told; 16-bit and float pictures are scaled to 8 bits, never
+    clipped. Arrays may be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels: uint8, uint16, bool, or floats in 0..1 or 0..255.
 
     Raises SourceError for what cannot be opened, ImageError for what is not a picture or is beyond the limits, and
     MissingExtraError for HEIC without the `heic` extra.
@@ -59,9 +61,9 @@ def load_image(source: ImageLike, policy: SourcePolicy | None = None) -> Image.I
     if is_array_like(source):
         return array_to_image(source, policy.limits)
     if isinstance(source, Source):
-        return _from_source(source, policy.limits)
+        return _from_source(source, policy.limits, on_warning)
     with open_source(cast(SourceLike, source), policy) as opened:
-        return _from_source(opened, policy.limits)
+        return _from_source(opened, policy.limits, on_warning)
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def _formats() -> list[str]:
     return [name for name in IMAGE_FORMATS if name in Image.OPEN]
 
 
-def _from_source(source: Source, limits: Limits) -> Image.Image:
+def _from_source(source: Source, limits: Limits, on_warning: OnWarning | None) -> Image.Image:
     if is_heif(source.head(32)):
         image = open_heif(source, lambda size: _check_pixels(source.label, size, limits))
         return _convert(image, source.label, over_white=False)
@@ -96,6 +98,8 @@ def _from_source(source: Source, limits: Limits) -> Image.Image:
         except Exception as error:  # decoders raise anything on damaged data
             raise ImageError(f"{source.label}: the picture is damaged or cut off ({one_line(error)}); "
                              "copy or download the file again.") from None  # fmt: skip
+        if on_warning is not None and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+            on_warning("only the first of its frames is used; a list of frames is looked at as a video.")
         return _convert(image, source.label, over_white=False)
 
 

@@ -7,13 +7,20 @@ and nowhere else; the command line and the server read them from these dataclass
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from smolvlm.errors import ParamsError
 
 Detail = Literal["official", "fit", "low"]
 DETAILS: tuple[str, ...] = ("official", "fit", "low")
+ToneMap = Literal["off", "auto"]
+TONE_MAPS: tuple[str, ...] = ("off", "auto")
+Sampling = Literal["official", "time"]
+SAMPLINGS: tuple[str, ...] = ("official", "time")
+# Called with one sentence for each thing that a caller would not expect of a medium: what was left out, what else to pass.
+OnWarning: TypeAlias = Callable[[str], None]
 
 
 def _number(name: str, value: object, *, least: float, above: bool) -> None:
@@ -41,6 +48,10 @@ class MediaOptions:
     fps: frames sampled a second of a video; for a list of frames, the rate at which they were taken (24 if None).
     max_frames: a cap on sampled frames, not a count.
     start, end: seconds from the first frame; only frames inside are sampled, both ends included.
+    sampling: "official" takes frames evenly by their number, as the published processor does, which crowds them together
+        where a variable rate is high; "time" takes the frames that are shown at evenly spread times.
+    tone_map: "off" takes the values of HDR and wide-gamut media as they are stored, as the published processor does, and
+        warns; "auto" brings them to the colors of a common screen (sRGB).
 
     Raises ParamsError for a value out of its range.
     """
@@ -52,10 +63,13 @@ class MediaOptions:
     max_frames: int | None = None
     start: float | None = None
     end: float | None = None
+    sampling: Sampling = "official"
+    tone_map: ToneMap = "off"
 
     def __post_init__(self) -> None:
-        if self.detail not in DETAILS:
-            raise ParamsError(f"detail={self.detail!r}: expected one of {', '.join(DETAILS)}.")
+        for name, choices in (("detail", DETAILS), ("sampling", SAMPLINGS), ("tone_map", TONE_MAPS)):
+            if getattr(self, name) not in choices:
+                raise ParamsError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}.")
         if self.image_splitting is not None and not isinstance(self.image_splitting, bool):
             raise ParamsError(f"image_splitting={self.image_splitting!r}: expected True, False or None.")
         for name in ("longest_edge", "max_frames"):

@@ -58,7 +58,8 @@ class SampledVideo:
     """The sampled frames: uint8 (frames, side, side, 3), upright; `timestamps_s` and `indices` have one entry a frame.
 
     `duration_s` is the whole video's, which the prompt states also when only a span was sampled. `decoded_frames`
-    counts what the decoder produced for them; 0 for a list of frames.
+    counts what the decoder produced for them; 0 for a list of frames. `warnings` are sentences for whoever asked: what a
+    look at the video alone would not lead one to expect.
     """
 
     frames: Pixels
@@ -67,6 +68,7 @@ class SampledVideo:
     indices: tuple[int, ...]
     info: VideoInfo
     decoded_frames: int
+    warnings: tuple[str, ...] = ()
 
 
 def sample_video(

@@ -15,7 +15,7 @@ from smolvlm.generation import GrammarCompiler
 from smolvlm.media import media_kind
 from smolvlm.media.labels import one_line
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Prompted
+from smolvlm.runtime import Clock, Prompted, log_warnings
 from smolvlm.scale.attempts import MAX_DEATHS, Attempts
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import COLUMNS
@@ -119,6 +119,7 @@ class Asker:
             messages = [self._model.messages([part], question, self._settings.system) for question in questions]
             prepared = processor.prepare_media(messages[0], options=self._media_options)
         inputs = [processor.build(conversation, prepared) for conversation in messages]
+        log_warnings(inputs[0].warnings)
         rooms = [runtime.room(each, self._params.max_new_tokens) for each in inputs]  # before the long part, not after
         embeds = runtime.encode(inputs[0])
         shared = clock.elapsed / len(questions)

@@ -51,6 +51,7 @@ class Asked:
 
     def __init__(self, inputs: ModelInputs, image_tokens: int, media: int, choices: int) -> None:
         self.prompt_tokens, self.image_tokens, self.media = len(inputs.input_ids), image_tokens, media
+        self.warnings = inputs.warnings
         self.started: Started | None = None
         self._unfinished = choices
         self._loop = asyncio.get_running_loop()

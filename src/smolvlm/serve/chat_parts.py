@@ -14,7 +14,7 @@ from smolvlm.serve.media_limits import StoredFile
 # The stored upload of an id, and whether it is an "image" or a "video". Raises ServeError for an unknown one.
 FindFile = Callable[[str], Awaitable[tuple[StoredFile, str]]]
 
-_SAMPLING = ("fps", "max_frames", "start", "end")
+SAMPLING = ("fps", "max_frames", "start", "end", "sampling", "tone_map")
 
 
 async def conversation(messages: Sequence[ChatMessage], find_file: FindFile) -> list[Message]:
@@ -42,9 +42,9 @@ async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, fin
         return {"type": "image_url", "image_url": value}
     if isinstance(part, VideoUrlPart):
         url = part.video_url if isinstance(part.video_url, str) else part.video_url.url
-        return {"type": "video_url", "video_url": url, **part.model_dump(include=set(_SAMPLING), exclude_none=True)}
+        return {"type": "video_url", "video_url": url, **part.model_dump(include=set(SAMPLING), exclude_none=True)}
     return await file_part(
-        part.file.file_id, find_file, part.model_dump(include={*_SAMPLING, "detail"}, exclude_none=True)
+        part.file.file_id, find_file, part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
     )
 
 

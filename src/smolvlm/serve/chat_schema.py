@@ -41,6 +41,8 @@ class Sampling(Body):
     max_frames: int | None = None
     start: float | None = Field(None, description="Seconds from the first frame.")
     end: float | None = None
+    sampling: Literal["official", "time"] | None = Field(None, description="Evenly by frame numbers, or in time.")
+    tone_map: Literal["off", "auto"] | None = Field(None, description="auto: HDR to the colors of a common screen.")
 
 
 class VideoUrlPart(Sampling):

@@ -107,7 +107,7 @@ class MediaGate:
         with await self._source(part.source, want) as source:
             reply, tiles = await self._run(want, source, dataclasses.asdict(options))
         info = MediaInfo(want, source.label, reply.tile_count, reply.rows, reply.cols, tuple(reply.timestamps_s),
-                         reply.duration_s, reply.decoded_frames)  # fmt: skip
+                         reply.duration_s, reply.decoded_frames, tuple(reply.warnings))  # fmt: skip
         return PreparedMedia(info, tiles_of(reply, tiles, self.config.tile_size))
 
     async def kind(self, file: StoredFile) -> MediaKind:

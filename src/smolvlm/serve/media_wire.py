@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_WARNINGS, MAX_WARNING_CHARS = 8, 400
 
 
 class Job(BaseModel):
@@ -46,6 +47,7 @@ class Reply(BaseModel):
     timestamps_s: list[float] = Field(default_factory=list)
     duration_s: float | None = None
     decoded_frames: int = Field(default=0, ge=0)
+    warnings: list[str] = Field(default_factory=list)
 
 
 class WireError(Exception):
@@ -80,6 +82,8 @@ def read_reply(data: bytes, tile_size: int, max_tiles: int) -> Reply:
         or len(reply.timestamps_s) not in (0, reply.tile_count)
         or reply.rows * reply.cols not in (0, reply.tile_count - 1)
         or not all(math.isfinite(t) and t >= 0 for t in times)
+        or len(reply.warnings) > MAX_WARNINGS
+        or any(len(text) > MAX_WARNING_CHARS for text in reply.warnings)
         or (reply.kind is None) == (reply.error is None)
     ):
         raise WireError("a reply whose numbers disagree")

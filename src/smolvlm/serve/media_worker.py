@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,8 @@ from smolvlm.media import (
     sample_video,
     split_image,
 )
-from smolvlm.serve.media_wire import Job, Reply, header_length, pack
+from smolvlm.media.labels import short
+from smolvlm.serve.media_wire import MAX_WARNING_CHARS, MAX_WARNINGS, Job, Reply, header_length, pack
 
 _OPEN_FILES = 64
 
@@ -72,10 +74,11 @@ class Decoder:
                          detail=_place(error)), b""  # fmt: skip
 
     def _image(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
-        picture = split_image(load_image(source, self._policy), self._config, options)
+        found: list[str] = []
+        picture = split_image(load_image(source, self._policy, on_warning=found.append), self._config, options)
         tiles = picture.tiles.tobytes()
         return Reply(kind="image", size=len(tiles), tile_count=len(picture.tiles), rows=picture.rows,
-                     cols=picture.cols), tiles  # fmt: skip
+                     cols=picture.cols, warnings=_told(found)), tiles  # fmt: skip
 
     def _video(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
         duration_s = probe_video(source, self._policy).duration_s  # reads packets, decodes no frame
@@ -85,7 +88,12 @@ class Decoder:
         video = sample_video(source, self._config, options, self._policy)
         tiles = video.frames.tobytes()
         return Reply(kind="video", size=len(tiles), tile_count=len(video.frames), timestamps_s=list(video.timestamps_s),
-                     duration_s=video.duration_s, decoded_frames=video.decoded_frames), tiles  # fmt: skip
+                     duration_s=video.duration_s, decoded_frames=video.decoded_frames,
+                     warnings=_told(video.warnings)), tiles  # fmt: skip
+
+
+def _told(sentences: Sequence[str]) -> list[str]:
+    return [short(sentence, MAX_WARNING_CHARS) for sentence in sentences[:MAX_WARNINGS]]
 
 
 def confine(memory_mb: int) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -66,7 +67,8 @@ class _Completion:
         if any(choice.finish_reason is None for choice in self._choices):
             return Response(status_code=HUNG_UP)
         return PlainJSON({**self._head, "object": "chat.completion", "usage": self._usage(),
-                          "choices": [self._choice(i) for i in range(len(self._choices))]})  # fmt: skip
+                          "choices": [self._choice(i) for i in range(len(self._choices))],
+                          **self._warnings()})  # fmt: skip
 
     async def begin(self) -> None:
         """Wait until the prompt is read: what is wrong with it is still an ordinary error then."""
@@ -79,7 +81,7 @@ class _Completion:
 
     async def stream(self) -> AsyncIterator[bytes]:
         for i in range(len(self._choices)):
-            yield self._chunk(i, {"role": "assistant", "content": ""})
+            yield self._chunk(i, {"role": "assistant", "content": ""}, more=self._warnings())
         try:
             async for update in self._asked:
                 if isinstance(update, Progressed):
@@ -101,12 +103,12 @@ class _Completion:
         yield event("[DONE]")
 
     def _chunk(self, index: int, delta: dict[str, Any], entries: list[dict[str, Any]] | None = None,
-               reason: str | None = None) -> bytes:  # fmt: skip
+               reason: str | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:  # fmt: skip
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": {"content": entries} if entries else None,
                                   "finish_reason": None if reason is None else openai_reason(reason)}  # fmt: skip
         if reason == "repetition":
             choice["stop_reason"] = reason
-        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
             chunk["usage"] = None
         return event(chunk)
@@ -120,6 +122,10 @@ class _Completion:
             "logprobs": {"content": choice.entries, "refusal": None} if self._body.logprobs else None,
         }  # fmt: skip
         return made | ({"stop_reason": reason} if reason == "repetition" else {})
+
+    def _warnings(self) -> dict[str, Any]:
+        """A field of ours, there only when the media gave rise to it."""
+        return {"warnings": list(self._asked.warnings)} if self._asked.warnings else {}
 
     def _usage(self) -> dict[str, Any]:
         started = self._asked.started

@@ -16,7 +16,7 @@ from smolvlm.generation import GenerationParams
 from smolvlm.prompt.messages import Message, normalise_messages
 from smolvlm.serve.backend import Ask, Asked
 from smolvlm.serve.chat_params import schema_of, seed_of, shared_params
-from smolvlm.serve.chat_parts import FindFile, file_part
+from smolvlm.serve.chat_parts import SAMPLING, FindFile, file_part
 from smolvlm.serve.chat_schema import JsonSchemaFormat, ResponseFormat
 from smolvlm.serve.choices import Choice
 from smolvlm.serve.errors import ServeError, as_serve_error
@@ -146,6 +146,7 @@ class _Answer:
             "temperature": params.temperature, "top_p": params.top_p, "text": {"format": {"type": "text"}} | text,
             "tool_choice": "none", "tools": [], "truncation": "disabled", "metadata": body.metadata or {},
             "usage": self._usage() if output else None,
+            **({"warnings": list(self._asked.warnings)} if self._asked.warnings else {}),
         }  # fmt: skip
 
     def _usage(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ async def _conversation(body: ResponsesRequest, find_file: FindFile) -> list[Mes
 async def _part(part: InputPart, find_file: FindFile) -> dict[str, Any]:
     if isinstance(part, InputText):
         return {"type": "text", "text": part.text}
-    options = part.model_dump(include={"fps", "max_frames", "start", "end", "detail"}, exclude_none=True)
+    options = part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
     url = getattr(part, "image_url", None) or getattr(part, "video_url", None)
     if url is None:
         if part.file_id is None:

@@ -115,6 +115,7 @@ class Page:
         )
         if usage.image_tokens:
             said.append(text("encoded" if usage.encoded_tiles else "reused", lang, tiles=usage.encoded_tiles))
+        said += answer.warnings
         return f"<p>{html.escape(' '.join(said))}</p>"
 
 
