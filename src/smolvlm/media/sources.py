@@ -81,6 +81,17 @@ class Source:
             except OSError as error:
                 raise SourceError(_path_problem(self.label, error)) from None
 
+    @property
+    def size(self) -> int:
+        """Bytes in all. Raises SourceError for a file that is gone."""
+        if self.data is not None:
+            return len(self.data)
+        assert self.path is not None, "a Source has a path or data"
+        try:
+            return self.path.stat().st_size
+        except (OSError, ValueError) as error:
+            raise SourceError(_path_problem(self.label, error)) from None
+
     def close(self) -> None:
         """Delete the temporary file, if there is one; closing twice is harmless."""
         if self._remove is not None:

@@ -142,7 +142,7 @@ class Backend:
         self.check_room()
         self._coming += 1
         try:
-            prepared, tiles = await self._media(ask.messages)
+            prepared, tiles = await self._media(ask.messages, ask.owner)
             inputs = await asyncio.to_thread(self.model.processor.build, ask.messages, prepared)
             room = max(params.max_new_tokens for params in ask.params)
             self.model.runtime.room(inputs, room)
@@ -169,7 +169,7 @@ class Backend:
         make = functools.partial(self._grammars.json_schema, schema) if schema else self._grammars.json_object
         return tuple([await asyncio.to_thread(make) for _ in range(count)])
 
-    async def _media(self, messages: Sequence[Message]) -> tuple[list[PreparedMedia], list[Tile]]:
+    async def _media(self, messages: Sequence[Message], owner: str) -> tuple[list[PreparedMedia], list[Tile]]:
         """What the prompt says of each medium, without pixels, and the tiles of all of them in order."""
         parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
         if len(parts) > self.config.max_media:
@@ -179,7 +179,7 @@ class Backend:
         keys = [await _content_key(part) for part in parts]
         known = [self._recall(key) for key in keys]
         missing = [part for part, found in zip(parts, known, strict=True) if found is None]
-        opened = iter(await self.gate.open_all(missing) if missing else [])
+        opened = iter(await self.gate.open_all(missing, owner=owner) if missing else [])
         prepared: list[PreparedMedia] = []
         tiles: list[Tile] = []
         for key, found in zip(keys, known, strict=True):

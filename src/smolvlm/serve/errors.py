@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smolvlm.errors import CheckpointError, ContextLengthError, EngineError, ParamsError, SchemaError, SmolVLMError
-from smolvlm.serve.media_limits import MediaUnavailableError
+from smolvlm.serve.media_limits import MediaBusyError, MediaUnavailableError
 
 INVALID = "invalid_request_error"
 _NAMED = re.compile(r"([a-z_]+)[= ]", re.ASCII)  # how messages of ParamsError begin
@@ -57,6 +57,8 @@ def as_serve_error(error: BaseException) -> ServeError:
     if isinstance(error, ParamsError):
         named = _NAMED.match(str(error))
         return ServeError(400, str(error), code="invalid_value", param=named[1] if named else None)
+    if isinstance(error, MediaBusyError):
+        return busy(str(error), 5, "too_many_media")
     if isinstance(error, MediaUnavailableError):
         return unavailable(str(error), "media_unavailable")
     if isinstance(error, EngineError | CheckpointError):  # ours to mend, not the client's

@@ -84,12 +84,12 @@ class MediaGate:
         await self.close()
 
     async def open_all(self, parts: Sequence[ImagePart | VideoPart],
-                       options: MediaOptions | None = None) -> list[PreparedMedia]:  # fmt: skip
-        """All media of one request, in order, several at a time. The first that fails ends the others."""
+                       options: MediaOptions | None = None, owner: str = "") -> list[PreparedMedia]:  # fmt: skip
+        """All media of one request of `owner`, in order. The first that fails ends the others."""
         if len(parts) > self.limits.max_media:
             raise PromptError(f"the request holds {len(parts)} media, more than the limit of {self.limits.max_media}; "
                               "send fewer.")  # fmt: skip
-        tasks = [asyncio.ensure_future(self.open(part, options)) for part in parts]
+        tasks = [asyncio.ensure_future(self.open(part, options, owner)) for part in parts]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -97,23 +97,25 @@ class MediaGate:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def open(self, part: ImagePart | VideoPart, options: MediaOptions | None = None) -> PreparedMedia:
+    async def open(self, part: ImagePart | VideoPart, options: MediaOptions | None = None,
+                   owner: str = "") -> PreparedMedia:  # fmt: skip
         """One picture or video, decoded, sampled and tiled. A part's own options come before `options`.
 
-        `part.source` is a data URL, an http(s) URL, bytes that stood in the request, or a StoredFile.
+        owner: whose turn at the decoding processes it takes. `part.source` is a data URL, an http(s) URL, bytes that stood
+        in the request, or a StoredFile.
         """
         want: MediaKind = "image" if isinstance(part, ImagePart) else "video"
         options = self._within_limits(dataclasses.replace(options or MediaOptions(), **part.options))
         with await self._source(part.source, want) as source:
-            reply, tiles = await self._run(want, source, dataclasses.asdict(options))
+            reply, tiles = await self._run(want, source, dataclasses.asdict(options), owner)
         info = MediaInfo(want, source.label, reply.tile_count, reply.rows, reply.cols, tuple(reply.timestamps_s),
                          reply.duration_s, reply.decoded_frames, tuple(reply.warnings))  # fmt: skip
         return PreparedMedia(info, tiles_of(reply, tiles, self.config.tile_size))
 
-    async def kind(self, file: StoredFile) -> MediaKind:
+    async def kind(self, file: StoredFile, owner: str = "") -> MediaKind:
         """Whether an upload is a picture or a video, by its content. Raises SourceError when it is neither."""
         with self._stored(file) as source:
-            reply, _ = await self._run("kind", source, {})
+            reply, _ = await self._run("kind", source, {}, owner)
         assert reply.kind is not None, "read_reply checked it"
         return reply.kind
 
@@ -165,12 +167,10 @@ class MediaGate:
         )
 
     async def _run(self, want: Literal["image", "video", "kind"], source: Source,
-                   options: dict[str, Any]) -> tuple[Reply, bytes]:  # fmt: skip
+                   options: dict[str, Any], owner: str) -> tuple[Reply, bytes]:  # fmt: skip
         path = None if source.path is None else str(source.path.absolute())
-        data = source.data or b""
-        reply, tiles = await self._pool.run(
-            Job(want=want, label=source.label, path=path, size=len(data), options=options), data
-        )
+        job = Job(want=want, label=source.label, path=path, size=len(source.data or b""), options=options)
+        reply, tiles = await self._pool.run(job, source, owner)
         if reply.error is not None:
             raise _ERRORS.get(reply.error, SourceError)(short(reply.message, 500))
         if want != "kind" and (reply.kind != want or not reply.tile_count):

@@ -25,6 +25,10 @@ class MediaUnavailableError(SmolVLMError, RuntimeError):
     """The server's trouble, not the file's: no decoder is free or can be started. A server answers 503 to it."""
 
 
+class MediaBusyError(MediaUnavailableError):
+    """One owner's media wait in too great a number. A server answers 429 to it."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """An upload that the server itself put at `path`. `label` is what messages call it; the path is never shown."""
@@ -55,6 +59,7 @@ class MediaLimits:
     worker_mb: int = 2048
     workers: int = 2
     queue_s: float = 60.0
+    owner_waiting: int = 64  # media of one owner that wait for a decoding process: four requests of the largest kind
     download_s: float = 60.0
     wait_s: float = 10.0  # for a remote host to answer, and between two pieces of a download
     max_downloads: int = 8  # at the same time

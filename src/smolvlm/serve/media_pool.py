@@ -2,6 +2,8 @@
 
 A worker that dies of its job, or spends all its processor time, is the file's fault and ends in one sentence. One that is killed from
 outside (kill -9, the system short of memory) is not: its job is done once more by another.
+
+Owners take turns at them (fair_slots.py): whoever sends much waits for itself.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SmolVLMError, VideoError
-from smolvlm.serve.media_limits import MediaLimits, MediaUnavailableError
+from smolvlm.media.sources import Source
+from smolvlm.serve.background import give_way
+from smolvlm.serve.fair_slots import FairSlots, LineFullError
+from smolvlm.serve.media_cost import HEAD_BYTES, expected_seconds
+from smolvlm.serve.media_limits import MediaBusyError, MediaLimits, MediaUnavailableError
 from smolvlm.serve.media_wire import Job, Reply, WireError, header_length, pack, read_reply
 
 logger = logging.getLogger(__name__)
@@ -79,13 +87,14 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for the server, which lets requests finish
         )  # fmt: skip
         worker = cls(process)
+        gone_without = give_way(process.pid)
         setup = {
             "config": dataclasses.asdict(config), "limits": dataclasses.asdict(limits.of_one_source()),
             "max_video_s": limits.max_video_s, "memory_mb": limits.worker_mb, "decode_s": limits.decode_s,
         }  # fmt: skip
         try:
             header, _ = await asyncio.wait_for(worker._exchange(pack(setup), b""), _START_S)
-            worker.missing = [str(what) for what in json.loads(header)["missing"]]
+            worker.missing = [str(what) for what in json.loads(header)["missing"]] + gone_without
         except BaseException:
             await worker.end()
             raise
@@ -133,15 +142,29 @@ class Worker:
         self._jobs.close()
 
 
+@dataclass
+class _Turn:
+    """A place of an owner at the processes, and the work that it was taken for, in seconds."""
+
+    owner: str
+    expected_s: float
+    since: float
+
+
 class WorkerPool:
-    """`limits.workers` processes; a job waits up to `limits.queue_s` for one of them."""
+    """`limits.workers` processes, but at least two; a job waits up to `limits.queue_s` for one of them.
+
+    One owner has all but one at most: they share a core, so that more of them would bring an owner little, and a
+    neighbour's small picture always finds one.
+    """
 
     def __init__(self, config: ProcessorConfig, limits: MediaLimits) -> None:
         self._config = config
         self._limits = limits
         # A picture has at most (4096 / side)**2 tiles and itself, a video one a frame.
         self._max_tiles = max(limits.max_frames, (4096 // config.tile_size + 1) ** 2 + 1)
-        self._free = asyncio.Semaphore(limits.workers)
+        self._count = max(2, limits.workers)
+        self._slots = FairSlots(self._count, limits.owner_waiting)
         self._idle: list[Worker] = []
         self._living: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,26 +176,31 @@ class WorkerPool:
         """Start all workers. Raises MediaUnavailableError when one cannot be started."""
         if self._idle:
             return
-        self._idle = list(await asyncio.gather(*(self._started() for _ in range(self._limits.workers))))
+        self._idle = list(await asyncio.gather(*(self._started() for _ in range(self._count))))
         self.missing = tuple(self._idle[0].missing)
         if self.missing:
             logger.warning("this system does not limit %s of the decoding processes; the time that each file may take "
                            "is limited all the same", ", ".join(self.missing))  # fmt: skip
 
-    async def run(self, job: Job, data: bytes = b"") -> tuple[Reply, bytes]:
-        """Do one job. Raises ImageError or VideoError for what ends a worker, MediaUnavailableError for lost workers."""
+    async def run(self, job: Job, source: Source, owner: str) -> tuple[Reply, bytes]:
+        """Do one job of `owner`, whose medium is `source`.
+
+        Raises ImageError or VideoError for what ends a worker, MediaUnavailableError for lost workers.
+        """
+        data = source.data or b""
+        expected_s = expected_seconds(source.head(HEAD_BYTES), source.size)
         for _ in range(2):
-            worker = await self._take()
+            turn, worker = await self._take(owner, expected_s)
             try:
                 answer = await asyncio.wait_for(
                     worker.ask(job, data, self._config.tile_size, self._max_tiles), self._limits.stalled_s
                 )
             except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the file
-                self._replace(worker)
+                self._replace(worker, turn)
                 raise MediaUnavailableError(f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
                                             "busy; try again later, or send a smaller file.") from None  # fmt: skip
             except WorkerDied as died:
-                self._replace(worker)
+                self._replace(worker, turn)
                 logger.warning("a media worker was lost: %s", died)
                 if died.returncode in _FROM_OUTSIDE:
                     continue
@@ -180,16 +208,17 @@ class WorkerPool:
                     raise self._blame(job, f"takes more than {self._limits.decode_s:g} s of a processor") from None
                 raise self._blame(job, "crashes the decoder") from None
             except WireError as error:
-                self._replace(worker)
+                self._replace(worker, turn)
                 logger.error("a media worker broke the protocol: %s", error)
                 raise self._blame(job, "crashes the decoder") from None
             except BaseException:  # the request was given up
-                self._replace(worker)
+                self._replace(worker, turn)
                 raise
             if answer[0].out_of_memory or worker.jobs_done >= _JOBS_A_WORKER:
-                self._replace(worker, lost=answer[0].out_of_memory)
+                self._replace(worker, turn, lost=answer[0].out_of_memory)
             else:
-                self._give_back(worker)
+                self._idle.append(worker)
+                self._end_turn(turn)
             if answer[0].detail:
                 logger.error("a media worker met an error that nobody foresaw: %s", answer[0].detail)
             return answer
@@ -222,35 +251,39 @@ class WorkerPool:
         await worker.end()
         self._living.discard(worker)
 
-    async def _take(self) -> Worker:
+    async def _take(self, owner: str, expected_s: float) -> tuple[_Turn, Worker]:
         if self._closed:
             raise MediaUnavailableError("the server is shutting down; try again later.")
         try:
-            await asyncio.wait_for(self._free.acquire(), self._limits.queue_s)
-        except asyncio.TimeoutError:
-            raise MediaUnavailableError(f"all {self._limits.workers} decoding processes were busy for "
+            await self._slots.take(owner, expected_s, self._limits.queue_s)
+        except LineFullError:
+            raise MediaBusyError(f"{self._limits.owner_waiting} pictures and videos of this key wait to be decoded, as many as "
+                                 "may; wait for their answers.") from None  # fmt: skip
+        except TimeoutError:
+            raise MediaUnavailableError(f"all decoding processes that one key may have were busy for "
                                         f"{self._limits.queue_s:g} s; try again later.") from None  # fmt: skip
+        turn = _Turn(owner, expected_s, time.monotonic())
         while self._idle:
             worker = self._idle.pop()  # the warmest
             if worker.alive:
-                return worker
+                return turn, worker
             self._do(self._end(worker))  # killed while it slept
         try:
-            return await self._started()
+            return turn, await self._started()
         except BaseException:
-            self._free.release()
+            self._end_turn(turn)
             raise
 
-    def _give_back(self, worker: Worker) -> None:
-        self._idle.append(worker)
-        self._free.release()
+    def _end_turn(self, turn: _Turn) -> None:
+        """Free the place. What counts from now on is how long it was held: a file's own numbers may lie."""
+        self._slots.give_back(turn.owner, time.monotonic() - turn.since - turn.expected_s)
 
-    def _replace(self, worker: Worker, *, lost: bool = True) -> None:
+    def _replace(self, worker: Worker, turn: _Turn, *, lost: bool = True) -> None:
         """End a worker; its place is free again once another is warm, or could not be started."""
         self.lost += lost
-        self._do(self._succeed(worker))
+        self._do(self._succeed(worker, turn))
 
-    async def _succeed(self, worker: Worker) -> None:
+    async def _succeed(self, worker: Worker, turn: _Turn) -> None:
         try:
             await self._end(worker)
             if not self._closed:
@@ -258,7 +291,7 @@ class WorkerPool:
         except MediaUnavailableError as error:
             logger.error("%s", error)  # the next job tries again, and says so to its request
         finally:
-            self._free.release()
+            self._end_turn(turn)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -42,7 +42,7 @@ class Services:
     async def find_file(self, owner: str, file_id: str) -> tuple[StoredFile, str]:
         """An upload of `owner`, and whether it is an "image" or a "video"."""
         stored = self.files.open(owner, file_id)
-        return stored, await self.backend.gate.kind(stored)
+        return stored, await self.backend.gate.kind(stored, owner)
 
 
 def services(request: Request) -> Services:
