@@ -6,8 +6,8 @@
 
 #include <chrono>
 
+#include "door.h"
 #include "kernels/select.h"
-#include "model/engine.h"
 #include "probe.h"
 #include "runtime/machine.h"
 
@@ -54,20 +54,31 @@ std::function<bool()> interrupted() {
     auto now = std::chrono::steady_clock::now();
     if (now - *last < std::chrono::milliseconds(100)) return false;
     *last = now;
+    if (Unlocked::interpreter_ends()) return true;
     nb::gil_scoped_acquire lock;
     return PyErr_CheckSignals() != 0;
   };
 }
 
 template <class Call>
-void long_call(Call call) {
+auto call(Door& door, Call call) {
   try {
-    nb::gil_scoped_release unlocked;
-    call();
+    return door(call);
   } catch (const Cancelled&) {
     if (PyErr_Occurred()) throw nb::python_error();
     throw std::runtime_error("cancelled");
   }
+}
+
+// A method of the engine as a method of Python.
+template <class Result, class... Args>
+auto method(Result (Engine::*of)(Args...)) {
+  return [of](Door& self, Args... args) { return call(self, [&](Engine& engine) { return (engine.*of)(args...); }); };
+}
+
+template <class Use>
+auto weights_of(nb::handle self, Use use) {
+  return call(nb::cast<Door&>(self), [&](Engine& engine) { return engine.read(use); });
 }
 
 nb::object bytes_view(const uint8_t* data, size_t size, nb::handle owner) {
@@ -88,9 +99,9 @@ NB_MODULE(_native, m) {
   nb::module_ probe = m.def_submodule("probe");
   bind_probe(probe, &format_of);
 
-  nb::class_<Engine>(m, "Engine")
+  nb::class_<Door>(m, "Engine")
       .def("__init__",
-           [](Engine* self, nb::dict vision, nb::dict text, int scale_factor, int image_token, const std::string& vision_format,
+           [](Door* self, nb::dict vision, nb::dict text, int scale_factor, int image_token, const std::string& vision_format,
               const std::string& text_format, const std::string& head_format, const std::string& cache_format, int threads,
               const std::string& instructions) {
              auto integer = [](nb::dict& from, const char* key) { return nb::cast<int>(from[key]); };
@@ -106,87 +117,96 @@ NB_MODULE(_native, m) {
              shape.scale_factor = scale_factor;
              shape.image_token = image_token;
              Formats formats = {format_of(vision_format), format_of(text_format), format_of(head_format), format_of(cache_format)};
-             new (self) Engine(shape, formats, threads, instructions);
-             self->on_layer(interrupted());
+             new (self) Door(shape, formats, threads, instructions);
+             (*self)([](Engine& engine) { engine.on_layer(interrupted()); });
            })
       .def("set_matrix",
-           [](Engine& self, const std::string& name, const std::vector<Bytes>& tensors, const std::vector<std::string>& numbers,
+           [](Door& self, const std::string& name, const std::vector<Bytes>& tensors, const std::vector<std::string>& numbers,
               const std::vector<int>& rows, const std::vector<int>& columns) {
              std::vector<Source> sources;
              for (size_t i = 0; i < tensors.size(); i++)
                sources.push_back(source_of(tensors[i], numbers.at(i), rows.at(i), columns.at(i)));
-             nb::gil_scoped_release unlocked;
-             self.weights().set_matrix(name, sources, self.team());
+             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_matrix(name, sources, team); }); });
            })
       .def("attach_matrix",
-           [](Engine& self, const std::string& name, Bytes data, Bytes scales) {
-             self.weights().attach_matrix(name, data.data(), data.size(), scales.data(), scales.size());
+           [](Door& self, const std::string& name, Bytes data, Bytes scales) {
+             call(self, [&](Engine& engine) {
+               engine.load([&](Weights& w, Team&) { w.attach_matrix(name, data.data(), data.size(), scales.data(), scales.size()); });
+             });
            },
            nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
-      .def("attach_embedding", [](Engine& self, Bytes data) { self.weights().attach_embedding(data.data(), data.size()); },
+      .def("attach_embedding",
+           [](Door& self, Bytes data) {
+             call(self, [&](Engine& engine) {
+               engine.load([&](Weights& w, Team&) { w.attach_embedding(data.data(), data.size()); });
+             });
+           },
            nb::keep_alive<1, 2>())
       .def("set_vector",
-           [](Engine& self, const std::string& name, Floats values) {
+           [](Door& self, const std::string& name, Floats values) {
              Source source{reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, int(values.size())};
-             self.weights().set_vector(name, source);
+             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team&) { w.set_vector(name, source); }); });
            })
       .def("set_embedding",
-           [](Engine& self, Bytes tensor, const std::string& number, int rows, int columns) {
+           [](Door& self, Bytes tensor, const std::string& number, int rows, int columns) {
              Source source = source_of(tensor, number, rows, columns);
-             nb::gil_scoped_release unlocked;
-             self.weights().set_embedding(source, self.team());
+             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_embedding(source, team); }); });
            })
       .def("matrix",
-           [](nb::handle_t<Engine> self, const std::string& name) {
-             Weights::Part part = nb::cast<Engine&>(self).weights().part(name);
+           [](nb::handle_t<Door> self, const std::string& name) {
+             Weights::Part part = weights_of(self, [&](const Weights& w) { return w.part(name); });
              return nb::make_tuple(bytes_view(part.data, part.data_bytes, self), bytes_view(part.scales, part.scale_bytes, self));
            })
       .def("vector",
-           [](nb::handle_t<Engine> self, const std::string& name) {
-             Weights::Part part = nb::cast<Engine&>(self).weights().vector_part(name);
+           [](nb::handle_t<Door> self, const std::string& name) {
+             Weights::Part part = weights_of(self, [&](const Weights& w) { return w.vector_part(name); });
              return bytes_view(part.data, part.data_bytes, self);
            })
       .def("embedding",
-           [](nb::handle_t<Engine> self) {
-             Weights::Part part = nb::cast<Engine&>(self).weights().embedding_part();
+           [](nb::handle_t<Door> self) {
+             Weights::Part part = weights_of(self, [](const Weights& w) { return w.embedding_part(); });
              return bytes_view(part.data, part.data_bytes, self);
            })
-      .def_prop_ro("matrices", [](Engine& self) { return self.weights().matrices(); })
-      .def_prop_ro("vectors", [](Engine& self) { return self.weights().vectors(); })
-      .def("finish", &Engine::finish)
+      .def_prop_ro("matrices", [](nb::handle_t<Door> self) { return weights_of(self, [](const Weights& w) { return w.matrices(); }); })
+      .def_prop_ro("vectors", [](nb::handle_t<Door> self) { return weights_of(self, [](const Weights& w) { return w.vectors(); }); })
+      .def("finish", method(&Engine::finish))
       .def("encode",
-           [](Engine& self, Floats pixels, Out out) {
-             const Shape& shape = self.shape();
-             size_t tile = size_t(3) * shape.vision.image * shape.vision.image, tiles = pixels.size() / tile;
-             need(pixels.size(), tiles * tile, "pixel_values");
-             need(out.size(), tiles * shape.image_tokens() * shape.text.dim, "the output");
-             long_call([&] { self.encode(pixels.data(), int(tiles), out.data()); });
+           [](Door& self, Floats pixels, Out out) {
+             call(self, [&](Engine& engine) {
+               const Shape& shape = engine.shape();
+               size_t tile = size_t(3) * shape.vision.image * shape.vision.image, tiles = pixels.size() / tile;
+               need(pixels.size(), tiles * tile, "pixel_values");
+               need(out.size(), tiles * shape.image_tokens() * shape.text.dim, "the output");
+               engine.encode(pixels.data(), int(tiles), out.data());
+             });
            })
-      .def("open", &Engine::open)
-      .def("length", &Engine::length)
-      .def("capacity", &Engine::capacity)
+      .def("open", method(&Engine::open))
+      .def("length", method(&Engine::length))
+      .def("capacity", method(&Engine::capacity))
       .def("prefill",
-           [](Engine& self, int sequence, Ids ids, Floats images, int keep, Out logits) {
-             size_t dim = self.shape().text.dim, rows = images.size() / dim;
-             need(images.size(), rows * dim, "image_embeds");
-             need(logits.size(), size_t(keep) * self.shape().text.vocab, "the output");
-             if (keep < 0 || size_t(keep) > ids.size()) throw std::invalid_argument("more logits are wanted than tokens given");
-             long_call([&] {
-               self.prefill(sequence, ids.data(), int(ids.size()), images.data(), int(rows), keep, logits.data());
+           [](Door& self, int sequence, Ids ids, Floats images, int keep, Out logits) {
+             call(self, [&](Engine& engine) {
+               size_t dim = engine.shape().text.dim, rows = images.size() / dim;
+               need(images.size(), rows * dim, "image_embeds");
+               need(logits.size(), size_t(keep) * engine.shape().text.vocab, "the output");
+               if (keep < 0 || size_t(keep) > ids.size()) throw std::invalid_argument("more logits are wanted than tokens given");
+               engine.prefill(sequence, ids.data(), int(ids.size()), images.data(), int(rows), keep, logits.data());
              });
            })
       .def("decode",
-           [](Engine& self, Ids sequences, Ids ids, Out logits) {
-             need(ids.size(), sequences.size(), "token_ids");
-             need(logits.size(), ids.size() * self.shape().text.vocab, "the output");
-             long_call([&] { self.decode(sequences.data(), ids.data(), int(ids.size()), logits.data()); });
+           [](Door& self, Ids sequences, Ids ids, Out logits) {
+             call(self, [&](Engine& engine) {
+               need(ids.size(), sequences.size(), "token_ids");
+               need(logits.size(), ids.size() * engine.shape().text.vocab, "the output");
+               engine.decode(sequences.data(), ids.data(), int(ids.size()), logits.data());
+             });
            })
-      .def("fork", &Engine::fork)
-      .def("rewind", &Engine::rewind)
-      .def("close", &Engine::close)
-      .def("cancel", &Engine::cancel)
-      .def_prop_ro("threads", [](Engine& self) { return self.team().size(); })
-      .def_prop_ro("instructions", [](Engine& self) { return std::string(self.kernels().name); })
-      .def_prop_ro("bytes", &Engine::bytes)
-      .def_prop_ro("pages_in_use", &Engine::pages_in_use);
+      .def("fork", method(&Engine::fork))
+      .def("rewind", method(&Engine::rewind))
+      .def("close", method(&Engine::close))
+      .def("cancel", method(&Engine::cancel))
+      .def_prop_ro("threads", method(&Engine::threads))
+      .def_prop_ro("instructions", method(&Engine::instructions))
+      .def_prop_ro("bytes", method(&Engine::bytes))
+      .def_prop_ro("pages_in_use", method(&Engine::pages_in_use));
 }

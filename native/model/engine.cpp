@@ -23,6 +23,7 @@ Engine::Engine(const Shape& shape, Formats formats, int threads, const std::stri
       pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}) {}
 
 void Engine::finish() {
+  std::lock_guard lock(mutex_);
   weights_.finish();
   vision_ = std::make_unique<VisionTower>(shape_, weights_, kernels_, team_);
   text_ = std::make_unique<TextTower>(shape_, weights_, kernels_, team_, pool_);

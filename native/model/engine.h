@@ -21,10 +21,21 @@ class Engine {
   // Throws std::invalid_argument for an instruction set that cannot run here or a shape that the kernels do not take.
   Engine(const Shape& shape, Formats formats, int threads, const std::string& instructions);
 
-  Weights& weights() { return weights_; }
-  Team& team() { return team_; }
-  const Kernels& kernels() const { return kernels_; }
+  int threads() { return team_.size(); }
+  std::string instructions() { return kernels_.name; }
   const Shape& shape() const { return shape_; }
+
+  // `use(weights, team)`, to fill them; `use(weights)`, to look at them.
+  template <class Use>
+  auto load(Use use) {
+    std::lock_guard lock(mutex_);
+    return use(weights_, team_);
+  }
+  template <class Use>
+  auto read(Use use) {
+    std::lock_guard lock(mutex_);
+    return use(std::as_const(weights_));
+  }
   void finish();  // after the last weight
 
   void encode(const float* pixels, int tiles, float* out);

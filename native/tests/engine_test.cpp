@@ -41,7 +41,7 @@ class Model {
       for (auto [rows, columns] : shapes) data.push_back(random(size_t(rows) * columns));
       for (size_t i = 0; i < shapes.size(); i++)
         sources.push_back({reinterpret_cast<const uint8_t*>(data[i].data()), Number::f32, shapes[i].first, shapes[i].second});
-      engine.weights().set_matrix(name, sources, engine.team());
+      engine.load([&](Weights& w, Team& team) { w.set_matrix(name, sources, team); });
     };
     const VisionShape& v = s.vision;
     const TextShape& t = s.text;
@@ -62,13 +62,15 @@ class Model {
       fill(at + "gate_up", {{t.inter, t.dim}, {t.inter, t.dim}});
       fill(at + "down", {{t.dim, t.inter}});
     }
-    for (const std::string& name : engine.weights().vectors()) {
-      int size = engine.weights().vector_size(name);
+    for (const std::string& name : engine.read([](const Weights& w) { return w.vectors(); })) {
+      int size = engine.read([&](const Weights& w) { return w.vector_size(name); });
       std::vector<float> values = random(size);
-      engine.weights().set_vector(name, {reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, size});
+      engine.load([&](Weights& w, Team&) { w.set_vector(name, {reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, size}); });
     }
     std::vector<float> table = random(size_t(t.vocab) * t.dim);
-    engine.weights().set_embedding({reinterpret_cast<const uint8_t*>(table.data()), Number::f32, t.vocab, t.dim}, engine.team());
+    engine.load([&](Weights& w, Team& team) {
+      w.set_embedding({reinterpret_cast<const uint8_t*>(table.data()), Number::f32, t.vocab, t.dim}, team);
+    });
     engine.finish();
   }
 
