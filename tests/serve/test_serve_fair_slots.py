@@ -21,6 +21,7 @@ from smolvlm.serve.media_cost import declared_size, expected_seconds
 from smolvlm.serve.media_gate import MediaGate, MediaLimits
 from smolvlm.serve.media_limits import MediaBusyError
 
+
 async def order_of(
     slots: FairSlots, jobs: list[tuple[str, float]], actual: dict[str, float] | None = None
 ) -> list[str]:

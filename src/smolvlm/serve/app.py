@@ -68,7 +68,8 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
     metrics = shared.metrics if shared else Metrics()
     quotas = shared.quotas if shared else Quotas(config.key_rate, config.key_concurrency)
     backend = Backend(model, config, metrics)
-    files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours)
+    files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours,
+                      share=min(1.0, config.key_files_share))  # fmt: skip
     found = Services(config, backend, files, metrics, quotas, keys)
 
     @asynccontextmanager

@@ -45,6 +45,9 @@ class ServeConfig:
     head_timeout_s: float = _setting(10.0, "Seconds in which the head of a request must come.", least=0.01)
     body_timeout_s: float = _setting(60.0, "Seconds between two pieces of a request's body.", least=0.01)
     max_files_bytes: int = _setting(2 * 1024**3, "Bytes of all uploads together.", least=1)
+    key_files_share: float = _setting(
+        0.5, "What one key may have of the space for uploads, as a share of what the others leave.", least=0.01
+    )
     file_hours: float = _setting(24.0, "Hours after which an upload is deleted.", least=0.001)
     max_answer_tokens: int = _setting(4096, "The most tokens that a request may ask for.", least=1)
     max_choices: int = _setting(8, "The largest n.", least=1)

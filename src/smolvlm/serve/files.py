@@ -10,12 +10,13 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smolvlm.serve.errors import ServeError, busy, unavailable
+from smolvlm.serve.errors import ServeError, unavailable
 from smolvlm.serve.media_limits import StoredFile
+from smolvlm.serve.upload_quota import Reservation, UploadQuota
 
 _ID = re.compile(r"file-[0-9a-f]{32}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
@@ -42,12 +43,13 @@ class FileRecord:
 
 
 class FileStore:
-    """A folder of `ID.bin` with `ID.json` beside each: nothing is held in memory, so several processes may share it."""
+    """A folder of `ID.bin` with `ID.json` beside each. Several processes may share it: what counts is what lies there."""
 
-    def __init__(self, folder: str | None, max_bytes: int, keep_s: float, max_files: int = 4096) -> None:
+    def __init__(self, folder: str | None, max_bytes: int, keep_s: float, max_files: int = 4096,
+                 share: float = 1.0) -> None:  # fmt: skip
         """Without `folder`, a temporary one that `close` deletes. Raises ServeError when it cannot be made.
 
-        `max_files` bounds the time that a look into the folder takes: records are read, not remembered.
+        `max_files` bounds the time that a look into the folder takes; `share`: see `UploadQuota`.
         """
         self._temporary = folder is None
         try:
@@ -57,18 +59,30 @@ class FileStore:
             raise unavailable(
                 f"{folder}: the folder for uploads cannot be made ({error.strerror}).", "no_storage"
             ) from None
-        self._max_bytes, self._keep_s, self._max_files = max_bytes, keep_s, max_files
+        self._keep_s = keep_s
+        self._known: dict[str, FileRecord] = {}  # by id: as of the last look, and what this process stored since
+        self._quota = UploadQuota(max_bytes, max_files, share, lambda: self._known.values())
 
-    async def save(self, owner: str, filename: str, purpose: str, read: Read) -> FileRecord:
-        """Store an upload. Raises ServeError: 400 for an empty one, 429 when the space or the number is used up, 503 for a full disk."""
-        kept = await asyncio.to_thread(self.sweep)
-        if len(kept) >= self._max_files:
-            raise busy(
-                f"{len(kept)} uploads are kept here already; delete files that are no longer needed.",
-                60,
-                "storage_full",
-            )
-        room = self._max_bytes - sum(record.bytes for record in kept)
+    @contextlib.asynccontextmanager
+    async def receiving(self, owner: str, promised: int = 0) -> AsyncIterator[Reservation]:
+        """Room for an upload of `owner` while it comes in. Raises ServeError 429 when the owner has no more."""
+        await asyncio.to_thread(self.sweep)
+        with self._quota.reservation(owner, promised) as coming:
+            yield coming
+
+    def arrived(self, coming: Reservation, size: int) -> None:
+        """So many bytes of it have come. Raises ServeError 429 when the owner has no room for them."""
+        self._quota.grow(coming, size)
+
+    async def save(self, owner: str, filename: str, purpose: str, read: Read,
+                   coming: Reservation | None = None) -> FileRecord:  # fmt: skip
+        """Store an upload, for which there may be a reservation.
+
+        Raises ServeError: 400 for an empty one, 429 when the space or the number is used up, 503 for a full disk.
+        """
+        if coming is None:
+            async with self.receiving(owner) as coming:
+                return await self.save(owner, filename, purpose, read, coming)
         file_id = f"file-{secrets.token_hex(16)}"
         partial = self.folder / f"{file_id}.partial"
         size = 0
@@ -76,19 +90,15 @@ class FileStore:
             with partial.open("xb") as stream:
                 while chunk := await read(_CHUNK_BYTES):
                     size += len(chunk)
-                    if size > room:
-                        raise busy(
-                            "the space for uploads is used up; delete files that are no longer needed.",
-                            60,
-                            "storage_full",
-                        )
-                    stream.write(chunk)
+                    self.arrived(coming, size)
+                    await asyncio.to_thread(stream.write, chunk)
             if not size:
                 raise ServeError(400, "the uploaded file is empty.", param="file", code="invalid_value")
             record = FileRecord(file_id, owner, filename[:255] or "upload", purpose, size, int(time.time()))
             partial.replace(self.folder / f"{file_id}.bin")
             partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
             partial.replace(self.folder / f"{file_id}.json")
+            self._known[file_id] = record
         except OSError as error:
             _discard(self.folder / f"{file_id}.bin")
             raise unavailable(f"the upload cannot be stored ({error.strerror}).", "no_storage", 60) from None
@@ -123,20 +133,31 @@ class FileStore:
 
     def sweep(self) -> list[FileRecord]:
         """Delete what is older than it may be; the records of the rest."""
-        kept = []
-        for record in self._records():
-            if not self._expired(record):
-                kept.append(record)
-                continue
-            with contextlib.suppress(OSError):  # a disk that has become read-only; nobody gets it all the same
-                self._remove(record.id)
-        for partial in self.folder.glob("*.partial"):
-            try:
-                if time.time() - partial.stat().st_mtime > _PARTIAL_S:
-                    partial.unlink()
-            except OSError:
-                continue  # another process was quicker
-        return kept
+        before = set(self._known)
+        there: set[str] = set()
+        names = {path.name for path in self.folder.iterdir()}
+        for path in (self.folder / name for name in names):
+            if path.suffix == ".json" and _ID.fullmatch(path.stem):
+                record = self._known.get(path.stem) or self._read(path)  # a record never changes
+                if record is None:
+                    continue
+                if not self._expired(record):
+                    there.add(record.id)
+                    self._known[record.id] = record
+                    continue
+                with contextlib.suppress(OSError):  # a disk that has become read-only; nobody gets it all the same
+                    self._remove(record.id)
+            elif path.suffix == ".partial" or (path.suffix == ".bin" and f"{path.stem}.json" not in names):
+                self._sweep_remains(path)
+        for file_id in before - there:  # another process deleted it
+            self._known.pop(file_id, None)
+        return list(self._known.values())
+
+    def _sweep_remains(self, path: Path) -> None:
+        """Delete a part of an upload that a crash cut off, once nobody can be writing it any more."""
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > _PARTIAL_S:
+                path.unlink()
 
     def close(self) -> None:
         if self._temporary:
@@ -146,12 +167,9 @@ class FileStore:
         return time.time() - record.created_at > self._keep_s
 
     def _remove(self, file_id: str) -> None:
+        self._known.pop(file_id, None)
         for suffix in ("json", "bin"):  # the record first: without it the content cannot be asked for
             (self.folder / f"{file_id}.{suffix}").unlink(missing_ok=True)
-
-    def _records(self) -> list[FileRecord]:
-        found = [self._read(path) for path in self.folder.glob("file-*.json")]
-        return [record for record in found if record is not None]
 
     def _read(self, path: Path) -> FileRecord | None:
         try:

@@ -11,28 +11,48 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Message
 
-from smolvlm.serve.errors import unavailable
+from smolvlm.serve.errors import ServeError, unavailable
 from smolvlm.serve.services import owner_of, services
 from smolvlm.serve.sse import PlainJSON
 
 
 class UploadRoute(APIRoute):
-    """The framework keeps a body in temporary files while it comes, and calls it the client's fault when these are full."""
+    """Counts the body of an upload against its owner's room while it comes in.
+
+    The framework keeps the body in temporary files meanwhile, and calls it the client's fault when these are full.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def tell_apart(request: Request) -> Response:
-            try:
+        async def counted(request: Request) -> Response:
+            if request.method != "POST":
                 return await handle(request)
-            except HTTPException as error:
-                if isinstance(error.__cause__, OSError):
-                    reason = error.__cause__.strerror
-                    raise unavailable(f"the upload cannot be stored ({reason}).", "no_storage", 60) from None
-                raise
+            files, size = services(request).files, 0
+            promised = request.headers.get("content-length", "")
+            async with files.receiving(owner_of(request), int(promised[:18]) if promised.isdecimal() else 0) as coming:
 
-        return tell_apart
+                async def receive() -> Message:
+                    nonlocal size
+                    message = await request.receive()
+                    size += len(message.get("body", b""))
+                    files.arrived(coming, size)
+                    return message
+
+                request.scope["smolvlm.upload"] = coming
+                try:
+                    return await handle(Request(request.scope, receive))
+                except HTTPException as error:
+                    if isinstance(error.__cause__, ServeError):
+                        raise error.__cause__ from None
+                    if isinstance(error.__cause__, OSError):
+                        reason = error.__cause__.strerror
+                        raise unavailable(f"the upload cannot be stored ({reason}).", "no_storage", 60) from None
+                    raise
+
+        return counted
 
 
 router = APIRouter(prefix="/v1/files", tags=["files"], route_class=UploadRoute)
@@ -66,7 +86,7 @@ async def upload(
 ) -> Response:
     """A request names it as `{"type": "file", "file": {"file_id": ...}}`. It is deleted after a while."""
     record = await services(request).files.save(
-        owner_of(request), _printable(file.filename or ""), _printable(purpose), file.read
+        owner_of(request), _printable(file.filename or ""), _printable(purpose), file.read, request.scope["smolvlm.upload"]
     )
     return PlainJSON(record.public())
 
