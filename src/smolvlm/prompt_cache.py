@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
 from smolvlm.errors import ContextLengthError
@@ -51,7 +53,10 @@ class PromptCache:
         self.engine.close(self.seq)
 
 
-def common_prefix(held_ids: Sequence[int], held_tiles: Sequence[str], wanted_ids: Sequence[int],
+Ids: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
+
+
+def common_prefix(held_ids: Ids, held_tiles: Sequence[str], wanted_ids: Ids,
                   wanted_tiles: Sequence[str], image_token: int, per_tile: int) -> tuple[int, int]:  # fmt: skip
     """Tokens and whole tiles that a sequence shares with a prompt; at least one token is left to prefill.
 

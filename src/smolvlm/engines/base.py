@@ -40,6 +40,13 @@ class ImageEmbeds(Protocol):
 
 
 @runtime_checkable
+class Paged(Protocol):
+    """An engine whose KV cache goes by pages, the whole ones of a prefix shared by forks; others copy, token by token."""
+
+    kv_page_tokens: int
+
+
+@runtime_checkable
 class Engine(Protocol):
     """Runs one checkpoint. Sequences are handles that own their KV cache until `close`."""
 

@@ -104,6 +104,7 @@ class NativeEngine:
 
     name = "native"
     device = "cpu"
+    kv_page_tokens = 64  # kPage of native/kernels/types.h
 
     def __init__(self, folder: Path, config: ModelConfig, *, dtype: str = "auto", formats: Formats | None = None,
                  threads: int | None = None, instructions: str | None = None, adapter: Adapter | None = None,
@@ -215,6 +216,11 @@ class NativeEngine:
     def packed(self) -> _native.Engine:
         """The compiled engine, whose parts `native_quantise` writes down."""
         return self._engine
+
+    @property
+    def kv_pages(self) -> int:
+        """Pages of KV cache in use, shared ones once."""
+        return self._engine.pages_in_use
 
     @property
     def nbytes(self) -> int:

@@ -65,10 +65,10 @@ class Job:
         """Bytes of pixels that wait for the encoder."""
         return sum(tile.pixels.nbytes for tile in self.tiles if tile.pixels is not None)
 
-    def kv_tokens(self, context: int) -> int:
-        """Tokens of KV cache that prompt and answers may come to; the choices share the prompt."""
+    def lengths(self, context: int) -> list[int]:
+        """Tokens that the sequence of each choice may come to, prompt and answer."""
         prompt = len(self.input_ids)
-        return prompt + sum(min(params.max_new_tokens, max(0, context - prompt)) for params in self.params)
+        return [prompt + min(params.max_new_tokens, max(0, context - prompt)) for params in self.params]
 
     @property
     def expired(self) -> bool:

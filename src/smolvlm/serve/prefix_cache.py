@@ -6,9 +6,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from smolvlm.engines.base import Engine, SeqHandle
 from smolvlm.prompt_cache import common_prefix
+from smolvlm.serve.kv_pages import KvPages
 
+MOST_KEPT = 256  # sequences: each prompt is compared with all of them
 _LEAST = 16  # shorter prefixes (the template's first words) are not worth a fork
 
 
@@ -17,48 +22,62 @@ class Held:
     """A sequence and what it holds: token ids, and the content hashes of the tiles behind its image tokens."""
 
     seq: SeqHandle
-    ids: tuple[int, ...]
+    ids: npt.NDArray[np.int32]
     tile_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A new sequence whose first `tokens`, with the `tiles` among them, are those of `parent`."""
+
+    seq: SeqHandle
+    parent: SeqHandle
+    tokens: int
+    tiles: int
 
 
 class PrefixCache:
     """Sequences that nobody uses at the moment, least recently used ones closed first. Used by the engine's thread alone."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, pages: KvPages, most_kept: int = MOST_KEPT) -> None:
+        self._engine, self._pages, self._most_kept = engine, pages, most_kept
         self._held: OrderedDict[SeqHandle, Held] = OrderedDict()
-        self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of KV cache that the kept sequences take, in whole pages."""
+        return self._pages.of(tuple(self._held)) * self._pages.page_tokens
 
     def put(self, held: Held) -> None:
         """Keep a finished sequence; those that are wholly a prefix of it are closed, for it serves in their place."""
         for other in [other for other in self._held.values() if _begins(held, other)]:
             self._close(other)
-        if any(_begins(other, held) for other in self._held.values()):
-            self._engine.close(held.seq)
-            return
+        self._pages.settle(held.seq, len(held.ids))
         self._held[held.seq] = held
-        self.tokens += len(held.ids)
+        if any(_begins(other, held) for other in self._held.values() if other is not held):
+            self._close(held)
+        while len(self._held) > self._most_kept:
+            self._close(next(iter(self._held.values())))
 
-    def fork(
-        self, ids: Sequence[int], tile_keys: Sequence[str], running: Iterable[Held] = ()
-    ) -> tuple[SeqHandle, int, int] | None:
-        """A new sequence that begins like the prompt, with the tokens and tiles that it holds; None when none is worth it.
+    def fork(self, ids: Sequence[int], tile_keys: Sequence[str], running: Iterable[Held] = ()) -> Found | None:
+        """A new sequence that begins like the prompt; None when no sequence shares enough of it.
 
         `running` are sequences in use that may be forked as well.
         """
         config = self._engine.config
         best: tuple[int, int, Held] | None = None
-        # Hundreds may be held. Most are told apart by a look at what the shortest prefix worth a fork must share.
-        head, picture = tuple(ids[:_LEAST]), tuple(tile_keys[:1])
+        # Most are told apart by a look at what the shortest prefix worth a fork must share.
+        wanted = np.asarray(ids, np.int32)
+        head, picture = wanted[:_LEAST], tuple(tile_keys[:1])
         picture_first = config.image_token_id in head
         for held in (*self._held.values(), *running):
-            if held.ids[:_LEAST] != head or (picture_first and held.tile_keys[:1] != picture):
+            if not np.array_equal(held.ids[:_LEAST], head) or (picture_first and held.tile_keys[:1] != picture):
                 continue
             keep, tiles = common_prefix(
-                held.ids, held.tile_keys, ids, tile_keys, config.image_token_id, config.image_seq_len
+                held.ids, held.tile_keys, wanted, tile_keys, config.image_token_id, config.image_seq_len
             )
             if keep >= _LEAST and (best is None or keep > best[0]):
                 best = keep, tiles, held
@@ -69,21 +88,22 @@ class PrefixCache:
             self._held.move_to_end(held.seq)
         seq = self._engine.fork(held.seq)
         self._engine.rewind(seq, keep)
-        return seq, keep, tiles
+        return Found(seq, held.seq, keep, tiles)
 
-    def shrink(self, tokens: int) -> None:
-        """Close the least recently used sequences until at most `tokens` are held."""
-        while self._held and self.tokens > tokens:
+    def shrink(self, pages: int) -> None:
+        """Close the least recently used sequences until all sequences, running ones too, take at most `pages`."""
+        while self._held and self._pages.total > pages:
             self._close(next(iter(self._held.values())))
 
     def _close(self, held: Held) -> None:
         del self._held[held.seq]
-        self.tokens -= len(held.ids)
+        self._pages.end(held.seq)
         self._engine.close(held.seq)
 
 
 def _begins(longer: Held, shorter: Held) -> bool:
     return (
-        longer.ids[: len(shorter.ids)] == shorter.ids
+        len(longer.ids) >= len(shorter.ids)
+        and bool((longer.ids[: len(shorter.ids)] == shorter.ids).all())
         and longer.tile_keys[: len(shorter.tile_keys)] == shorter.tile_keys
     )

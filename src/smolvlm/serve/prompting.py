@@ -9,20 +9,22 @@ import numpy as np
 
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.serve.job import Job
+from smolvlm.serve.prefix_cache import Found
 from smolvlm.serve.tile_cache import Pixels, Tile, TileCache
 
 
 class Prompting:
     """Brings a sequence to hold a job's prompt. `logits` (vocab,) are there once `done`. Used by the engine's thread alone."""
 
-    def __init__(self, engine: Engine, job: Job, found: tuple[SeqHandle, int, int] | None, cache: TileCache,
+    def __init__(self, engine: Engine, job: Job, found: Found | None, cache: TileCache,
                  encodable: Callable[[Sequence[Pixels]], FloatArray], queued_s: float) -> None:  # fmt: skip
-        """`found` is a sequence that holds the beginning of the prompt already, with its tokens and tiles."""
+        """`found` is a sequence that holds the beginning of the prompt already."""
         self._engine, self._cache, self._encodable = engine, cache, encodable
         self.job, self.queued_s, self.began_at = job, queued_s, time.monotonic()
         config = engine.config
         # Room for the whole context: a longer prompt that begins like this one forks the sequence, capacity and all.
-        self.seq, self.cached_tokens, tiles = found or (engine.open(config.text.max_position_embeddings), 0, 0)
+        self.seq: SeqHandle = found.seq if found else engine.open(config.text.max_position_embeddings)
+        self.cached_tokens, tiles = (found.tokens, found.tiles) if found else (0, 0)
         self._position, self._tile = self.cached_tokens, tiles
         self._per_tile = config.image_seq_len
         ids = np.asarray(job.input_ids)
@@ -62,9 +64,6 @@ class Prompting:
         if self.done:
             self.logits = logits[-1]
         return end - start
-
-    def close(self) -> None:
-        self._engine.close(self.seq)
 
     def _end(self, wanted: int) -> int:
         """Where a chunk that should end at `wanted` ends: not inside a tile, and not where it began."""

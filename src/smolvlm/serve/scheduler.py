@@ -4,7 +4,8 @@ A turn of the thread: drop who hung up or ran out of time; begin the next prompt
 piece of that prompt (some tiles, or a chunk of tokens, as `Pace` allows); sample one token for every running answer and
 decode them together. One prompt is in the making at a time: the first in line has its first token soonest.
 
-KV cache is one budget in tokens: running answers reserve what they may come to, finished sequences are kept in what is left.
+KV cache is one budget, counted in whole pages (`kv_pages`): running answers reserve what they may come to, finished sequences
+are kept in what is left. Only an answer that is alone may take more.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from smolvlm.engines.base import Engine, FloatArray, SeqHandle
 from smolvlm.errors import EngineError, SmolVLMError
 from smolvlm.generation import Decode, LiveAnswer, Request, TokenEvent, advance
 from smolvlm.serve.errors import busy, deadline_exceeded, unavailable
 from smolvlm.serve.fair_queue import FairQueue
 from smolvlm.serve.job import Failed, Job, Progressed, Started
+from smolvlm.serve.kv_pages import KvPages
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.pace import Pace
 from smolvlm.serve.prefix_cache import Held, PrefixCache
@@ -52,8 +56,8 @@ class _Running:
     keep: bool  # whether its sequence is worth keeping: of several choices one is enough
 
     def held(self, engine: Engine) -> Held:
-        ids = (*self.job.input_ids, *self.sampled)[: engine.length(self.seq)]
-        return Held(self.seq, ids, tuple(self.job.tile_keys))
+        ids = np.asarray((*self.job.input_ids, *self.sampled), np.int32)
+        return Held(self.seq, ids[: engine.length(self.seq)], tuple(self.job.tile_keys))
 
 
 class Scheduler:
@@ -71,7 +75,9 @@ class Scheduler:
         self._waiting_bytes: dict[Job, int] = {}
         self._prompting: Prompting | None = None
         self._running: list[_Running] = []
-        self._prefixes = PrefixCache(engine)
+        self._pages = KvPages(engine)
+        self._most_pages = limits.kv_tokens // self._pages.page_tokens
+        self._prefixes = PrefixCache(engine, self._pages)
         self._seconds_a_job = 1.0  # for Retry-After
         self._stepped_at: float | None = None
         self._closing = False
@@ -79,8 +85,10 @@ class Scheduler:
         metrics.gauge("waiting_prompts", "Prompts in the queue.", lambda: len(self._waiting))
         metrics.gauge("running_sequences", "Answers that are being written.", lambda: len(self._running))
         metrics.gauge("prefilling_prompts", "Prompts that are being read.", lambda: int(self._prompting is not None))
-        metrics.gauge("kv_tokens_reserved", "Tokens of KV cache that running answers may need.", lambda: self._reserved)
+        metrics.gauge("kv_tokens_reserved", "Tokens of KV cache that running answers may need, in whole pages.",
+                      lambda: self._reserved * self._pages.page_tokens)  # fmt: skip
         metrics.gauge("kv_tokens_kept", "Tokens of KV cache of finished answers.", lambda: self._prefixes.tokens)
+        metrics.gauge("kv_sequences_kept", "Finished answers whose KV cache is kept.", lambda: len(self._prefixes))
         metrics.gauge("tile_cache_bytes", "Bytes of encoded tiles that are kept.", lambda: self._tiles.nbytes)
 
     def start(self) -> None:
@@ -129,10 +137,32 @@ class Scheduler:
 
     @property
     def _reserved(self) -> int:
-        jobs = {id(r.job): r.job for r in tuple(self._running)}
+        """Pages that the answers under way may come to."""
         starting = self._prompting
-        total = sum(job.kv_tokens(self._context) for job in jobs.values())
-        return total + (starting.job.kv_tokens(self._context) if starting is not None else 0)
+        seqs = [running.seq for running in tuple(self._running)]
+        return self._pages.of([*seqs, starting.seq] if starting is not None else seqs) + self._promised
+
+    @property
+    def _promised(self) -> int:
+        """Pages for the further choices of the prompt that is being read: they share its whole pages."""
+        if self._prompting is None:
+            return 0
+        job = self._prompting.job
+        return self._needed(job) - self._pages.needed(job.lengths(self._context)[0])
+
+    def _needed(self, job: Job) -> int:
+        """Pages that a job may come to, if it shares none with others."""
+        lengths = job.lengths(self._context)
+        again = self._pages.shared(len(job.input_ids)) * (len(lengths) - 1)
+        return sum(self._pages.needed(length) for length in lengths) - again
+
+    def _shrink(self) -> None:
+        """Close kept sequences until all that may come fits."""
+        self._prefixes.shrink(max(0, self._most_pages - self._promised))
+
+    def _close(self, seq: SeqHandle) -> None:
+        self._pages.end(seq)
+        self._engine.close(seq)
 
     def _run(self) -> None:
         while True:
@@ -167,7 +197,7 @@ class Scheduler:
             self._end_unfinished(job)
         if self._prompting is not None and (self._prompting.job.cancelled or self._prompting.job.expired):
             job = self._prompting.job
-            self._prompting.close()
+            self._close(self._prompting.seq)
             self._prompting = None
             self._end_unfinished(job)
         over = {id(r.job): r.job for r in self._running if r.job.cancelled or r.job.expired}
@@ -188,11 +218,11 @@ class Scheduler:
             job = self._waiting.peek()
             if job is None:
                 return
-            needed = job.kv_tokens(self._context)
+            needed = self._needed(job)
             busy_now = bool(self._running)
             if busy_now and (
                 len(self._running) + len(job.params) > self._limits.max_running
-                or self._reserved + needed > self._limits.kv_tokens
+                or self._reserved + needed > self._most_pages
             ):
                 return
             self._waiting.pop()
@@ -201,8 +231,10 @@ class Scheduler:
         self._metrics.queued.observe(queued_s)
         try:
             found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held(self._engine) for r in self._running))
-            self._prefixes.shrink(max(0, self._limits.kv_tokens - self._reserved - needed))
-            self._prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
+            self._prompting = prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
+            parent, tokens = (found.parent, found.tokens) if found else (None, 0)
+            self._pages.begin(prompting.seq, job.lengths(self._context)[0], parent, tokens)
+            self._shrink()
         except Exception as error:
             self._fail(job, error)
 
@@ -223,7 +255,7 @@ class Scheduler:
                 self._begin_answers(prompting)
         except Exception as error:
             self._prompting = None
-            prompting.close()
+            self._close(prompting.seq)
             self._retire([r for r in self._running if r.job is job], keep=False)
             self._fail(job, error)
 
@@ -234,8 +266,12 @@ class Scheduler:
         self._metrics.cached_tokens.inc(prompting.cached_tokens)
         self._metrics.tiles_encoded.inc(prompting.encoded_tiles)
         self._metrics.tiles_cached.inc(len(job.tiles) - prompting.encoded_tiles)
+        lengths = job.lengths(self._context)
         for i, (params, grammar) in enumerate(zip(job.params, job.grammars, strict=True)):
-            seq = prompting.seq if i == 0 else self._engine.fork(prompting.seq)
+            seq = prompting.seq
+            if i:
+                seq = self._engine.fork(prompting.seq)
+                self._pages.begin(seq, lengths[i], prompting.seq, len(job.input_ids))
             request = Request(seq, logits, job.input_ids, params, grammar)
             live = LiveAnswer(i, request, self._decode_text, self._eos, self._context)
             self._running.append(_Running(job, seq, live, [], keep=i == 0))
@@ -304,9 +340,9 @@ class Scheduler:
             if keep and running.keep:
                 self._prefixes.put(running.held(self._engine))
             else:
-                self._engine.close(running.seq)
+                self._close(running.seq)
         if over:
-            self._prefixes.shrink(max(0, self._limits.kv_tokens - self._reserved))
+            self._shrink()
 
     def _fail_running(self, job: Job, error: BaseException) -> None:
         self._retire([running for running in self._running if running.job is job], keep=False)
@@ -327,7 +363,7 @@ class Scheduler:
             self._fail(job, error)
         if self._prompting is not None:
             prompting, self._prompting = self._prompting, None
-            prompting.close()
+            self._close(prompting.seq)
             self._fail(prompting.job, error)
         for job in {id(running.job): running.job for running in self._running}.values():
             self._fail_running(job, error)
