@@ -51,16 +51,20 @@ def _starts_like_video(head: bytes) -> bool:
     return any(len(head) > at + step and head[at] == head[at + step] == 0x47 for at, step in ((0, 188), (4, 192)))
 
 
+def signature_kind(head: bytes) -> MediaKind | None:
+    """"image" or "video" by the first bytes alone (256 do), None where these tell nothing."""
+    if picture_format(head) is not None:
+        return "image"
+    return "video" if _starts_like_video(head) else None
+
+
 def media_kind(source: Source, limits: Limits | None = None) -> MediaKind:
     """"image" or "video", by the first bytes, then by asking the decoders. Animated pictures are images.
 
     Raises SourceError naming what can be read when it is neither; whether the rest is sound shows only on reading.
     """
-    head = source.head(256)
-    if picture_format(head) is not None:
-        return "image"
-    if _starts_like_video(head):
-        return "video"
+    if (kind := signature_kind(source.head(256))) is not None:
+        return kind
     limits = limits or Limits()
     try:
         with open_header(source, limits):

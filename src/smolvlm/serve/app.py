@@ -28,6 +28,7 @@ from smolvlm.serve.gatekeeper import Gatekeeper
 from smolvlm.serve.keys import KeyRing
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.quotas import Quotas
+from smolvlm.serve.request_errors import invalid_request
 from smolvlm.serve.services import Services
 from smolvlm.serve.sse import PlainJSON
 from smolvlm.vlm import SmolVLM
@@ -126,16 +127,9 @@ async def _ours(_: Request, error: Exception) -> Response:
     return _reply(as_serve_error(error))
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(place)[:200] or None
-    reason = "".join(c if c.isprintable() else "?" for c in str(first["msg"]))[:300]
-    if first["type"] == "json_invalid":
-        return _reply(ServeError(400, f"the body is not valid JSON ({reason}).", code="invalid_json"))
-    where = f"{param}: " if param else "the request: "
-    return _reply(ServeError(400, f"{where}{reason[:1].lower()}{reason[1:]}.", code="invalid_value", param=param))
+    return _reply(invalid_request(error.errors(), request.headers.get("content-type", "")))
 
 
 async def _http(_: Request, error: Exception) -> Response:

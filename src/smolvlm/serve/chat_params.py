@@ -63,12 +63,28 @@ def seed_of(seed: int | None, choice: int) -> int | None:
 
 
 def schema_of(body: ResponseFormat | None) -> dict[str, Any] | None:
-    """The schema of a response_format: {} for any JSON object, None for free text."""
-    if body is None or body.type == "text":
+    """The schema of a response_format: {} for any JSON object, None for free text.
+
+    `schema` may stand in `json_schema`, as in OpenAI's API, or beside `type`, as llama.cpp's server takes it.
+    """
+    if body is None:
+        return None
+    inner = body.json_schema.schema_ if body.json_schema else None
+    if inner is not None and body.schema_ is not None and inner != body.schema_:
+        raise _schema_error("response_format has two schemas, in json_schema and beside type; send one.")
+    schema = body.schema_ if inner is None else inner
+    if body.type == "text":
+        if schema is not None:
+            raise _schema_error('response_format has a schema and the type "text"; send the type "json_schema".')
         return None
     if body.type == "json_object":
-        return {}
-    if body.json_schema is None or not body.json_schema.schema_:
-        raise ServeError(400, "response_format json_schema needs json_schema.schema, a JSON schema that is not empty.",
-                         param="response_format", code="invalid_schema")  # fmt: skip
-    return body.json_schema.schema_
+        if body.json_schema is not None:
+            raise _schema_error('response_format has json_schema and the type "json_object"; send the type "json_schema".')
+        return schema or {}
+    if not schema:
+        raise _schema_error("response_format json_schema needs json_schema.schema, a JSON schema that is not empty.")
+    return schema
+
+
+def _schema_error(message: str) -> ServeError:
+    return ServeError(400, message, param="response_format", code="invalid_schema")

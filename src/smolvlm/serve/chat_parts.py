@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from smolvlm.errors import PromptError
+from smolvlm.media.kinds import MediaKind, signature_kind
 from smolvlm.prompt.messages import Message, normalise_messages
-from smolvlm.serve.chat_schema import ChatMessage, FilePart, ImageUrlPart, TextPartBody, VideoUrlPart
+from smolvlm.serve.chat_schema import (
+    Body,
+    ChatMessage,
+    FilePart,
+    ImageUrl,
+    ImageUrlPart,
+    TextPartBody,
+    VideoUrl,
+    VideoUrlPart,
+)
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.media_limits import StoredFile
 
@@ -15,6 +27,7 @@ from smolvlm.serve.media_limits import StoredFile
 FindFile = Callable[[str], Awaitable[tuple[StoredFile, str]]]
 
 SAMPLING = ("fps", "max_frames", "start", "end", "sampling", "tone_map")
+_SNIFFED_CHARS = 512  # 384 bytes: more than two packets of an MPEG transport stream
 
 
 async def conversation(messages: Sequence[ChatMessage], find_file: FindFile) -> list[Message]:
@@ -38,14 +51,61 @@ async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, fin
     if isinstance(part, TextPartBody):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImageUrlPart):
-        value: Any = part.image_url if isinstance(part.image_url, str) else part.image_url.model_dump(exclude_none=True)
-        return {"type": "image_url", "image_url": value}
+        inner: Any = ImageUrl(url=part.image_url) if isinstance(part.image_url, str) else part.image_url
+        return image_part(inner.url, _either(part, inner, ("detail",)))
     if isinstance(part, VideoUrlPart):
-        url = part.video_url if isinstance(part.video_url, str) else part.video_url.url
-        return {"type": "video_url", "video_url": url, **part.model_dump(include=set(SAMPLING), exclude_none=True)}
+        inner = VideoUrl(url=part.video_url) if isinstance(part.video_url, str) else part.video_url
+        return video_part(inner.url, _either(part, inner, SAMPLING))
     return await file_part(
         part.file.file_id, find_file, part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
     )
+
+
+def _either(part: Body, inner: Body, names: Sequence[str]) -> dict[str, Any]:
+    """Options that may stand beside the address or in its object. Raises ServeError when the two disagree."""
+    options: dict[str, Any] = {}
+    for name in names:
+        outside, inside = getattr(part, name), getattr(inner, name)
+        if outside is not None and inside is not None and outside != inside:
+            raise ServeError(400, f"{name}={outside!r} stands beside the address and {name}={inside!r} in its object; send one.",
+                             param="messages", code="invalid_value")  # fmt: skip
+        if (value := inside if outside is None else outside) is not None:
+            options[name] = value
+    return options
+
+
+def image_part(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A part for a picture by its address. Raises ServeError for a video."""
+    url, kind = _address(url)
+    if kind == "video":
+        raise ServeError(400, 'an image_url part holds a video; send {"type": "video_url", "video_url": {"url": ...}}.',
+                         param="messages", code="invalid_value")  # fmt: skip
+    return {"type": "image_url", "image_url": {"url": url, **options}}
+
+
+def video_part(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A part for a video by its address. Raises ServeError for a list of frames in one data URL, a form of vLLM's."""
+    if url[:16].lower().startswith("data:video/jpeg;") and "," in url[url.find(",") + 1 :]:
+        raise ServeError(400, "a video cannot be sent as a list of JPEG frames; send each frame as an image_url part, or the clip "
+                         "as data:video/mp4;base64,....", param="messages", code="invalid_value")  # fmt: skip
+    return {"type": "video_url", "video_url": _address(url)[0], **options}
+
+
+def _address(url: str) -> tuple[str, MediaKind | None]:
+    """The address, and the kind that the first bytes of its data tell. Bare base64 of such bytes becomes a data URL."""
+    head = url[:_SNIFFED_CHARS]
+    inline = head[:5].lower() == "data:"
+    if inline:
+        head = head.partition(",")[2] if ";base64," in head.lower() else ""
+    head = "".join(head.split())
+    try:
+        start = base64.b64decode(head[: len(head) // 4 * 4], validate=True)
+    except (binascii.Error, ValueError):
+        return url, None
+    kind = signature_kind(start)
+    if kind is None or inline:
+        return url, kind
+    return f"data:{kind}/unknown;base64,{''.join(url.split())}", kind
 
 
 async def file_part(file_id: str, find_file: FindFile, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,40 @@
-"""The body of `POST /v1/chat/completions`. What OpenAI's API has and a model like ours cannot do is refused by name."""
+"""The body of `POST /v1/chat/completions`. What is not known here is kept, so that `request_fields` can name it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 _MOST_MESSAGES, _MOST_PARTS = 1024, 512  # far beyond any context; more only costs time
 
+Detail = Literal["auto", "low", "high", "official", "fit"]
+# Taken in any form, so that a refusal can say more than "invalid"; documented as what is accepted.
+Empty = Annotated[list[Any] | None, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})]
+NoTool = Annotated[Any, WithJsonSchema({"enum": ["none", "auto", None]})]
+NoBias = Annotated[dict[str, float] | None, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})]
+DATA_URL = "A data URL, bare base64, or an http(s) address if the server allows its host."
+
 
 class Body(BaseModel):
-    """Unknown fields are ignored, as other servers of this API do; known ones must have their type."""
+    """Known fields must have their type. Unknown ones stay in `model_extra`: `request_fields` refuses or names them."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
+
+
+def tag_of_part(value: Any) -> str | None:
+    """The tag of a content part, "(image_url)" for the type "image_url": the brackets tell tags from fields in errors."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"({kind})" if isinstance(kind, str) else None
+
+
+def tag_of_shape(value: Any) -> str | None:
+    """Text, a list or an object. Errors then speak of the shape that was sent, not of the first that a field allows."""
+    if isinstance(value, str):
+        return "(text)"
+    if isinstance(value, list):
+        return "(list)"
+    return "(object)" if isinstance(value, dict | BaseModel) else None
 
 
 class TextPartBody(Body):
@@ -21,17 +43,8 @@ class TextPartBody(Body):
 
 
 class ImageUrl(Body):
-    url: str = Field(description="A data URL, or an http(s) address if the server allows its host.")
-    detail: Literal["auto", "low", "high", "official", "fit"] | None = None
-
-
-class ImageUrlPart(Body):
-    type: Literal["image_url"]
-    image_url: ImageUrl | str
-
-
-class VideoUrl(Body):
-    url: str = Field(description="A data URL, or an http(s) address if the server allows its host.")
+    url: str = Field(description=DATA_URL)
+    detail: Detail | None = None
 
 
 class Sampling(Body):
@@ -39,15 +52,25 @@ class Sampling(Body):
 
     fps: float | None = None
     max_frames: int | None = None
-    start: float | None = Field(None, description="Seconds from the first frame.")
+    start: float | None = Field(default=None, description="Seconds from the first frame.")
     end: float | None = None
     sampling: Literal["official", "time"] | None = Field(None, description="Evenly by frame numbers, or in time.")
     tone_map: Literal["off", "auto"] | None = Field(None, description="auto: HDR to the colors of a common screen.")
 
 
+class VideoUrl(Sampling):
+    url: str = Field(description=DATA_URL)
+
+
+class ImageUrlPart(Body):
+    type: Literal["image_url"]
+    image_url: Annotated[Annotated[ImageUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
+    detail: Detail | None = Field(None, description="The same as `image_url.detail`.")
+
+
 class VideoUrlPart(Sampling):
     type: Literal["video_url"]
-    video_url: VideoUrl | str
+    video_url: Annotated[Annotated[VideoUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
 
 
 class FileRef(Body):
@@ -57,17 +80,28 @@ class FileRef(Body):
 class FilePart(Sampling):
     type: Literal["file"]
     file: FileRef
-    detail: Literal["auto", "low", "high", "official", "fit"] | None = None
+    detail: Detail | None = None
 
 
-ContentPart = Annotated[TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, Field(discriminator="type")]
+ContentPart = Annotated[
+    Annotated[TextPartBody, Tag("(text)")]
+    | Annotated[ImageUrlPart, Tag("(image_url)")]
+    | Annotated[VideoUrlPart, Tag("(video_url)")]
+    | Annotated[FilePart, Tag("(file)")],
+    Discriminator(tag_of_part),
+]
+Content = Annotated[
+    Annotated[str, Tag("(text)")]
+    | Annotated[list[ContentPart], Field(max_length=_MOST_PARTS), Tag("(list)")],
+    Discriminator(tag_of_shape),
+]
 
 
 class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[ContentPart], Field(max_length=_MOST_PARTS)] | None = None
+    content: Content | None = None
     name: str | None = Field(None, description="Ignored.")
-    tool_calls: list[Any] | None = Field(None, max_length=0)
+    tool_calls: Empty = Field(None, description="Not supported, unless empty.")
 
 
 class JsonSchemaFormat(Body):
@@ -80,6 +114,7 @@ class JsonSchemaFormat(Body):
 class ResponseFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="The same as `json_schema.schema`.")
 
 
 class StreamOptions(Body):
@@ -117,7 +152,9 @@ class ChatRequest(SamplingFields):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(None, max_length=0, description="Not supported.")
-    functions: list[Any] | None = Field(None, max_length=0, description="Not supported.")
-    logit_bias: dict[str, float] | None = Field(None, max_length=0, description="Not supported.")
+    tools: Empty = Field(None, description='Not supported, unless empty or with tool_choice "none".')
+    tool_choice: NoTool = Field(None, description='"none", or "auto" without tools.')
+    functions: Empty = Field(None, description='Not supported, unless empty or with function_call "none".')
+    function_call: NoTool = Field(None, description='"none", or "auto" without functions.')
+    logit_bias: NoBias = Field(None, description="Not supported, unless empty.")
     modalities: list[Literal["text"]] | None = None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
-from smolvlm.serve.chat_schema import Body, Sampling, SamplingFields
-
-Detail = Literal["auto", "low", "high", "official", "fit"]
+from smolvlm.serve.chat_schema import DATA_URL, Body, Detail, Empty, NoTool, Sampling, SamplingFields, tag_of_part, tag_of_shape
 
 
 class InputText(Body):
@@ -18,7 +16,7 @@ class InputText(Body):
 
 class InputImage(Body):
     type: Literal["input_image"]
-    image_url: str | None = Field(None, description="A data URL, or an http(s) address if the server allows its host.")
+    image_url: str | None = Field(None, description=DATA_URL)
     file_id: str | None = None
     detail: Detail | None = None
 
@@ -27,7 +25,7 @@ class InputVideo(Sampling):
     """Ours: OpenAI's API has no videos."""
 
     type: Literal["input_video"]
-    video_url: str | None = None
+    video_url: str | None = Field(None, description=DATA_URL)
     file_id: str | None = None
 
 
@@ -37,13 +35,23 @@ class InputFile(Sampling):
     detail: Detail | None = None
 
 
-InputPart = Annotated[InputText | InputImage | InputVideo | InputFile, Field(discriminator="type")]
+InputPart = Annotated[
+    Annotated[InputText, Tag("(input_text)")]
+    | Annotated[InputText, Tag("(output_text)")]
+    | Annotated[InputImage, Tag("(input_image)")]
+    | Annotated[InputVideo, Tag("(input_video)")]
+    | Annotated[InputFile, Tag("(input_file)")],
+    Discriminator(tag_of_part),
+]
+Content = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[InputPart], Tag("(list)")], Discriminator(tag_of_shape)
+]
 
 
 class InputMessage(Body):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputPart]
+    content: Content
 
 
 class TextFormat(Body):
@@ -60,13 +68,20 @@ class TextConfig(Body):
 class ResponsesRequest(SamplingFields):
     """An input to be answered."""
 
-    input: str | list[InputMessage]
+    input: Annotated[
+        Annotated[str, Tag("(text)")] | Annotated[list[InputMessage], Tag("(list)")], Discriminator(tag_of_shape)
+    ]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     text: TextConfig | None = None
     include: list[str] | None = Field(None, description='Of these, "message.output_text.logprobs" is known.')
     top_logprobs: int | None = Field(None, ge=0, le=20)
     metadata: dict[str, str] | None = None
-    previous_response_id: None = Field(None, description="Not supported: nothing is stored; send the conversation.")
-    background: Literal[False] | None = Field(None, description="Not supported.")
-    tools: list[Any] | None = Field(None, max_length=0, description="Not supported.")
+    previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(
+        None, description="Not supported: nothing is stored; send the conversation."
+    )
+    background: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = Field(
+        None, description="Not supported, unless false."
+    )
+    tools: Empty = Field(None, description='Not supported, unless empty or with tool_choice "none".')
+    tool_choice: NoTool = Field(None, description='"none", or "auto" without tools.')

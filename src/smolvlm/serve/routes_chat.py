@@ -19,6 +19,7 @@ from smolvlm.serve.chat_schema import ChatRequest
 from smolvlm.serve.choices import Choice, openai_reason
 from smolvlm.serve.errors import as_serve_error
 from smolvlm.serve.job import Progressed
+from smolvlm.serve.request_fields import check_fields
 from smolvlm.serve.services import note_usage, owner_of, services
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
@@ -30,11 +31,13 @@ async def create(request: Request, body: ChatRequest) -> Response:
     """OpenAI's chat completions. With `stream`, server-sent events that end with `[DONE]`."""
     found = services(request)
     found.require_model(body.model)
+    warnings = check_fields(body)
     owner = owner_of(request)
     params = chat_params(body, found.config)
     schema = schema_of(body.response_format)
     messages = await conversation(body.messages, functools.partial(found.find_file, owner))
     asked = await found.backend.ask(Ask(messages, params, owner, schema))
+    asked.warnings = (*warnings, *asked.warnings)
     del messages
     body.messages.clear()  # pictures as text: megabytes that nothing reads again
     answer = _Completion(request, body, asked, len(params))

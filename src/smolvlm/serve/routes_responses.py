@@ -16,11 +16,12 @@ from smolvlm.generation import GenerationParams
 from smolvlm.prompt.messages import Message, normalise_messages
 from smolvlm.serve.backend import Ask, Asked
 from smolvlm.serve.chat_params import schema_of, seed_of, shared_params
-from smolvlm.serve.chat_parts import SAMPLING, FindFile, file_part
+from smolvlm.serve.chat_parts import SAMPLING, FindFile, file_part, image_part, video_part
 from smolvlm.serve.chat_schema import JsonSchemaFormat, ResponseFormat
 from smolvlm.serve.choices import Choice
 from smolvlm.serve.errors import ServeError, as_serve_error
 from smolvlm.serve.job import Progressed
+from smolvlm.serve.request_fields import check_fields
 from smolvlm.serve.responses_schema import InputImage, InputPart, InputText, ResponsesRequest
 from smolvlm.serve.services import note_usage, owner_of, services
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
@@ -35,6 +36,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     """OpenAI's responses. With `stream`, typed server-sent events that end with `response.completed`."""
     found = services(request)
     found.require_model(body.model)
+    warnings = check_fields(body)
     owner = owner_of(request)
     values = shared_params(body, body.max_output_tokens, found.config, "max_output_tokens")
     if _LOGPROBS in (body.include or ()):
@@ -43,6 +45,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     schema = schema_of(_chat_format(body))
     messages = await _conversation(body, functools.partial(found.find_file, owner))
     asked = await found.backend.ask(Ask(messages, (params,), owner, schema))
+    asked.warnings = (*warnings, *asked.warnings)
     del messages
     body.input = ""  # pictures as text: megabytes that nothing reads again
     answer = _Answer(request, body, asked, params)
@@ -189,9 +192,7 @@ async def _part(part: InputPart, find_file: FindFile) -> dict[str, Any]:
         if part.file_id is None:
             raise ServeError(400, f"an {part.type} needs an address or a file_id.", param="input", code="invalid_value")
         return await file_part(part.file_id, find_file, options)
-    if isinstance(part, InputImage):
-        return {"type": "image_url", "image_url": {"url": url, **options}}
-    return {"type": "video_url", "video_url": url, **options}
+    return image_part(url, options) if isinstance(part, InputImage) else video_part(url, options)
 
 
 def _chat_format(body: ResponsesRequest) -> ResponseFormat | None:
