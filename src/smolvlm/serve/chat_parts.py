@@ -54,7 +54,7 @@ async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, fin
         inner: Any = ImageUrl(url=part.image_url) if isinstance(part.image_url, str) else part.image_url
         return image_part(inner.url, _either(part, inner, ("detail",)))
     if isinstance(part, VideoUrlPart):
-        inner = VideoUrl(url=part.video_url) if isinstance(part.video_url, str) else part.video_url
+        inner = VideoUrl.model_validate({"url": part.video_url}) if isinstance(part.video_url, str) else part.video_url
         return video_part(inner.url, _either(part, inner, SAMPLING))
     return await file_part(
         part.file.file_id, find_file, part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
-from smolvlm.serve.chat_schema import DATA_URL, Body, Detail, Empty, NoTool, Sampling, SamplingFields, tag_of_part, tag_of_shape
+from smolvlm.serve.chat_schema import (
+    DATA_URL,
+    Body,
+    Detail,
+    Empty,
+    NoTool,
+    Sampling,
+    SamplingFields,
+    tag_of_part,
+    tag_of_shape,
+)
 
 
 class InputText(Body):
