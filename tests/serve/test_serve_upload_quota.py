@@ -128,9 +128,8 @@ def test_shares_by_hand() -> None:
         pass
     with pytest.raises(ServeError, match="keep 34 bytes here; it may keep 33"), quota.reservation("a", 1):
         pass
-    with quota.reservation("b", 0) as coming:
-        with pytest.raises(ServeError, match="it may keep 33"):
-            quota.grow(coming, 1)
+    with quota.reservation("b", 0) as coming, pytest.raises(ServeError, match="it may keep 33"):
+        quota.grow(coming, 1)
     small = [FileRecord(f"f{i}", "a", "x", "p", 1, 0) for i in range(4)]
     quota = UploadQuota(100, 8, 0.5, lambda: small)
     with pytest.raises(ServeError, match="keeps 4 uploads here, and may keep 4"), quota.reservation("a"):

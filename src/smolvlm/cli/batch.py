@@ -54,6 +54,12 @@ class AskedFlags:
                      "given again; without it none is fetched."),
     ] = None  # fmt: skip
 
+    allow_paths: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Lists and Parquet files may name media in this folder too, beside their own. May be "
+                     "given again."),
+    ] = None  # fmt: skip
+
     def questions(self) -> tuple[str, ...]:
         """Raises typer.BadParameter when nothing is asked."""
         from smolvlm.vlm import DESCRIBE_PROMPT, EXTRACT_PROMPT
@@ -161,6 +167,7 @@ def batch(
     settings = BatchSettings(
         model=spec, questions=questions, inputs=tuple(map(_absolute, inputs)), system=system, schema=schema,
         column=asked.column, options=options, remote_hosts=tuple(asked.remote_hosts or ()),
+        allow_paths=tuple(_absolute(str(folder)) for folder in asked.allow_paths or ()),
         part_inputs=PART_INPUTS if run.part_inputs is None else run.part_inputs,
         batch_size=BATCH_SIZE if run.batch_size is None else run.batch_size,
     )  # fmt: skip

@@ -50,7 +50,7 @@ class Asker:
         self._model, self._settings = model, settings
         self._media_options, self._params = split_options(settings.options)
         self._strange = 0  # inputs in a row that failed for reasons that are not their own
-        self._opener = Opener(settings.remote_policy(), model.processor.policy.limits)
+        self._opener = Opener(settings.remote_policy(), model.processor.policy.limits, settings.allow_paths)
         config = model.config
         self._grammars = GrammarCompiler(model.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
 

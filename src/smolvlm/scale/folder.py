@@ -24,7 +24,7 @@ from smolvlm.scale.errors import BatchError, parquet
 from smolvlm.scale.settings import BatchSettings
 
 _RUN, _PLAN, _LOCK = "run.json", "plan.parquet", "lock"
-_FORMAT = 1
+_FORMAT = 2  # since 2 a plan says which folder binds a path
 COLUMNS = {
     "id": "string", "source": "string", "question": "string", "answer": "string", "finish_reason": "string",
     "prompt_tokens": "int64", "completion_tokens": "int64", "seconds": "float64", "error": "string", "model": "string",

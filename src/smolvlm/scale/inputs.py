@@ -51,7 +51,7 @@ class Inputs:
 
     def _found(self, name: str) -> Iterator[Item | Path]:
         """Single media as items; shards as paths, which `__iter__` opens."""
-        item = text_item(name, Path())
+        item = text_item(name, Path(), named_by_user=True)
         if item.kind == "url" or name.startswith("data:"):
             yield item
             return
@@ -89,7 +89,7 @@ class Inputs:
                 if _is_shard(path):
                     yield path
                 elif is_medium(file, Source(file, path=path)):
-                    yield text_item(str(path), folder)
+                    yield text_item(str(path), folder, named_by_user=True)
                 else:
                     self.left_out.append(str(path))
 
@@ -99,7 +99,10 @@ def _is_shard(path: Path) -> bool:
 
 
 def _listed(path: Path) -> Iterator[Item]:
-    """One path or address a line; blank lines and lines that begin with # are none. Paths are relative to the list."""
+    """One path or address a line; blank lines and lines that begin with # are none.
+
+    Paths are relative to the list, and bound to its folder.
+    """
     with path.open("rb") as file:
         number = 0
         while line := file.readline(_MAX_LINE_BYTES + 1):

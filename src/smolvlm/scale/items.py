@@ -14,6 +14,9 @@ class Item:
     """kind "file": `place` is a path or a data URL. "url": an http(s) address. "tar": `size` bytes from byte `index` of
     the file `place`. "cell": row `index` of the Parquet file `place`, column `note`. "unreadable": `note` says why.
 
+    base: the folder of the list or table that names a path; such a path is opened inside it and the run's `allow_paths`
+    only. Empty for what the user named.
+
     `source` is what people call it. `id` follows from the place, so the same input has the same id in every run.
     """
 
@@ -24,6 +27,7 @@ class Item:
     index: int = 0
     size: int = 0
     note: str = ""
+    base: str = ""
 
 
 def item_id(*place: object) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,16 @@ from smolvlm.serve.media_remote import RemoteFetcher
 
 
 class Opener:
-    """Opens items for one worker. Addresses go the server's way: each hop and each IP address is checked."""
+    """Opens items for one worker. Addresses go the server's way: each hop and each IP address is checked.
 
-    def __init__(self, remote: RemotePolicy, limits: Limits | None = None) -> None:
+    allow_paths: folders from which lists and tables may name files, beside their own.
+    """
+
+    def __init__(self, remote: RemotePolicy, limits: Limits | None = None, allow_paths: Sequence[str] = ()) -> None:
         limits = limits or Limits()
+        self._allowed = [os.path.realpath(folder) for folder in allow_paths]
         self._policy = SourcePolicy(allow_urls=False, limits=limits)
+        self._pathless = SourcePolicy(allow_paths=False, allow_urls=False, limits=limits)
         self._remote = remote
         self._fetcher = RemoteFetcher(_remote_limits(limits), remote)
         self._cells = CellReader()
@@ -55,7 +61,20 @@ class Opener:
                 window.close()
         if item.kind == "cell":
             return self._from_cell(item, self._cells.cell(item))
-        return open_source(item.place, self._policy)
+        if not item.base:
+            return open_source(item.place, self._policy)
+        if os.path.isabs(item.place):
+            return open_source(Path(self._bound(item)), self._policy)
+        return open_source(item.place, self._pathless)
+
+    def _bound(self, item: Item) -> str:
+        """The file that a list or table names, symbolic links followed. Raises SourceError outside of what it may name."""
+        path = os.path.realpath(item.place)
+        for folder in (os.path.realpath(item.base), *self._allowed):
+            if Path(path).is_relative_to(folder):
+                return path
+        raise SourceError(f"{short_path(item.source)}: lies outside {short_path(item.base)}, the folder of the list or table "
+                          "that names it; allow its folder with --allow-paths DIR.")  # fmt: skip
 
     def _fetched(self, url: str) -> Source:
         if not self._remote.hosts:

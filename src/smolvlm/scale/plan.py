@@ -45,11 +45,16 @@ def write_plan(path: Path, items: Iterable[Item], part_inputs: int) -> int:
 
 def _plannable(item: Item) -> Item:
     """Names need not be UTF-8, but Parquet's text must be. A member of a shard is found without its name, a file is not."""
-    source, place = _utf8(item.source), _utf8(item.place)
+    source, place, base = _utf8(item.source), _utf8(item.place), _utf8(item.base)
     if place == item.place:
-        return replace(item, source=source, note=_utf8(item.note))
+        return replace(item, source=source, base=base, note=_utf8(item.note))
     return replace(
-        item, source=source, place=place, kind="unreadable", note=f"{source}: the name is not UTF-8; rename it."
+        item,
+        source=source,
+        place=place,
+        base=base,
+        kind="unreadable",
+        note=f"{source}: the name is not UTF-8; rename it.",
     )
 
 

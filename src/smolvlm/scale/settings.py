@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -36,7 +37,8 @@ class BatchSettings:
 
     options: fields of MediaOptions and GenerationParams. schema: JSON text; each answer is then a document of it.
     remote_hosts: as `RemotePolicy.hosts`; none by default. allow_addresses: networks inside one's own that may be
-    fetched from all the same, and remote_ports beside 80 and 443.
+    fetched from all the same, and remote_ports beside 80 and 443. allow_paths: folders, by their whole paths, from which
+    lists and Parquet files may name media beside their own folders.
     """
 
     model: ModelSpec
@@ -49,6 +51,7 @@ class BatchSettings:
     remote_hosts: tuple[str, ...] = ()
     remote_ports: tuple[int, ...] = ()
     allow_addresses: tuple[str, ...] = ()
+    allow_paths: tuple[str, ...] = ()
     part_inputs: int = PART_INPUTS
     batch_size: int = BATCH_SIZE
 
@@ -62,6 +65,9 @@ class BatchSettings:
         for name in ("part_inputs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ParamsError(f"{name}={getattr(self, name)}: expected a whole number of at least 1.")
+        for folder in self.allow_paths:
+            if not os.path.isabs(folder):
+                raise ParamsError(f"allow_paths: {folder!r} is not a whole path; write it from the root on.")
         split_options(self.options)
         self.remote_policy()
         if self.schema is not None:

@@ -47,8 +47,8 @@ def is_medium(name: str, head: Source) -> bool:
 _TYPES = mimetypes.MimeTypes(filenames=())  # Python's own table: the system's may call `.ts` a translation
 
 
-def text_item(text: str, base: Path, *place: object) -> Item:
-    """A line of a list or a cell of text: an address, a data URL, or a path that is relative to `base`.
+def text_item(text: str, base: Path, *place: object, named_by_user: bool = False) -> Item:
+    """A line of a list or a cell of text: an address, a data URL, or a path that is relative to `base` and bound to it.
 
     The id is that of the place if one is given (a row is an input of its own), else of what the text names.
     """
@@ -57,7 +57,8 @@ def text_item(text: str, base: Path, *place: object) -> Item:
     if not _OTHER_SCHEME.match(text):
         text = os.path.abspath(os.path.join(base, os.path.expanduser(text)))
     source = text if len(text) <= 4096 else f"{text[:60]}..."  # a data URL is its content
-    return Item(item_id(*(place or (text,))), source, "file", text)
+    bound = "" if named_by_user else os.path.abspath(base)
+    return Item(item_id(*(place or (text,))), source, "file", text, base=bound)
 
 
 def tar_items(path: Path, left_out: list[str]) -> Iterator[Item]:
