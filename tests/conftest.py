@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))  # `oracle` and the helpers beside this file
 
+pytest_plugins = ["helpers_skips"]
+
 
 def pytest_configure() -> None:
     """Tests in several processes (pytest-xdist) share out the cores: threads that wait for each other must not fight for one."""
