@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smolvlm.errors import SourceError
-from smolvlm.media import SourcePolicy, media_kind, open_source
+from smolvlm.media import SourcePolicy, WantedKind, media_kind, open_source
 
 
-def media_parts(media: Any, policy: SourcePolicy) -> list[dict[str, Any]]:
+def media_parts(media: Any, policy: SourcePolicy, kind: WantedKind = "auto") -> list[dict[str, Any]]:
     """One part for each of `media`: None, one item, or a list of items.
 
     An item is a path, URL, data URL, bytes, file object, Pillow picture or array (told apart by content: a 4-D array and
-    a list of frames inside the list are videos), or already a part such as `{"type": "video", "path": ..., "fps": 2}`.
+    a list of frames inside the list are videos; so are animated pictures), or already a part such as
+    `{"type": "video", "path": ..., "fps": 2}`. `kind` is `MediaOptions.media_kind`: what files are looked at as.
     """
     if media is None:
         return []
     items = list(media) if isinstance(media, list | tuple) else [media]
-    return [_part(item, policy) for item in items]
+    return [_part(item, policy, kind) for item in items]
 
 
-def _part(item: Any, policy: SourcePolicy) -> dict[str, Any]:
+def _part(item: Any, policy: SourcePolicy, wanted: WantedKind) -> dict[str, Any]:
     if isinstance(item, Mapping):
         return dict(item)
     if isinstance(item, Sequence) and not isinstance(item, str | bytes | bytearray | memoryview):
@@ -33,5 +34,5 @@ def _part(item: Any, policy: SourcePolicy) -> dict[str, Any]:
     if hasattr(item, "convert"):
         return {"type": "image", "image": item}
     source = open_source(item, policy)  # downloaded once: the opened source travels on
-    kind = media_kind(source)
+    kind = media_kind(source, policy.limits, wanted)
     return {"type": kind, kind: source}

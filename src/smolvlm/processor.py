@@ -194,7 +194,7 @@ class Processor:
         label = _label(part.source)
         if isinstance(part, ImagePart):
             found: list[str] = []
-            image = load_image(part.source, self.policy, on_warning=found.append)
+            image = load_image(part.source, self.policy, options=options, on_warning=found.append)
             picture = split_image(image, self.config, options)
             info = MediaInfo("image", label, len(picture.tiles), picture.rows, picture.cols, warnings=tuple(found))
             return PreparedMedia(info, picture.tiles)

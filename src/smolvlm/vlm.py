@@ -17,7 +17,7 @@ from smolvlm.engines.select import make_engine
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams, GrammarCompiler, parse_as
 from smolvlm.hub import resolve
-from smolvlm.media import MediaOptions, SourcePolicy
+from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
 from smolvlm.runtime import Progress, Prompted, Runtime, stage
@@ -80,7 +80,7 @@ class SmolVLM:
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
             **options: Any) -> Answer:  # fmt: skip
         """Answer `prompt` about `media` (None for text alone)."""
-        return self.chat(self.messages(media, prompt, system), on_progress=on_progress, **options)
+        return self.chat(self.messages(media, prompt, system, _kind(options)), on_progress=on_progress, **options)
 
     def describe(self, media: Any, *, prompt: str = DESCRIBE_PROMPT, **options: Any) -> Answer:
         """Say what `media` shows."""
@@ -92,7 +92,7 @@ class SmolVLM:
 
     def stream(self, media: Any, prompt: str, *, system: str | None = None, **options: Any) -> AnswerStream:
         """Like `ask`, as an iterator over pieces of text; its `.answer` is the whole, `.cancel()` ends it early."""
-        return self.stream_chat(self.messages(media, prompt, system), **options)
+        return self.stream_chat(self.messages(media, prompt, system, _kind(options)), **options)
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, on_progress: Progress | None = None,
                     **options: Any) -> AnswerStream:  # fmt: skip
@@ -105,7 +105,8 @@ class SmolVLM:
         self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, **options: Any
     ) -> list[Answer]:
         """Answer several (media, prompt) pairs together: prompts may be of any length, decoding is shared."""
-        return self.chat_many([self.messages(media, prompt, system) for media, prompt in requests], **options)
+        kind = _kind(options)
+        return self.chat_many([self.messages(media, prompt, system, kind) for media, prompt in requests], **options)
 
     def chat_many(self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, on_progress: Progress | None = None,
                   **options: Any) -> list[Answer]:  # fmt: skip
@@ -129,7 +130,7 @@ class SmolVLM:
         opened, params = split_options(media_options)
         if params != GenerationParams():
             raise ParamsError("choose generates nothing: it takes media options only, such as detail or fps.")
-        return choose_option(self.runtime, self.messages(media, question, system), options, opened, on_progress)
+        return choose_option(self.runtime, self.messages(media, question, system, opened.media_kind), options, opened, on_progress)
 
     def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, system: str | None = None,
                 on_progress: Progress | None = None, **options: Any) -> Any:  # fmt: skip
@@ -140,7 +141,7 @@ class SmolVLM:
         """
         media_options, params = split_options(options)
         grammar = self._grammars.json_schema(schema)  # a bad schema is refused before any work
-        messages = self.messages(media, prompt, system)
+        messages = self.messages(media, prompt, system, media_options.media_kind)
         prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
         answer = AnswerStream(self.runtime, prompted, params, grammar=grammar).answer
         return parse_as(schema, answer.text)
@@ -148,7 +149,7 @@ class SmolVLM:
     def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:
         """A conversation about `media` that encodes it once; each further question costs only its own tokens."""
         media_options, params = split_options(options)
-        return Session(self.runtime, media_parts(media, self.processor.policy), system, media_options, params)
+        return Session(self.runtime, media_parts(media, self.processor.policy, media_options.media_kind), system, media_options, params)
 
     async def aask(self, media: Any, prompt: str, **options: Any) -> Answer:
         """`ask` for asyncio: it runs in a worker thread."""
@@ -168,11 +169,16 @@ class SmolVLM:
             stream.cancel()
             await asyncio.to_thread(stream.close)
 
-    def messages(self, media: Any, prompt: str, system: str | None = None) -> list[dict[str, Any]]:
+    def messages(self, media: Any, prompt: str, system: str | None = None,
+                 media_kind: WantedKind = "auto") -> list[dict[str, Any]]:  # fmt: skip
         """The conversation that `ask` sends: an optional system turn, then the media and the prompt."""
-        content = [*media_parts(media, self.processor.policy), {"type": "text", "text": prompt}]
+        content = [*media_parts(media, self.processor.policy, media_kind), {"type": "text", "text": prompt}]
         turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         return [*turns, {"role": "user", "content": content}]
+
+
+def _kind(options: Mapping[str, Any]) -> WantedKind:
+    return MediaOptions(media_kind=options.get("media_kind", "auto")).media_kind
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[MediaOptions, GenerationParams]:

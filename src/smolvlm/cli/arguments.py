@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from smolvlm.media import MediaOptions
 
 # A suffix as media files have it, at the very end: "photo.jpg", not "What is this?" and not "Read it. Then stop."
 _LIKE_A_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$", re.ASCII)
@@ -31,16 +34,17 @@ def split_optional_prompt(arguments: Sequence[str]) -> tuple[list[str], str | No
     return list(arguments[:-1]), last
 
 
-def opened(media: Sequence[str]) -> list[dict[str, Any]]:
+def opened(media: Sequence[str], options: MediaOptions) -> list[dict[str, Any]]:
     """The media as message parts, opened and told apart: what cannot be read shows before any weights are loaded."""
     from smolvlm.media import SourcePolicy
     from smolvlm.media_parts import media_parts
 
-    return media_parts(list(media), SourcePolicy())
+    return media_parts(list(media), SourcePolicy(), options.media_kind)
 
 
 def _is_file(text: str) -> bool:
+    """Whether `text` names a file, or a folder with its final slash: "photos" may be a question, "photos/" is none."""
     try:
-        return os.path.exists(text)
+        return os.path.isfile(text) or (text.endswith(("/", os.sep)) and os.path.isdir(text))
     except ValueError:  # a null character
         return False

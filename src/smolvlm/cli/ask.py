@@ -73,7 +73,7 @@ def _answer(sources: list[str], prompt: str, system: str | None, model_flags: Mo
     streamed, options, params = output.streamed, media_flags.options(), generation_flags.params()
     with Bars() as bars:
         name, folder = find_model(model_flags, bars)
-        parts = opened(sources)
+        parts = opened(sources, options)
         model = open_model(name, model_flags, bars)
         stream = model.stream(parts, prompt, system=system, on_progress=bars, **vars(options), **vars(params))
     announce(model, folder)

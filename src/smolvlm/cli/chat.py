@@ -50,7 +50,7 @@ def chat(
     interactive = sys.stdin.isatty()
     with Bars() as bars:
         name, folder = find_model(model, bars)
-        parts = opened(sources or [])
+        parts = opened(sources or [], options)
         loaded = open_model(name, model, bars)
     with loaded.session(parts, system=system, **vars(options), **vars(params)) as session:
         announce(loaded, folder)

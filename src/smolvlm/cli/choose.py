@@ -44,7 +44,7 @@ def choose(
         raise ParamsError("an option is empty or none is given; name the possible answers: --option yes --option no.")
     with Bars() as bars:
         name, folder = find_model(model, bars)
-        parts = opened(sources)
+        parts = opened(sources, options)
         loaded = open_model(name, model, bars)
         choice = loaded.choose(parts, question, option, system=system, on_progress=bars, **vars(options))
     announce(loaded, folder)

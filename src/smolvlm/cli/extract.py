@@ -49,7 +49,7 @@ def extract(
         raise SchemaError(f"{schema}: {error}") from None
     with Bars() as bars:
         name, folder = find_model(model, bars)
-        parts = opened(sources)
+        parts = opened(sources, options)
         loaded = open_model(name, model, bars)
         result = loaded.extract(parts, wanted, prompt or EXTRACT_PROMPT, system=system, on_progress=bars,
                                 **vars(options), **vars(params))  # fmt: skip

@@ -91,6 +91,21 @@ class MediaFlags:
         typer.Option(metavar="MODE", help="off (values as stored, as the published processor) or auto (HDR and "
                      "wide-gamut media are brought to the colors of a common screen)."),
     ] = None  # fmt: skip
+    media_kind: Annotated[
+        str | None,
+        typer.Option("--as", metavar="KIND", help="auto (animated pictures are videos), image (of an animation the first "
+                     "frame) or video."),
+    ] = None  # fmt: skip
+    background: Annotated[
+        str | None,
+        typer.Option(metavar="COLOR", help="Behind transparent parts: white, black or #rrggbb; without it a file's hidden "
+                     "colors are shown, as the published processor does."),
+    ] = None  # fmt: skip
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half, a "
+                     "quarter or an eighth of their size, other formats are refused."),
+    ] = None  # fmt: skip
 
     def options(self) -> MediaOptions:
         """Raises ParamsError for a value out of its range."""

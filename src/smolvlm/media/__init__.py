@@ -10,6 +10,7 @@ from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
 from smolvlm.media.options import (
     DETAILS,
+    MEDIA_KINDS,
     SAMPLINGS,
     TONE_MAPS,
     Detail,
@@ -18,6 +19,7 @@ from smolvlm.media.options import (
     OnWarning,
     Sampling,
     ToneMap,
+    WantedKind,
 )
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
@@ -27,6 +29,7 @@ from smolvlm.media.video import OnFrame, SampledVideo, VideoInfo, VideoLike, pro
 
 __all__ = [
     "DETAILS",
+    "MEDIA_KINDS",
     "SAMPLINGS",
     "TONE_MAPS",
     "Detail",
@@ -45,6 +48,7 @@ __all__ = [
     "ToneMap",
     "VideoInfo",
     "VideoLike",
+    "WantedKind",
     "fit_to_tiles",
     "load_image",
     "media_kind",

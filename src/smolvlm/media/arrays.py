@@ -11,7 +11,7 @@ from PIL import Image
 from smolvlm.errors import ImageError
 from smolvlm.media.depth import from_float, from_uint16
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits
+from smolvlm.media.options import Limits, background_rgb
 
 _CHANNELS = (1, 3, 4)
 
@@ -37,11 +37,11 @@ def to_array(value: Any) -> npt.NDArray[Any]:
     return array
 
 
-def array_to_image(value: Any, limits: Limits) -> Image.Image:
+def array_to_image(value: Any, limits: Limits, background: str | None = None) -> Image.Image:
     """An RGB picture from (H, W), (H, W, C) or (C, H, W), C of 1, 3 or 4; channels last wins when both fit.
 
     uint8 and other integers in 0..255, uint16 scaled from 0..65535, bool, floats in 0..1 or in 0..255. A fourth channel
-    is alpha and is laid over white. Raises ImageError for other shapes, types and ranges, and for NaN and infinity.
+    is alpha and is laid over `background`, white if None. Raises ImageError for other shapes, types and ranges, and for NaN and infinity.
     """
     array = to_array(value)
     pixels = to_uint8(_channels_last(array))
@@ -52,7 +52,7 @@ def array_to_image(value: Any, limits: Limits) -> Image.Image:
     if channels == 1:
         return Image.fromarray(np.repeat(pixels, 3, axis=2))
     if channels == 4:
-        pixels = _over_white(pixels)
+        pixels = _over(pixels, background_rgb(background or "white"))
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -89,7 +89,8 @@ def to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return from_float(array) if kind == "f" else array.astype(np.uint8)
 
 
-def _over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _over(pixels: npt.NDArray[np.uint8], color: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     """RGBA -> RGB in float64 with NumPy's rounding, as `transformers.image_transforms.convert_to_rgb` does."""
     alpha = pixels[..., 3:4] / 255
-    return np.round(alpha * pixels[..., :3] + (1 - alpha) * 255).astype(np.uint8)
+    laid: npt.NDArray[np.uint8] = np.round(alpha * pixels[..., :3] + (1 - alpha) * np.array(color)).astype(np.uint8)
+    return laid

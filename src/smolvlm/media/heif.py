@@ -11,9 +11,11 @@ from PIL import Image
 
 from smolvlm.errors import ImageError, MissingExtraError
 from smolvlm.media.labels import one_line
+from smolvlm.media.options import OnWarning
 from smolvlm.media.sources import Source
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_SEQUENCE_BRANDS = {b"hevc", b"hevx", b"msf1"}
 AVIF_BRANDS = {b"avif", b"avis"}
 
 
@@ -25,7 +27,12 @@ def is_heif(head: bytes) -> bool:
     return head[8:12] in _HEIF_BRANDS and not ({head[8:12], *compatible} & AVIF_BRANDS)
 
 
-def open_heif(source: Source, check_size: Callable[[tuple[int, int]], None]) -> Image.Image:
+def is_sequence(head: bytes) -> bool:
+    """Whether a file that starts like this is first of all a sequence of pictures in time (burst, animation)."""
+    return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
+
+
+def open_heif(source: Source, check_size: Callable[[tuple[int, int]], None], on_warning: OnWarning) -> Image.Image:
     """The primary picture, decoded; `check_size` sees (width, height) before any pixel is.
 
     Raises MissingExtraError without the `heic` extra, ImageError for damaged files.
@@ -39,6 +46,8 @@ def open_heif(source: Source, check_size: Callable[[tuple[int, int]], None]) -> 
             heif = pi_heif.open_heif(stream, convert_hdr_to_8bit=True)
             size = heif.size
             check_size(size)
+            if len(heif) > 1:
+                on_warning(f"only the main one of its {len(heif)} pictures was read.")
             image: Image.Image = heif.to_pillow()
     except ImageError:
         raise

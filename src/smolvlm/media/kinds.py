@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from smolvlm.errors import SmolVLMError, SourceError
-from smolvlm.media.heif import AVIF_BRANDS, is_heif
-from smolvlm.media.images import READABLE, open_header
+from smolvlm.media.animation import animated_format
+from smolvlm.media.heif import AVIF_BRANDS, is_heif, is_sequence
 from smolvlm.media.mp4_boxes import check_sample_counts
-from smolvlm.media.options import Limits
+from smolvlm.media.opening import open_header
+from smolvlm.media.options import Limits, WantedKind
+from smolvlm.media.raw_photo import raw_format
 from smolvlm.media.sources import Source
+from smolvlm.media.strangers import READABLE, what_instead
 
 MediaKind = Literal["image", "video"]
 
@@ -27,7 +30,7 @@ READABLE_VIDEOS = "MP4, MOV, Matroska, WebM, AVI, MPEG, MPEG-TS, FLV, Ogg and WM
 
 
 def picture_format(head: bytes) -> str | None:
-    """The picture format that a file starting like this has (64 bytes do), or None. An animation is a picture."""
+    """The picture format that a file starting like this has (64 bytes do), or None; animations are among them."""
     for magic, name in _PICTURES:
         if head.startswith(magic):
             return name
@@ -39,7 +42,7 @@ def picture_format(head: bytes) -> str | None:
         return "PPM"
     if head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS:
         return "AVIF"
-    return "HEIC" if is_heif(head) else None
+    return "HEIC" if is_heif(head) else raw_format(head)
 
 
 def _starts_like_video(head: bytes) -> bool:
@@ -58,16 +61,22 @@ def signature_kind(head: bytes) -> MediaKind | None:
     return "video" if _starts_like_video(head) else None
 
 
-def media_kind(source: Source, limits: Limits | None = None) -> MediaKind:
-    """"image" or "video", by the first bytes, then by asking the decoders. Animated pictures are images.
+def media_kind(source: Source, limits: Limits | None = None, wanted: WantedKind = "auto") -> MediaKind:
+    """"image" or "video", by the first bytes, then by asking the decoders. An animated picture is a video.
 
+    `wanted` is `MediaOptions.media_kind`: any other than "auto" is the answer, and reading shows whether it holds.
     Raises SourceError naming what can be read when it is neither; whether the rest is sound shows only on reading.
     """
-    if (kind := signature_kind(source.head(256))) is not None:
-        return kind
+    if wanted != "auto":
+        return wanted
+    head = source.head(256)
+    if picture_format(head) is not None:
+        return "video" if is_sequence(head) or animated_format(source) else "image"
+    if _starts_like_video(head):
+        return "video"
     limits = limits or Limits()
     try:
-        with open_header(source, limits):
+        with open_header(source):
             return "image"
     except SmolVLMError:
         pass  # not a picture; the answer is below
@@ -78,5 +87,5 @@ def media_kind(source: Source, limits: Limits | None = None) -> MediaKind:
         with VideoReader(source, limits):
             return "video"
     except SmolVLMError:
-        raise SourceError(f"{source.label} is neither a picture nor a video that can be read; expected {READABLE}; or "
-                          f"{READABLE_VIDEOS}.") from None  # fmt: skip
+        raise SourceError(f"{source.label} is neither a picture nor a video that can be read{what_instead(head)}; expected "
+                          f"{READABLE}; or {READABLE_VIDEOS}.") from None  # fmt: skip

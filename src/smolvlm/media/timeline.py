@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
-from smolvlm.media.video_index import FrameIndex
+from smolvlm.media.video_index import FrameIndex, build_index
 from smolvlm.media.video_reader import VideoReader
 
 _UNKNOWN_RATE = 24.0  # what the reference assumes where nothing is known
@@ -54,6 +55,12 @@ class Timeline:
             raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, "
                              "which cannot be; re-encode it.")  # fmt: skip
         return cls(reader.source.label, index, total, available, fps, total / fps, seconds, _varies(seconds, fps))
+
+    @classmethod
+    def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float) -> Timeline:
+        """Frames whose times are known, from a source that has no packets. `duration_s` is above 0."""
+        count, nothing = len(seconds), build_index((), Fraction(1, 1000), 0)
+        return cls(label, nothing, count, count, count / duration_s, duration_s, seconds, _varies(seconds, count / duration_s))
 
     def counted(self, times: Sequence[float | None]) -> Timeline:
         """The same video by the frames that decoding it gave, with their times; the packets' word was wrong.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -18,8 +18,10 @@ from PIL import Image
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError, VideoError
+from smolvlm.media.animation import AnimationReader, animated_format
 from smolvlm.media.arrays import is_array_like
 from smolvlm.media.frame_list import FrameList
+from smolvlm.media.heif import is_sequence
 from smolvlm.media.kinds import picture_format
 from smolvlm.media.labels import one_line
 from smolvlm.media.mp4_boxes import check_sample_counts
@@ -104,6 +106,9 @@ def probe_video(source: SourceLike, policy: SourcePolicy | None = None) -> Video
     policy = policy or SourcePolicy()
     opened = open_source(source, policy)
     try:
+        if animated_format(opened):
+            with AnimationReader(opened, policy.limits, MediaOptions()) as animation:
+                return _info(animation, Timeline.of_times(opened.label, animation.seconds, animation.duration_s))
         with _reader(opened, policy) as reader:
             return _info(reader, Timeline.of(reader, reader.build_index()))
     finally:
@@ -122,7 +127,7 @@ def square_frame(pixels: Pixels, config: ProcessorConfig) -> Pixels:
 
 def _reader(source: Source, policy: SourcePolicy) -> VideoReader:
     kind = picture_format(source.head(64))
-    if kind is not None and kind != "GIF":  # libav reads an animated GIF as the video that it is
+    if kind is not None and not is_sequence(source.head(12)):
         raise VideoError(f"{source.label} is a picture ({kind}), not a video; pass it as an image, or several as "
                          "a list.")  # fmt: skip
     check_sample_counts(source)
@@ -132,6 +137,8 @@ def _reader(source: Source, policy: SourcePolicy) -> VideoReader:
 def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy,
                  on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
     try:
+        if animated_format(source):
+            return _sample_animation(source, config, options, policy, on_frame)
         with _reader(source, policy) as reader:
             timeline = Timeline.of(reader, reader.build_index())
             wanted = timeline.choose(config, options)
@@ -162,6 +169,25 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
                          "re-encode or download it again.") from None  # fmt: skip
 
 
+def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy,
+                      on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
+    with AnimationReader(source, policy.limits, options) as reader:
+        timeline = Timeline.of_times(source.label, reader.seconds, reader.duration_s)
+        wanted = timeline.choose(config, options)
+        frames: dict[int, Pixels] = {}
+        for i, pixels in reader.frames(wanted):
+            frames[i] = square_frame(pixels, config)
+            if on_frame is not None:
+                on_frame(len(frames), len(wanted))
+        if len(frames) < len(wanted):
+            timeline = replace(timeline, available=max(frames, default=-1) + 1)
+            timeline.choose(config, options)  # says how much is there
+        return SampledVideo(
+            np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
+            _info(reader, timeline), reader.decoded_frames,
+        )  # fmt: skip
+
+
 def _collect(found: Iterator[tuple[int, Any]], reader: VideoReader, wanted: Sequence[int], config: ProcessorConfig,
              on_frame: OnFrame | None) -> dict[int, Pixels]:  # fmt: skip
     """Shrink each wanted frame as it comes; a frame that never came is not in the result."""
@@ -176,7 +202,7 @@ def _collect(found: Iterator[tuple[int, Any]], reader: VideoReader, wanted: Sequ
     return frames
 
 
-def _info(reader: VideoReader, timeline: Timeline) -> VideoInfo:
+def _info(reader: VideoReader | AnimationReader, timeline: Timeline) -> VideoInfo:
     width, height = reader.size
     return VideoInfo(timeline.total_num_frames, timeline.fps, timeline.duration_s, width, height, reader.codec,
                      timeline.variable)  # fmt: skip

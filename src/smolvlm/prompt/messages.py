@@ -19,8 +19,8 @@ ROLES = ("system", "user", "assistant")
 
 _IMAGE_SOURCES = ("image", "url", "path", "base64", "bytes")
 _VIDEO_SOURCES = ("video", "url", "path", "base64", "bytes")
-_IMAGE_OPTIONS = ("detail", "image_splitting", "longest_edge", "tone_map")
-_VIDEO_OPTIONS = ("fps", "max_frames", "start", "end", "sampling", "tone_map")
+_IMAGE_OPTIONS = ("detail", "image_splitting", "longest_edge", "tone_map", "background")
+_VIDEO_OPTIONS = ("fps", "max_frames", "start", "end", "sampling", "tone_map", "background")
 # The web API's words for how closely to look; "auto" leaves the choice to the caller's own options.
 _WEB_DETAIL = {"auto": None, "low": "low", "high": "official", "official": "official", "fit": "fit"}
 

@@ -114,7 +114,7 @@ class Asker:
         questions = self._settings.questions
         clock = Clock()
         with self._opener.opened(item) as source:
-            kind = media_kind(source, processor.policy.limits)
+            kind = media_kind(source, processor.policy.limits, self._media_options.media_kind)
             part = {"type": kind, kind: source}
             messages = [self._model.messages([part], question, self._settings.system) for question in questions]
             prepared = processor.prepare_media(messages[0], options=self._media_options)

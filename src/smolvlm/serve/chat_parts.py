@@ -26,7 +26,8 @@ from smolvlm.serve.media_limits import StoredFile
 # The stored upload of an id, and whether it is an "image" or a "video". Raises ServeError for an unknown one.
 FindFile = Callable[[str], Awaitable[tuple[StoredFile, str]]]
 
-SAMPLING = ("fps", "max_frames", "start", "end", "sampling", "tone_map")
+APPEARANCE = ("tone_map", "background")
+SAMPLING = ("fps", "max_frames", "start", "end", "sampling", *APPEARANCE)
 _SNIFFED_CHARS = 512  # 384 bytes: more than two packets of an MPEG transport stream
 
 
@@ -51,14 +52,13 @@ async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, fin
     if isinstance(part, TextPartBody):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImageUrlPart):
-        inner: Any = ImageUrl(url=part.image_url) if isinstance(part.image_url, str) else part.image_url
-        return image_part(inner.url, _either(part, inner, ("detail",)))
+        inner: Any = ImageUrl.model_validate({"url": part.image_url}) if isinstance(part.image_url, str) else part.image_url
+        return image_part(inner.url, _either(part, inner, ("detail", *APPEARANCE)))
     if isinstance(part, VideoUrlPart):
         inner = VideoUrl.model_validate({"url": part.video_url}) if isinstance(part.video_url, str) else part.video_url
         return video_part(inner.url, _either(part, inner, SAMPLING))
-    return await file_part(
-        part.file.file_id, find_file, part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
-    )
+    options = part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
+    return await file_part(part.file.file_id, find_file, options, part.media_kind)
 
 
 def _either(part: Body, inner: Body, names: Sequence[str]) -> dict[str, Any]:
@@ -80,7 +80,8 @@ def image_part(url: str, options: dict[str, Any]) -> dict[str, Any]:
     if kind == "video":
         raise ServeError(400, 'an image_url part holds a video; send {"type": "video_url", "video_url": {"url": ...}}.',
                          param="messages", code="invalid_value")  # fmt: skip
-    return {"type": "image_url", "image_url": {"url": url, **options}}
+    detail = {"detail": options.pop("detail")} if "detail" in options else {}
+    return {"type": "image_url", "image_url": {"url": url, **detail}, **options}
 
 
 def video_part(url: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -108,9 +109,11 @@ def _address(url: str) -> tuple[str, MediaKind | None]:
     return f"data:{kind}/unknown;base64,{''.join(url.split())}", kind
 
 
-async def file_part(file_id: str, find_file: FindFile, options: dict[str, Any]) -> dict[str, Any]:
-    """A part for an upload: a picture or a video, as its content is; `options` of the other kind are refused."""
+async def file_part(file_id: str, find_file: FindFile, options: dict[str, Any], wanted: str | None) -> dict[str, Any]:
+    """A part for an upload: `wanted`, or a picture or a video as its content is; `options` of the other kind are refused."""
     stored, kind = await find_file(file_id)
+    if wanted in ("image", "video"):
+        kind = wanted
     detail = options.pop("detail", None)
     if detail == "auto":
         detail = None

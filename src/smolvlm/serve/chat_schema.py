@@ -42,12 +42,19 @@ class TextPartBody(Body):
     text: str
 
 
-class ImageUrl(Body):
+class Appearance(Body):
+    """How a picture's or a video's pixels are brought to RGB."""
+
+    tone_map: Literal["off", "auto"] | None = Field(None, description="auto: HDR to the colors of a common screen.")
+    background: str | None = Field(None, description="Behind transparent parts: white, black or #rrggbb.")
+
+
+class ImageUrl(Appearance):
     url: str = Field(description=DATA_URL)
     detail: Detail | None = None
 
 
-class Sampling(Body):
+class Sampling(Appearance):
     """Which frames of a video are looked at."""
 
     fps: float | None = None
@@ -55,14 +62,13 @@ class Sampling(Body):
     start: float | None = Field(default=None, description="Seconds from the first frame.")
     end: float | None = None
     sampling: Literal["official", "time"] | None = Field(None, description="Evenly by frame numbers, or in time.")
-    tone_map: Literal["off", "auto"] | None = Field(None, description="auto: HDR to the colors of a common screen.")
 
 
 class VideoUrl(Sampling):
     url: str = Field(description=DATA_URL)
 
 
-class ImageUrlPart(Body):
+class ImageUrlPart(Appearance):
     type: Literal["image_url"]
     image_url: Annotated[Annotated[ImageUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
     detail: Detail | None = Field(None, description="The same as `image_url.detail`.")
@@ -80,6 +86,7 @@ class FileRef(Body):
 class FilePart(Sampling):
     type: Literal["file"]
     file: FileRef
+    media_kind: Literal["auto", "image", "video"] | None = Field(None, description="auto: an animated picture is a video.")
     detail: Detail | None = None
 
 

@@ -75,7 +75,7 @@ class Decoder:
 
     def _image(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
         found: list[str] = []
-        picture = split_image(load_image(source, self._policy, on_warning=found.append), self._config, options)
+        picture = split_image(load_image(source, self._policy, options=options, on_warning=found.append), self._config, options)
         tiles = picture.tiles.tobytes()
         return Reply(kind="image", size=len(tiles), tile_count=len(picture.tiles), rows=picture.rows,
                      cols=picture.cols, warnings=_told(found)), tiles  # fmt: skip

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from smolvlm.serve.chat_schema import (
     DATA_URL,
+    Appearance,
     Body,
     Detail,
     Empty,
@@ -24,7 +25,7 @@ class InputText(Body):
     text: str
 
 
-class InputImage(Body):
+class InputImage(Appearance):
     type: Literal["input_image"]
     image_url: str | None = Field(None, description=DATA_URL)
     file_id: str | None = None

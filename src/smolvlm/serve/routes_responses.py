@@ -183,6 +183,9 @@ async def _conversation(body: ResponsesRequest, find_file: FindFile) -> list[Mes
         raise ServeError(400, str(error), code="invalid_value", param="input") from None
 
 
+_KINDS = {"input_image": "image", "input_video": "video"}
+
+
 async def _part(part: InputPart, find_file: FindFile) -> dict[str, Any]:
     if isinstance(part, InputText):
         return {"type": "text", "text": part.text}
@@ -191,7 +194,7 @@ async def _part(part: InputPart, find_file: FindFile) -> dict[str, Any]:
     if url is None:
         if part.file_id is None:
             raise ServeError(400, f"an {part.type} needs an address or a file_id.", param="input", code="invalid_value")
-        return await file_part(part.file_id, find_file, options)
+        return await file_part(part.file_id, find_file, options, _KINDS.get(part.type))
     return image_part(url, options) if isinstance(part, InputImage) else video_part(url, options)
 
 
