@@ -168,8 +168,7 @@ class MediaGate:
 
     async def _run(self, want: Literal["image", "video", "kind"], source: Source,
                    options: dict[str, Any], owner: str) -> tuple[Reply, bytes]:  # fmt: skip
-        path = None if source.path is None else str(source.path.absolute())
-        job = Job(want=want, label=source.label, path=path, size=len(source.data or b""), options=options)
+        job = Job(want=want, label=source.label, size=source.size, options=options)
         reply, tiles = await self._pool.run(job, source, owner)
         if reply.error is not None:
             raise _ERRORS.get(reply.error, SourceError)(short(reply.message, 500))

@@ -59,7 +59,7 @@ class MediaLimits:
     worker_mb: int = 2048
     workers: int = 2
     queue_s: float = 60.0
-    owner_waiting: int = 64  # media of one owner that wait for a decoding process: four requests of the largest kind
+    owner_waiting: int = 112  # media of one owner that wait for a decoding process: seven requests of the largest kind
     download_s: float = 60.0
     wait_s: float = 10.0  # for a remote host to answer, and between two pieces of a download
     max_downloads: int = 8  # at the same time

@@ -9,13 +9,8 @@ Owners take turns at them (fair_slots.py): whoever sends much waits for itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import json
 import logging
-import os
 import signal
-import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -24,122 +19,17 @@ from typing import Any
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SmolVLMError, VideoError
 from smolvlm.media.sources import Source
-from smolvlm.serve.background import give_way
 from smolvlm.serve.fair_slots import FairSlots, LineFullError
 from smolvlm.serve.media_cost import HEAD_BYTES, expected_seconds
 from smolvlm.serve.media_limits import MediaBusyError, MediaLimits, MediaUnavailableError
-from smolvlm.serve.media_wire import Job, Reply, WireError, header_length, pack, read_reply
+from smolvlm.serve.media_process import Worker, WorkerDied
+from smolvlm.serve.media_wire import Job, Reply, WireError
 
 logger = logging.getLogger(__name__)
 
-_START_S = 30.0  # 0.3 s on an idle machine
 _JOBS_A_WORKER = 500  # then a fresh one: decoders leak a little, and memory goes to pieces
-_STREAM_BUFFER_BYTES = 1 << 20
-# What a decoder needs of the server's environment. Keys and tokens stay behind.
-_ENVIRONMENT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TEMP",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "PYTHONHOME",
-    "VIRTUAL_ENV",
-)
 # Signals that come from outside. All others are a decoder that crashed or spent its processor time.
 _FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGINT, -9}
-
-
-class WorkerDied(Exception):
-    """The process is gone; `returncode` as of `Popen`. A signal inside this room."""
-
-    def __init__(self, returncode: int) -> None:
-        super().__init__(f"exit status {returncode}")
-        self.returncode = returncode
-
-
-class Worker:
-    """One decoding process. `missing` names the limits that its system does not have."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None, "made with pipes"
-        assert process.stdout is not None, "made with pipes"
-        self.process = process
-        self._jobs, self._replies = process.stdin, process.stdout
-        self.missing: list[str] = []
-        self.jobs_done = 0
-
-    @classmethod
-    async def start(cls, config: ProcessorConfig, limits: MediaLimits) -> Worker:
-        """A process that is ready for its first job. Raises OSError or WorkerDied."""
-        environment = {k: v for k in _ENVIRONMENT if (v := os.environ.get(k)) is not None}
-        environment.update(
-            # The package as this process found it.
-            PYTHONPATH=os.pathsep.join(p for p in sys.path if p), PYTHONSAFEPATH="1", PYTHONIOENCODING="utf-8",
-            PYTHONDONTWRITEBYTECODE="1",  # it may not write files
-            OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
-            MALLOC_ARENA_MAX="2",  # each arena reserves 64 MB of the address space, whether used or not
-        )  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "smolvlm.serve.media_worker", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, env=environment, limit=_STREAM_BUFFER_BYTES,
-            start_new_session=True,  # Ctrl-C is for the server, which lets requests finish
-        )  # fmt: skip
-        worker = cls(process)
-        gone_without = give_way(process.pid)
-        setup = {
-            "config": dataclasses.asdict(config), "limits": dataclasses.asdict(limits.of_one_source()),
-            "max_video_s": limits.max_video_s, "memory_mb": limits.worker_mb, "decode_s": limits.decode_s,
-        }  # fmt: skip
-        try:
-            header, _ = await asyncio.wait_for(worker._exchange(pack(setup), b""), _START_S)
-            worker.missing = [str(what) for what in json.loads(header)["missing"]] + gone_without
-        except BaseException:
-            await worker.end()
-            raise
-        return worker
-
-    @property
-    def alive(self) -> bool:
-        return self.process.returncode is None
-
-    async def ask(self, job: Job, data: bytes, tile_size: int, max_tiles: int) -> tuple[Reply, bytes]:
-        """Do one job. Raises WorkerDied, or WireError when the process no longer keeps to the protocol."""
-        header, _ = await self._exchange(pack(job), data)
-        reply = read_reply(header, tile_size, max_tiles)
-        self.jobs_done += 1
-        return reply, await self._read(reply.size)
-
-    async def _exchange(self, header: bytes, data: bytes) -> tuple[bytes, None]:
-        try:
-            self._jobs.write(header)
-            if data:
-                self._jobs.write(data)
-            await self._jobs.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            raise await self._died() from None
-        return await self._read(header_length(await self._read(4))), None
-
-    async def _read(self, size: int) -> bytes:
-        try:
-            return await self._replies.readexactly(size)
-        except (asyncio.IncompleteReadError, ConnectionResetError):
-            raise await self._died() from None
-
-    async def _died(self) -> WorkerDied:
-        try:
-            return WorkerDied(await asyncio.wait_for(self.process.wait(), 5))
-        except asyncio.TimeoutError:  # it closed its pipes and lives on
-            await self.end()
-            return WorkerDied(1)
-
-    async def end(self) -> None:
-        """Kill it, and wait until the system has taken it away."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-        self._jobs.close()
 
 
 @dataclass
@@ -187,13 +77,12 @@ class WorkerPool:
 
         Raises ImageError or VideoError for what ends a worker, MediaUnavailableError for lost workers.
         """
-        data = source.data or b""
         expected_s = expected_seconds(source.head(HEAD_BYTES), source.size)
         for _ in range(2):
             turn, worker = await self._take(owner, expected_s)
             try:
                 answer = await asyncio.wait_for(
-                    worker.ask(job, data, self._config.tile_size, self._max_tiles), self._limits.stalled_s
+                    worker.ask(job, source, self._config.tile_size, self._max_tiles), self._limits.stalled_s
                 )
             except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the file
                 self._replace(worker, turn)

@@ -19,13 +19,13 @@ MAX_WARNINGS, MAX_WARNING_CHARS = 8, 400
 
 
 class Job(BaseModel):
-    """One medium to be read: from `path`, or from the `size` bytes that follow. `options` are those of MediaOptions."""
+    """One medium of `size` bytes: they follow, or are `passed` as an open file. `options` are those of MediaOptions."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     want: Literal["image", "video", "kind"]
     label: str
-    path: str | None = None
+    passed: bool = False
     size: int = 0
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -1,8 +1,8 @@
 """A process that decodes media for the server and may die of them: `python -m smolvlm.serve.media_worker`.
 
 It reads jobs from its standard input and writes replies to its standard output, as `media_wire` says, until the input
-ends. Before the first job it gives up what it does not need: memory beyond a limit, writing files, core dumps. It never
-opens a connection, and no file but the one that a job names.
+ends. Before the first job it gives up what it does not need (confinement.py). A file comes as an open descriptor over a
+socket that the server holds the other end of: it never opens one, and knows no name of any.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import json
 import logging
 import math
 import os
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,9 +36,8 @@ from smolvlm.media import (
     split_image,
 )
 from smolvlm.media.labels import short
+from smolvlm.serve.confinement import confine
 from smolvlm.serve.media_wire import MAX_WARNING_CHARS, MAX_WARNINGS, Job, Reply, header_length, pack
-
-_OPEN_FILES = 64
 
 
 class Decoder:
@@ -52,7 +52,7 @@ class Decoder:
 
     def answer(self, job: Job, data: bytes) -> tuple[Reply, bytes]:
         """The reply and its tiles' bytes; whatever goes wrong with the medium is a reply too."""
-        source = Source(job.label, data=data) if job.path is None else Source(job.label, path=Path(job.path))
+        source = Source(job.label, data=data)
         try:
             if job.want == "kind":
                 return Reply(kind=media_kind(source, self._limits)), b""
@@ -96,28 +96,6 @@ def _told(sentences: Sequence[str]) -> list[str]:
     return [short(sentence, MAX_WARNING_CHARS) for sentence in sentences[:MAX_WARNINGS]]
 
 
-def confine(memory_mb: int) -> list[str]:
-    """Give up what decoding does not need; the names of the limits that this system does not have."""
-    try:
-        resource: Any = importlib.import_module("resource")
-    except ImportError:  # Windows
-        return ["memory", "processor time", "open files", "file size", "core dumps"]
-    missing = []
-    for what, name, amount in (
-        ("memory", "RLIMIT_AS", memory_mb << 20), ("open files", "RLIMIT_NOFILE", _OPEN_FILES),
-        ("file size", "RLIMIT_FSIZE", 0), ("core dumps", "RLIMIT_CORE", 0),
-    ):  # fmt: skip
-        try:
-            which = getattr(resource, name)
-            hard = resource.getrlimit(which)[1]
-            if hard != resource.RLIM_INFINITY:
-                amount = min(amount, hard)
-            resource.setrlimit(which, (amount, amount))
-        except (AttributeError, ValueError, OSError):  # macOS knows RLIMIT_AS and refuses it
-            missing.append(what)
-    return missing
-
-
 def allow_seconds(seconds: float) -> None:
     """From now on this much processor time; the system ends the process when it is spent."""
     try:
@@ -130,29 +108,45 @@ def allow_seconds(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def serve(jobs: BinaryIO, replies: BinaryIO) -> None:
-    """Answer jobs until they end. The first message is the setup: configuration and limits."""
+def serve(jobs: BinaryIO, replies: BinaryIO, files: int | None) -> None:
+    """Answer jobs until they end. The first message is the setup: configuration and limits.
+
+    files: the descriptor of the socket over which open files come; None where the system cannot hand them on.
+    """
     setup = json.loads(_header(jobs) or b"{}")
     if not setup:
         return
     config = TypeAdapter(ProcessorConfig).validate_python(setup["config"])
     decoder = Decoder(config, Limits(**setup["limits"]), setup["max_video_s"], setup["memory_mb"])
-    replies.write(pack({"ready": True, "missing": confine(setup["memory_mb"])}))
-    replies.flush()
+    channel = None if files is None else socket.socket(fileno=files)
     with open(os.devnull, "wb") as nothing:  # libtiff and others write what they think of a file to stderr
         os.dup2(nothing.fileno(), 2)
         os.dup2(nothing.fileno(), 1)
+    replies.write(pack({"ready": True, "missing": confine(setup["memory_mb"])}))
+    replies.flush()
     while header := _header(jobs):
         job = Job.model_validate_json(header)
-        data = jobs.read(job.size)
-        if len(data) < job.size:
-            return
-        allow_seconds(setup["decode_s"])
-        reply, tiles = decoder.answer(job, data)
-        del data
+        with _medium(job, jobs, channel) as stream:
+            data = stream.read(job.size)
+            if len(data) < job.size and stream is jobs:
+                return
+            allow_seconds(setup["decode_s"])
+            reply, tiles = decoder.answer(job, data)
+            del data
         replies.write(pack(reply))
         replies.write(tiles)
         replies.flush()
+
+
+@contextlib.contextmanager
+def _medium(job: Job, jobs: BinaryIO, channel: socket.socket | None) -> Iterator[BinaryIO]:
+    """Where the job's bytes are to be read: an open file that the server passed on, else what follows the header."""
+    if not job.passed or channel is None:
+        yield jobs
+        return
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    with os.fdopen(descriptors[0], "rb") as file:
+        yield file
 
 
 def _header(jobs: BinaryIO) -> bytes:
@@ -185,7 +179,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with contextlib.suppress(BrokenPipeError):  # the server is gone
-        serve(sys.stdin.buffer, replies)
+        serve(sys.stdin.buffer, replies, int(sys.argv[1]) if len(sys.argv) > 1 else None)
 
 
 if __name__ == "__main__":
