@@ -63,6 +63,10 @@ class SchemaError(SmolVLMError, ValueError):
     """A schema for `extract` is empty, malformed, or beyond what the grammar compiler supports."""
 
 
+class GrammarError(SchemaError):
+    """The grammar of a schema met a limit while an answer was being written: there is no whole document."""
+
+
 class SynthError(SmolVLMError, ValueError):
     """Something to draw or a split that `smolvlm.synth` does not know, or a size that it cannot draw at."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-import llguidance
 import numpy as np
 import numpy.typing as npt
-from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+from smolvlm.errors import GrammarError
+from smolvlm.generation.matching import BitArray, Effort, Matcher
 
 IntArray = npt.NDArray[np.int64]
-BitArray = npt.NDArray[np.int32]
 
 _SEARCH_DEPTH = 4  # tokens
 _SEARCH_WIDTH = 80  # tokens tried at a place: the shortest, ASCII marks before letters and digits
@@ -43,7 +43,7 @@ class JsonState(NamedTuple):
 
 
 Memo: TypeAlias = dict[bytes, list[int]]
-_Place: TypeAlias = tuple[llguidance.LLMatcher, JsonState, BitArray, list[int]]
+_Place: TypeAlias = tuple[JsonState, BitArray, list[int]]
 
 
 class EndingPlanner:
@@ -64,31 +64,51 @@ class EndingPlanner:
         usable.sort(key=lambda i: (len(texts[i]), not texts[i].isascii(), texts[i].isalnum(), i))
         self._short: IntArray = np.array(usable, dtype=np.int64)
 
-    def mask(self, matcher: llguidance.LLMatcher) -> BitArray:
+    def mask(self, matcher: Matcher) -> BitArray:
         """The tokens that the grammar allows next, as bits (vocab / 32,)."""
-        bits = allocate_token_bitmask(1, 32 * len(self._selectable))
-        fill_next_token_bitmask(matcher, bits)
-        allowed: BitArray = bits[0] & self._selectable
+        allowed: BitArray = matcher.mask() & self._selectable
         return allowed
 
-    def completes(self, matcher: llguidance.LLMatcher, plan: list[int]) -> bool:
+    def completes(self, matcher: Matcher, plan: list[int]) -> bool:
         """Whether `plan` makes a complete document of what the matcher has."""
-        return bool(matcher.validate_tokens([*plan, self._eos_id]) == len(plan) + 1)
+        return matcher.fitting([*plan, self._eos_id]) == len(plan) + 1
 
     def plan(
-        self, matcher: llguidance.LLMatcher, state: JsonState, limit: int, old: list[int], memo: Memo
+        self, matcher: Matcher, state: JsonState, limit: int, old: list[int], memo: Memo, effort: Effort
     ) -> list[int] | None:
-        """Tokens, at most `limit`, after which the document is complete; None when none were found.
+        """Tokens, at most `limit`, after which the document is complete; None when none were found with this `effort`.
 
-        `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps
+        Raises GrammarError when a limit of the grammar was met on the way, which says nothing of `matcher` itself. `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps
         what searches found; it belongs to one answer, so that answers do not depend on each other.
         """
         tail = old[self._string_end(old, state) :]
+        met: GrammarError | None = None
         for choice in (self._short[::-1], self._short):
-            plan, chose = self._walk(matcher.deep_copy(), state, limit, choice, tail, memo)
+            try:
+                plan, chose = self._walk(matcher.copy(), state, limit, choice, tail, memo, effort)
+            except GrammarError as error:
+                met = error
+                continue
             if plan is not None or not chose:
                 return plan
+        if met is not None:
+            raise met
         return None
+
+    def try_out(self, matcher: Matcher, times: int, tokens: int) -> None:
+        """Begin some long documents at random, always the same ones. Raises GrammarError where a limit is met."""
+        rng = np.random.default_rng(0)
+        for _ in range(times):
+            trial, state = matcher.copy(), JsonState()
+            for _ in range(tokens):
+                ids = _allowed(self.mask(trial), rng.permutation(self._short), 8)
+                if not ids:
+                    break
+                # What goes on inside a string is where patterns count.
+                token = next((i for i in ids if state.in_string and b'"' not in self._texts[i]), ids[0])
+                if not trial.consume([token]):
+                    break
+                state = state.after(self._texts[token])
 
     def _string_end(self, plan: list[int], state: JsonState) -> int:
         """The index in `plan` of the token that ends the string we are in."""
@@ -98,26 +118,34 @@ class EndingPlanner:
                 return index
         return len(plan)
 
-    def _walk(
-        self, matcher: llguidance.LLMatcher, state: JsonState, limit: int, choice: IntArray, tail: list[int], memo: Memo
-    ) -> tuple[list[int] | None, bool]:
+    def _walk(self, matcher: Matcher, state: JsonState, limit: int, choice: IntArray, tail: list[int], memo: Memo,
+              effort: Effort) -> tuple[list[int] | None, bool]:  # fmt: skip
         """One try, which uses the matcher up; also whether `choice` mattered (else another does no better)."""
         plan: list[int] = []
         chose = False
-        while not matcher.is_accepting():
+        while not matcher.is_accepting:
             if tail and len(plan) + len(tail) <= limit and self.completes(matcher, tail):
                 return plan + tail, chose
-            allowed = self.mask(matcher)
-            closer = self._closer(allowed, state)
-            steps = self._search_once(matcher, state, allowed, memo) if closer is None else [closer]
+            if not effort.take():
+                return None, chose
+            steps = self._forced(matcher)
+            if not steps:
+                allowed = self.mask(matcher)
+                closer = self._closer(allowed, state)
+                steps = self._search_once(matcher, state, allowed, memo, effort) if closer is None else [closer]
             if not steps:
                 chose = True
                 steps = _allowed(allowed, choice, 1)
-            if not steps or len(plan) + len(steps) > limit or not matcher.consume_tokens(steps):
+            if not steps or len(plan) + len(steps) > limit or not matcher.consume(steps):
                 return None, chose
             plan += steps
             state = state.after(b"".join(self._texts[i] for i in steps))
         return plan, chose
+
+    def _forced(self, matcher: Matcher) -> list[int]:
+        """Tokens that must come, as those of a key; none where one of them is not text."""
+        forced = matcher.forced()
+        return forced if all(self._texts[i] for i in forced) else []
 
     def _closer(self, allowed: BitArray, state: JsonState) -> int | None:
         """The best token that brings the document nearer to its end, if one is allowed."""
@@ -127,34 +155,45 @@ class EndingPlanner:
         # A digit begins a value, but in a number it ends nothing.
         return None if not hits or (state.number_chars and self._texts[hits[0]].isdigit()) else hits[0]
 
-    def _search_once(self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray, memo: Memo) -> list[int]:
+    def _search_once(
+        self, matcher: Matcher, state: JsonState, allowed: BitArray, memo: Memo, effort: Effort
+    ) -> list[int]:
         """`_search`, but the same mask is searched once; what was found there is tried here."""
         key = allowed.tobytes()
-        if key not in memo:
-            memo[key] = self._search(matcher, state, allowed)
-        steps = memo[key]
-        return steps if matcher.validate_tokens(steps) == len(steps) else []
+        steps = memo.get(key)
+        if steps is None:
+            steps = self._search(matcher, state, allowed, effort)
+            if not effort.spent:
+                memo[key] = steps
+        return steps if matcher.fitting(steps) == len(steps) else []
 
-    def _search(self, matcher: llguidance.LLMatcher, state: JsonState, allowed: BitArray) -> list[int]:
+    def _search(self, matcher: Matcher, state: JsonState, allowed: BitArray, effort: Effort) -> list[int]:
         """Breadth first: the fewest tokens to a place that has a closer or is an end; empty when none is near.
 
         Places with the same mask count as one, which keeps the search small (and blind to counting, as in a minimum
         length: there it finds nothing until the count is reached).
         """
         seen = {allowed.tobytes()}
-        frontier: list[_Place] = [(matcher, state, allowed, [])]
-        while frontier and len(frontier[0][3]) < _SEARCH_DEPTH:
-            place, place_state, place_mask, path = frontier.pop(0)
-            for token in _allowed(place_mask, self._short, _SEARCH_WIDTH):
-                ahead = place.deep_copy()
-                if not ahead.consume_token(token):
-                    continue
-                mask, after = self.mask(ahead), place_state.after(self._texts[token])
-                if ahead.is_accepting() or self._closer(mask, after) is not None:
-                    return [*path, token]
-                if (key := mask.tobytes()) not in seen and len(seen) < _SEARCH_PLACES:
-                    seen.add(key)
-                    frontier.append((ahead, after, mask, [*path, token]))
+        frontier: list[_Place] = [(state, allowed, [])]
+        while frontier and len(frontier[0][2]) < _SEARCH_DEPTH:
+            place_state, place_mask, path = frontier.pop(0)
+            matcher.consume(path)
+            try:
+                for token in _allowed(place_mask, self._short, _SEARCH_WIDTH):
+                    if not effort.take():
+                        return []
+                    if not matcher.consume([token]):
+                        continue
+                    mask, after = self.mask(matcher), place_state.after(self._texts[token])
+                    if matcher.is_accepting or self._closer(mask, after) is not None:
+                        matcher.rollback(1)
+                        return [*path, token]
+                    matcher.rollback(1)
+                    if (key := mask.tobytes()) not in seen and len(seen) < _SEARCH_PLACES:
+                        seen.add(key)
+                        frontier.append((after, mask, [*path, token]))
+            finally:
+                matcher.rollback(len(path))
         return []
 
 
@@ -188,7 +227,7 @@ def _inside_rank(text: bytes) -> tuple[int, int] | None:
     return (1, closers) if text in (b'":', b'":"', b'",', b'","') else None
 
 
-_OUTSIDE = (b',"', b",", b":", b"null", b'""', b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"0", b"true",
+_OUTSIDE = (b',"', b",", b":", b"null", b'""', b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"true",
             b"false", b"[]", b'"', b"[", b"{}", b"{", b'{"', b"t", b"n", b"f", b"-", b".")  # fmt: skip
 
 

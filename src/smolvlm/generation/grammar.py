@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import llguidance
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm.errors import CheckpointError, EngineError, ParamsError, SchemaError
-from smolvlm.generation.ending import BitArray, EndingPlanner, JsonState, Memo
+from smolvlm.errors import CheckpointError, EngineError, GrammarError, ParamsError, SchemaError
+from smolvlm.generation.ending import EndingPlanner, JsonState, Memo
+from smolvlm.generation.matching import BitArray, Effort, Matcher, first_line
 from smolvlm.generation.schema import normalise_schema
 
 BoolArray = npt.NDArray[np.bool_]
 
 MAX_NUMBER_CHARS = 16  # a float64 has 15 to 17 digits; without an end a small model writes 0.3333 for ever
 LONGEST_SHORTEST_ANSWER = 4096  # tokens; a schema whose shortest answer is longer is refused
+# Masks and seconds of a thread: for the first plan of a schema, and for a new one after a token, where the old one will do.
+_FIRST_PLAN = 60_000, 0.8
+_NEW_PLAN = 1_500, 0.2
+_TRIALS, _TRIAL_TOKENS = 2, 24
+_REMEMBERED_SCHEMAS = 16
 
 
 class Grammar:
@@ -27,27 +35,32 @@ class Grammar:
     tokens that are left, else the plan's next token is taken in its place. So the answer is complete within its budget.
     """
 
-    def __init__(self, matcher: llguidance.LLMatcher, shared: _Shared, plan: list[int], memo: Memo) -> None:
+    def __init__(self, matcher: Matcher, shared: _Shared, plan: list[int]) -> None:
         self._matcher = matcher
         self._shared = shared
         self._plan = plan
         self._state = JsonState()
-        self._memo = memo
+        self._memo: Memo = {}
 
     @property
     def is_complete(self) -> bool:
         """Whether the text so far is a whole document; it may still be continued, as 1 by 12."""
-        return bool(self._matcher.is_accepting())
+        return self._matcher.is_accepting
 
     @property
     def is_finished(self) -> bool:
         """Whether the document is complete and nothing more may come."""
-        return bool(self._matcher.is_stopped())
+        return self._matcher.is_stopped
 
     @property
     def tokens_to_complete(self) -> int:
         """Tokens of the planned ending."""
         return len(self._plan)
+
+    @property
+    def plan(self) -> tuple[int, ...]:
+        """The planned ending: tokens that complete the document."""
+        return tuple(self._plan)
 
     def require(self, budget: int) -> None:
         """Raises ParamsError when not even the shortest known answer fits into `budget` tokens."""
@@ -57,10 +70,13 @@ class Grammar:
                 f"{len(self._plan)}: raise max_new_tokens, shorten the prompt, or make the schema smaller."
             )
 
+    def require_complete(self) -> None:
+        """Raises GrammarError unless the text so far is a whole document, by the grammar and by JSON's own brackets."""
+        if not (self._matcher.is_stopped or self._matcher.is_accepting) or self._state.in_string:
+            raise GrammarError("The answer ended before its document was complete, a defect of smolvlm; please report it.")
+
     def allowed(self) -> BoolArray:
         """(vocab,) bool: the tokens that may come next; no special ones but, once complete, the stop tokens."""
-        if self._matcher.is_error():
-            raise SchemaError(f"The schema is too complex to follow: {_first_line(self._matcher.get_error())}.")
         allowed = self._shared.as_bools(self._shared.planner.mask(self._matcher))
         number_chars = self._state.number_chars
         if number_chars:
@@ -79,8 +95,8 @@ class Grammar:
 
         `tokens_left` counts this token too; None: no budget. Raises EngineError for a token that is not allowed.
         """
-        after = self._matcher.deep_copy()
-        if not after.consume_token(token_id):
+        after = self._matcher.copy()
+        if not after.consume([token_id]):
             raise EngineError(f"Token {token_id} is not allowed by the grammar here; sample under Grammar.allowed().")
         limit = LONGEST_SHORTEST_ANSWER if tokens_left is None else tokens_left - 1
         state = self._state.after(self._shared.texts[token_id])
@@ -89,7 +105,7 @@ class Grammar:
             assert self._plan, "an incomplete document has a plan"
             token_id, plan = self._plan[0], self._plan[1:]
             after = self._matcher
-            after.consume_token(token_id)
+            after.consume([token_id])
             state = self._state.after(self._shared.texts[token_id])
         self._matcher, self._state, self._plan = after, state, plan
         return token_id
@@ -98,11 +114,11 @@ class Grammar:
         """Take and return the tokens whose text is the only one possible now (keys, punctuation); often none."""
         if self.is_finished:
             return []
-        forced = list(self._matcher.compute_ff_tokens())
+        forced = self._matcher.forced()
         if not forced or len(forced) > tokens_left or any(not self._shared.is_text(i) for i in forced):
             return []
-        after = self._matcher.deep_copy()
-        if not after.consume_tokens(forced):
+        after = self._matcher.copy()
+        if not after.consume(forced):
             return []
         state = self._state.after(b"".join(self._shared.texts[i] for i in forced))
         plan = self._ending(after, state, forced, tokens_left - len(forced))
@@ -112,16 +128,19 @@ class Grammar:
         return forced
 
     def _ending(
-        self, matcher: llguidance.LLMatcher, state: JsonState, taken: list[int], limit: int
+        self, matcher: Matcher, state: JsonState, taken: list[int], limit: int
     ) -> list[int] | None:
         """A plan of at most `limit` tokens after `taken`: what is left of the old one if it holds, else a new one."""
-        if matcher.is_stopped():
+        if matcher.is_stopped:
             return []
         rest = self._plan[len(taken) :] if self._plan[: len(taken)] == taken else self._plan
         planner = self._shared.planner
         if len(rest) <= limit and planner.completes(matcher, rest):
             return rest
-        return planner.plan(matcher, state, limit, self._plan, self._memo)
+        try:
+            return planner.plan(matcher, state, limit, self._plan, self._memo, Effort(*_NEW_PLAN))
+        except GrammarError:  # the document need not go there: the old plan leads to an end
+            return None
 
 
 class _Shared:
@@ -161,39 +180,50 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._eos_ids = list(eos_ids)
         self._tables: tuple[llguidance.LLTokenizer, _Shared] | None = None
+        self._made: OrderedDict[str, tuple[Matcher, list[int]]] = OrderedDict()  # by the bounded schema
+        self._lock = threading.Lock()  # a matcher that others copy is not used meanwhile
 
-    def json_schema(self, schema: Any) -> Grammar:
+    def json_schema(self, schema: Any, plan: Sequence[int] | None = None) -> Grammar:
         """A grammar for the JSON documents of `schema`: whatever `normalise_schema` takes.
 
-        Raises SchemaError, naming the keyword, for a schema that is malformed, unsatisfiable or not supported;
-        CheckpointError for a tokenizer that cannot be read.
+        The newest schemas are kept compiled. `plan`: an answer to this very schema, as `Grammar.plan` of another process
+        has it. Raises SchemaError, naming the keyword, for a schema that is malformed, unsatisfiable, too complex or not
+        supported; CheckpointError for a tokenizer that cannot be read.
         """
-        return self._compile(normalise_schema(schema))
+        text = json.dumps(normalise_schema(schema))
+        with self._lock:
+            made = self._made.pop(text, None) or self._compile(text, plan)
+            self._made[text] = made
+            while len(self._made) > _REMEMBERED_SCHEMAS:
+                self._made.popitem(last=False)
+            matcher, found = made
+            return Grammar(matcher.copy(), self._load()[1], list(found))
 
     def json_object(self) -> Grammar:
         """A grammar for any JSON object, bounded in depth, items and text."""
-        return self._compile(normalise_schema({"type": "object"}))
+        return self.json_schema({"type": "object"})
 
-    def _compile(self, schema: Mapping[str, Any]) -> Grammar:
+    def _compile(self, schema: str, plan: Sequence[int] | None) -> tuple[Matcher, list[int]]:
+        """The matcher at the beginning, and a shortest answer."""
         tokenizer, shared = self._load()
+        matcher = Matcher.for_schema(tokenizer, schema)
         try:
-            # Flexible whitespace lets a small model write blanks for ever.
-            text = llguidance.LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides={"whitespace_flexible": False}
-            )
-        except ValueError as error:
-            raise SchemaError(f"The schema cannot be compiled: {_first_line(error)}.") from None
-        matcher = llguidance.LLMatcher(tokenizer, text, log_level=0)
-        if matcher.is_error():
-            raise SchemaError(_explain(matcher.get_error()))
-        memo: Memo = {}
-        plan = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], memo)
-        if plan is None:
-            raise SchemaError(
-                "No answer to the schema could be found: its constraints exclude each other or demand too much; "
-                "loosen patterns, multipleOf or minimum lengths."
-            )
-        return Grammar(matcher, shared, plan, memo)
+            if plan is not None and shared.planner.completes(matcher, list(plan)):
+                return matcher, list(plan)
+            effort = Effort(*_FIRST_PLAN)
+            found = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], {}, effort)
+            if found is None and effort.spent:
+                raise SchemaError("The schema is too complex: no answer to it was found in time; simplify its patterns, "
+                                  "multipleOf and minimum lengths, or shorten it.")  # fmt: skip
+            if found is None:
+                raise SchemaError(
+                    "No answer to the schema could be found: its constraints exclude each other or demand too much; "
+                    "loosen patterns, multipleOf or minimum lengths."
+                )
+            shared.planner.try_out(matcher, _TRIALS, _TRIAL_TOKENS)
+        except GrammarError as error:
+            raise SchemaError(str(error)) from None
+        return matcher, found
 
     def _load(self) -> tuple[llguidance.LLTokenizer, _Shared]:
         if self._tables is None:
@@ -206,22 +236,8 @@ class GrammarCompiler:
                 raw = json.loads(self._tokenizer_json)
                 special = {int(token["id"]) for token in raw.get("added_tokens", ())}
             except Exception as error:  # the Rust library raises more kinds than it names
-                raise CheckpointError(f"tokenizer.json cannot be used for a grammar: {_first_line(error)}.") from None
+                raise CheckpointError(f"tokenizer.json cannot be used for a grammar: {first_line(error)}.") from None
             special = {i for i in special | set(self._eos_ids) if 0 <= i < self._vocab_size}
             special |= {i for i in range(self._vocab_size) if tokenizer.is_special_token(i)}
             self._tables = tokenizer, _Shared(tokenizer, self._vocab_size, self._eos_ids, special)
         return self._tables
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or ["unknown error"])[0][:300].rstrip(".")
-
-
-def _explain(message: str) -> str:
-    """`llguidance`'s reason as one sentence with a remedy."""
-    line = _first_line(message)
-    if "oneOf" in line:
-        return "oneOf in the schema has branches that may overlap: use anyOf, or give each branch a distinct const."
-    if "Unimplemented keys" in line:
-        return f"The schema uses keywords that are not supported ({line.partition(':')[2].strip()}): remove them."
-    return f"The schema cannot be used: {line}."

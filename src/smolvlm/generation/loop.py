@@ -219,6 +219,8 @@ class LiveAnswer:
             reason = "length" if self._grammar is None or not self._grammar.is_complete else "stop"
         if reason is None and cancelled:
             reason = "cancelled"
+        if reason == "stop" and self._grammar is not None:
+            self._grammar.require_complete()
         if reason is not None:
             self.finished = True
             delta += self._stream.finish()

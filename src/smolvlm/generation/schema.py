@@ -8,9 +8,7 @@ from typing import Any
 
 from smolvlm.errors import SchemaError
 from smolvlm.generation.schema_bounds import bounded
-
-MAX_SCHEMA_CHARS = 200_000
-MAX_DEPTH = 64
+from smolvlm.generation.schema_limits import MAX_SCHEMA_CHARS, require_small
 
 
 def normalise_schema(schema: Any) -> dict[str, Any]:
@@ -33,8 +31,7 @@ def normalise_schema(schema: Any) -> dict[str, Any]:
         raise SchemaError(f"The schema is not plain JSON ({error}).") from None
     if len(text) > MAX_SCHEMA_CHARS:
         raise SchemaError(f"The schema has {len(text)} characters; expected at most {MAX_SCHEMA_CHARS}.")
-    if _depth(copy) > MAX_DEPTH:
-        raise SchemaError(f"The schema is nested deeper than {MAX_DEPTH} levels; flatten it, or use $defs.")
+    require_small(copy)
     return bounded(copy)
 
 
@@ -74,15 +71,3 @@ def _read(schema: Any) -> Any:
 def _kind(value: Any) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
-
-def _depth(node: Any) -> int:
-    depth, level = 0, [node]
-    while level:
-        depth += 1
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return depth

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from smolvlm.errors import SchemaError
+from smolvlm.generation.schema_finite import require_finite
+from smolvlm.generation.schema_joins import check_joins
+from smolvlm.generation.schema_limits import MAX_COUNT, MAX_DIGITS, MAX_LENGTH, at, multiple, number
 from smolvlm.generation.schema_survey import resolve_pointer, survey
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ _TYPES = {
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
+_COUNTS = (("minLength", "maxLength", MAX_LENGTH), ("minItems", "maxItems", MAX_COUNT),
+           ("minProperties", "maxProperties", MAX_COUNT))  # fmt: skip
+_LARGEST = 10**MAX_DIGITS
 _TYPE_NAMES = (*_TYPES, "integer", "boolean", "null")
 _COMBINED = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
 _KEPT = set().union(*_TYPES.values()) | _COMBINED | {"type", "$defs", "definitions"}
@@ -50,7 +55,8 @@ def bounded(schema: Node) -> Node:
         raise SchemaError("The schema allows no document at all (false).")
     if not isinstance(result, dict):  # true cannot come here: the top is an object
         raise SchemaError("The schema is empty: give at least a type and properties.")
-    walker.require_finite(result)
+    require_finite(result, lambda ref: resolve_pointer(result, ref))
+    check_joins(result, lambda ref: resolve_pointer(result, ref))
     return result
 
 
@@ -66,14 +72,14 @@ class _Walker:
         if node is True:
             node = {}
         if not isinstance(node, dict):
-            raise SchemaError(f"{where} is {node!r:.60}; expected a schema (a JSON object).")
+            raise SchemaError(f"{at(where)} is {node!r:.60}; expected a schema (a JSON object).")
         kept = self._keywords(node, where)
         merged = merged or "allOf" in kept or ("$ref" in kept and len(kept) > 1) or where in self._survey.joined
         if where in self._survey.required:
             kept["required"] = [*kept.get("required", []), *sorted(self._survey.required[where])]
             kept["required"] = list(dict.fromkeys(kept["required"]))
         if "oneOf" in kept and "anyOf" in kept:
-            raise SchemaError(f"{where}: oneOf beside anyOf is not supported; use one of them.")
+            raise SchemaError(f"{at(where)}: oneOf beside anyOf is not supported; use one of them.")
         self._children(kept, where, merged)
         if "oneOf" in kept:  # the survey found that its branches exclude each other
             kept["anyOf"] = kept.pop("oneOf")
@@ -81,16 +87,20 @@ class _Walker:
             self._infer_type(kept)
         if kept.get("format", FORMATS[0]) not in FORMATS:
             # To JSON Schema an unknown format is a remark. pydantic has many: path, binary, password.
-            logger.warning("schema %s: the format %r is not enforced", where, kept.pop("format"))
+            logger.warning("schema %s: the format %.40r is not enforced", at(where), kept.pop("format"))
         types = _types(kept, where)
+        _check_counts(kept, where)
+        _check_numbers(kept, where)
+        if not isinstance(kept.get("pattern", ""), str):
+            raise SchemaError(f"{at(where)}/pattern is {kept['pattern']!r:.60}; expected a regular expression as text.")
         if "enum" in kept or "const" in kept:
             return kept
         if not types and not any(key in kept for key in _COMBINED):
             return {**any_value(), **{k: kept[k] for k in ("$defs", "definitions") if k in kept}}
         if "string" in types:
-            _bound(kept, "maxLength", "minLength", MAX_STRING_CHARS, where)
+            _bound(kept, "maxLength", "minLength", MAX_STRING_CHARS)
         if "array" in types:
-            self._bound_array(kept, where, merged)
+            self._bound_array(kept, merged)
         if "object" in types:
             self._bound_object(kept, where, merged)
         return kept
@@ -99,13 +109,13 @@ class _Walker:
         kept = {}
         for key, value in node.items():
             if key in _REFUSED and not (key in ("uniqueItems", "nullable") and value is False):
-                raise SchemaError(f"{where}: the keyword {key!r} is not supported; {_remedy(key)}.")
+                raise SchemaError(f"{at(where)}: the keyword {key!r} is not supported; {_remedy(key)}.")
             if key in _KEPT:
                 kept[key] = value
             elif key not in _DROPPED and key not in _REFUSED:
                 close = difflib.get_close_matches(key, _KEPT, 1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                logger.warning("schema %s: the unknown keyword %r is ignored%s", where, key, hint)
+                logger.warning("schema %s: the unknown keyword %.40r is ignored%s", at(where), key, hint)
         return kept
 
     def _children(self, kept: Node, where: str, merged: bool) -> None:
@@ -119,7 +129,7 @@ class _Walker:
                 joined = key != "prefixItems" and (merged or key == "allOf" or "properties" in kept)
                 kept[key] = [self.node(child, f"{where}/{key}/{i}", joined) for i, child in enumerate(branches)]
         if isinstance(kept.get("items"), list):
-            raise SchemaError(f"{where}: a list under 'items' is not supported; use 'prefixItems'.")
+            raise SchemaError(f"{at(where)}: a list under 'items' is not supported; use 'prefixItems'.")
         for key in ("items", "additionalProperties"):
             if key in kept:
                 kept[key] = self.node(kept[key], f"{where}/{key}")
@@ -135,8 +145,8 @@ class _Walker:
                 kept["type"] = name
                 return
 
-    def _bound_array(self, kept: Node, where: str, merged: bool) -> None:
-        _bound(kept, "maxItems", "minItems", MAX_ARRAY_ITEMS, where)
+    def _bound_array(self, kept: Node, merged: bool) -> None:
+        _bound(kept, "maxItems", "minItems", MAX_ARRAY_ITEMS)
         if "items" not in kept and not merged:
             fixed = len(kept.get("prefixItems", ()))
             kept["items"] = False if 0 < fixed >= kept.get("minItems", 0) else any_value()
@@ -144,7 +154,7 @@ class _Walker:
     def _bound_object(self, kept: Node, where: str, merged: bool) -> None:
         required = kept.get("required", [])
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise SchemaError(f"{where}/required is {required!r:.60}; expected a list of property names.")
+            raise SchemaError(f"{at(where)}/required is {required!r:.60}; expected a list of property names.")
         if merged:
             return
         properties = kept.setdefault("properties", {})
@@ -156,7 +166,7 @@ class _Walker:
             free = any_value()
         if kept.get("minProperties", 0) > max(1, len(required)) and (free or "patternProperties" in kept):
             # A free key may come twice, and would count once.
-            raise SchemaError(f"{where}: minProperties over 1 with free keys is not supported; name the properties.")
+            raise SchemaError(f"{at(where)}: minProperties over 1 with free keys is not supported; name the properties.")
         if not free:
             kept["additionalProperties"] = False
         elif not properties and "patternProperties" not in kept:
@@ -165,13 +175,6 @@ class _Walker:
             kept.setdefault("maxProperties", MAX_FREE_KEYS)
         if not properties:
             del kept["properties"]
-
-    def require_finite(self, root: Node) -> None:
-        """Raises SchemaError when every document would contain itself, as a node with a required child node does."""
-        if not _finite(root, lambda ref: resolve_pointer(root, ref), frozenset()):
-            raise SchemaError(
-                "The schema requires itself without end: make the recursive property optional, nullable or an array."
-            )
 
 
 def any_value(depth: int = ANY_DEPTH) -> Node:
@@ -192,55 +195,56 @@ def any_value(depth: int = ANY_DEPTH) -> Node:
     return {"anyOf": branches}
 
 
-def _finite(node: Any, resolve: Callable[[str], Any], seen: frozenset[str]) -> bool:
-    """Whether some document of `node` ends; a reference met inside itself does not count as an end."""
-    if not isinstance(node, dict):
-        return node is not False
-    ref = node.get("$ref")
-    if ref is not None and (ref in seen or not _finite(resolve(ref), resolve, seen | {ref})):
-        return False
-    for key, rule in (("anyOf", any), ("allOf", all)):
-        if key in node and not rule(_finite(child, resolve, seen) for child in node[key]):
-            return False
-    types = node.get("type")
-    only = [types] if isinstance(types, str) else types
-    if only == ["object"]:
-        members = node.get("properties", {})
-        return all(_finite(members[name], resolve, seen) for name in node.get("required", ()) if name in members)
-    if only == ["array"] and node.get("minItems", 0) > 0:
-        prefix = node.get("prefixItems", [])
-        needed = [*prefix, *([node.get("items")] if node["minItems"] > len(prefix) else [])][: node["minItems"]]
-        return all(item is None or _finite(item, resolve, seen) for item in needed)
-    return True
-
-
 def _types(kept: Node, where: str) -> list[str]:
     types = kept.get("type", [])
     names = [types] if isinstance(types, str) else types
     if not isinstance(names, list) or ("type" in kept and not names) or any(name not in _TYPE_NAMES for name in names):
-        raise SchemaError(f"{where}/type is {types!r:.60}; expected one or several of {', '.join(_TYPE_NAMES)}.")
+        raise SchemaError(f"{at(where)}/type is {types!r:.60}; expected one or several of {', '.join(_TYPE_NAMES)}.")
     return names
 
 
-def _bound(kept: Node, high: str, low: str, limit: int, where: str) -> None:
-    for key in (high, low):
-        value = kept.get(key, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-            raise SchemaError(f"{where}/{key} is {value!r:.60}; expected a whole number of at least 0.")
-    if high in kept and kept[high] < kept.get(low, 0):
-        raise SchemaError(f"{where}: {low}={kept[low]} is more than {high}={kept[high]}.")
+def _bound(kept: Node, high: str, low: str, limit: int) -> None:
     kept.setdefault(high, max(limit, kept.get(low, 0)))
+
+
+def _check_counts(kept: Node, where: str) -> None:
+    """Lengths and numbers of items: whole, in order, and within what an answer can hold."""
+    for low, high, most in _COUNTS:
+        for key in {low, high} & set(kept):
+            value = kept[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+                raise SchemaError(f"{at(where)}/{key} is {value!r:.60}; expected a whole number of at least 0.")
+            kept[key] = int(value)
+        if high in kept and kept[high] < kept.get(low, 0):
+            raise SchemaError(f"{at(where)}: {low}={kept[low]:.6g} is more than {high}={kept[high]:.6g}.")
+        if kept.get(low, 0) > most:
+            raise SchemaError(f"{at(where)}: {low}={kept[low]:.6g} is more than an answer can hold ({most}).")
+        if high in kept:
+            kept[high] = min(kept[high], most)  # no answer comes near
+
+
+def _check_numbers(kept: Node, where: str) -> None:
+    """Bounds of numbers: one out of reach is brought to the largest number that is written."""
+    for key, sign in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
+        if key in kept:
+            value = number(kept[key], f"{where}/{key}")
+            if value * sign > _LARGEST:
+                kept[key] = sign * _LARGEST
+            elif value * sign < -_LARGEST:
+                raise SchemaError(f"{at(where)}/{key} is {value!r:.60}; numbers of more than {MAX_DIGITS} digits are not written.")
+    if "multipleOf" in kept:
+        multiple(kept["multipleOf"], f"{where}/multipleOf")
 
 
 def _dict(value: Any, where: str) -> Node:
     if not isinstance(value, dict):
-        raise SchemaError(f"{where} is {value!r:.60}; expected a JSON object of schemas.")
+        raise SchemaError(f"{at(where)} is {value!r:.60}; expected a JSON object of schemas.")
     return value
 
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise SchemaError(f"{where} is {value!r:.60}; expected a list with at least one item.")
+        raise SchemaError(f"{at(where)} is {value!r:.60}; expected a list with at least one item.")
     return value
 
 
