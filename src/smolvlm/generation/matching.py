@@ -32,7 +32,7 @@ _LIMITS: Mapping[str, Any] = {
 
 
 class Effort:
-    """An allowance of masks and of this thread's processor time. `spent` is asked before each piece of work."""
+    """An allowance of masks and of this thread's processor time."""
 
     def __init__(self, masks: int, seconds: float) -> None:
         self._masks = masks
@@ -41,11 +41,13 @@ class Effort:
     def take(self) -> bool:
         """Count one mask; whether it may still be computed."""
         self._masks -= 1
-        return self._masks >= 0 and time.thread_time() < self._until
+        if self._masks % 16 == 0 and time.thread_time() >= self._until:  # looking at the clock takes as long as a mask
+            self._masks = 0
+        return not self.spent
 
     @property
     def spent(self) -> bool:
-        return self._masks <= 0 or time.thread_time() >= self._until
+        return self._masks <= 0
 
 
 class Matcher:
