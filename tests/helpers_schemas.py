@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Schemas for tests: random ones as applications might send them, and hostile ones, each built to cost a compiler much."""
 
 from __future__ import annotations
