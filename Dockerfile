@@ -1,26 +1,35 @@
 # smolvlm for CPUs: the API on port 8000, the chat page on 7860. docs/deploy.md tells how to run it;
 # `deploy/try_dockerfile.py` runs these steps where no Docker engine is.
 
-FROM python:3.11-slim-bookworm AS build
+# The base of both stages. A tag moves; pin it by its content where the image is made for others:
+#   docker buildx imagetools inspect python:3.11-slim-bookworm --format '{{.Manifest.Digest}}'
+#   docker build --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:... .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 # An index of your own: docker build --build-arg PIP_INDEX_URL=... ; nothing of it reaches the image.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE deploy/requirements.lock deploy/build.lock ./
 COPY native native
 COPY src src
 # The engine holds code for every instruction set from plain C++ up and takes the best of the machine it runs on.
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# Nothing is installed whose content is not named in a lock file: what builds the wheel lives in an environment of its own.
+RUN python -m venv /opt/build && \
+    /opt/build/bin/pip install --no-cache-dir --require-hashes -r build.lock && \
+    PATH=/opt/build/bin:$PATH /opt/build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels .
 # The environment has no pip: nothing is installed into a running container.
 RUN python -m venv --without-pip /opt/smolvlm && \
-    pip --python /opt/smolvlm/bin/python install --no-cache-dir --find-links /wheels -c constraints.txt "smolvlm[serve,ui,heic]" && \
+    pip --python /opt/smolvlm/bin/python install --no-cache-dir --require-hashes -r requirements.lock && \
+    pip --python /opt/smolvlm/bin/python install --no-index --find-links /wheels --no-deps "smolvlm[serve,ui,heic]" && \
+    pip --python /opt/smolvlm/bin/python check && \
     find /opt/smolvlm -type d -path "*/pandas/tests" -prune -exec rm -r {} + && \
     find /opt/smolvlm -type d -path "*/numpy/*" -name tests -prune -exec rm -r {} +
 # A package without its engine installs all the same and would run on torch, which is not here: end the build.
 RUN /opt/smolvlm/bin/python -c "from smolvlm.engines import _native; print(_native.instruction_sets())"
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 # A fixed number, so that folders and secrets can be given to it.
 RUN groupadd --gid 10001 smolvlm && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir /cache --shell /usr/sbin/nologin smolvlm && \

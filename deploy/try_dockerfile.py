@@ -21,6 +21,7 @@ import json
 import os
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -127,15 +128,16 @@ def copy(stage: Stage, stages: dict[str, Stage], rest: str) -> None:
 
 def build(work: Path) -> Stage:
     """Execute the Dockerfile; the last stage."""
-    settings, stages, stage = pip_settings(), {}, None
+    settings, stages, stage, said_before = pip_settings(), {}, None, {}
     for number, (word, rest) in enumerate(steps((REPOSITORY / "Dockerfile").read_text())):
         if word != "FROM":
             print(f"    {word} {rest[:110]}", flush=True)
         if word == "FROM":
-            image, *name = rest.split(" AS ")
+            image, *name = string.Template(rest).substitute(said_before).split(" AS ")
+            tag = image.partition("@")[0]  # a digest names what only a registry has
             base = work / "base"
             if not base.exists():
-                make_base(base, image.rpartition("-")[2])
+                make_base(base, tag.rpartition("-")[2])
             print(f"FROM {rest}: {size(base):.0f} MB, by debootstrap", flush=True)
             stage = Stage(work / f"stage-{number}")
             stages[name[0] if name else ""] = stage
@@ -158,6 +160,8 @@ def build(work: Path) -> Stage:
             (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
         elif word in ("ENTRYPOINT", "CMD", "HEALTHCHECK"):
             stage.said[word] = rest
+        elif word == "ARG" and stage is None:  # before the first FROM: what the bases are called
+            said_before |= dict([rest.split("=", 1)])
         elif word not in ("ARG", "EXPOSE", "VOLUME"):
             raise SystemExit(f"{word}: this script does not know it.")
     return stage

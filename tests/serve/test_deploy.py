@@ -111,12 +111,42 @@ def test_the_build_sees_what_it_copies_and_no_secret(trial: ModuleType) -> None:
     assert all((ROOT / source).exists() for source in seen)
 
 
+def test_the_base_can_be_named_by_its_content(trial: ModuleType) -> None:
+    """One argument for both stages: a tag by default, a digest where somebody wants the same bytes again."""
+    steps = trial.steps((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert steps[0] == ("ARG", "PYTHON_IMAGE=python:3.11-slim-bookworm")
+    assert [rest for word, rest in steps if word == "FROM"] == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
+
+
 def test_the_image_installs_extras_that_exist() -> None:
     asked = re.search(r'"smolvlm\[([a-z,]+)\]"', (ROOT / "Dockerfile").read_text(encoding="utf-8"))
     assert asked is not None
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for extra in asked.group(1).split(","):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def test_the_image_installs_nothing_that_is_not_named_by_its_content(trial: ModuleType) -> None:
+    """Each line of the locks has a hash, none an address, and their versions are those that the tests run with."""
+    constraints = dict(
+        re.findall(r"^([\w.-]+)==([\w.+-]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    for name in ("requirements.lock", "build.lock"):
+        text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
+        lines = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+        assert lines
+        for line in lines:
+            assert re.fullmatch(r"([\w-]+)==([\w.]+)( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", line.strip()), line
+            package, version = line.split(" ")[0].split("==")
+            assert constraints.get(package, constraints.get(package.replace("-", "_"), version)) == version, line
+    runs = [
+        rest
+        for word, rest in trial.steps((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+        if word == "RUN" and "pip" in rest
+    ]
+    for command in re.findall(r"pip\S* (?:--python \S+ )?(?:install|wheel) [^&]+", " ".join(runs)):
+        safe = ("--require-hashes", "--no-index", "--no-build-isolation")
+        assert any(flag in command for flag in safe), f"{command}: takes whatever the index has"
 
 
 def test_compose_starts_commands_that_exist(services: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
