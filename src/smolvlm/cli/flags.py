@@ -103,8 +103,8 @@ class MediaFlags:
     ] = None  # fmt: skip
     max_pixels: Annotated[
         int | None,
-        typer.Option(metavar="N", help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half, a "
-                     "quarter or an eighth of their size, other formats are refused."),
+        typer.Option(metavar="N", help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half or a "
+                     "quarter of their size, other formats are refused."),
     ] = None  # fmt: skip
 
     def options(self) -> MediaOptions:

@@ -15,13 +15,13 @@ from smolvlm.media.jpeg_frame import read_frame
 from smolvlm.media.opening import check_pixels
 from smolvlm.media.options import OnWarning
 
-_STEPS = (2, 4, 8)
+_STEPS = (2, 4)
 _MOST_TIMES = 10  # as many limits may a whole picture have: decoding takes time also where it takes no memory
 _BYTES_A_PIXEL = 8  # of the limit; a progressive JPEG is held as coefficients before it is reduced
 
 
 def shrink_to_limit(image: Image.Image, stream: BinaryIO, label: str, most: int, on_warning: OnWarning) -> None:
-    """Set a lazily opened `image` to be decoded at a half, a quarter or an eighth, whichever fits in `most` pixels.
+    """Set a lazily opened `image` to be decoded at a half or a quarter, whichever fits in `most` pixels.
 
     Raises ImageError where that is impossible or would cost too much memory or time.
     """
