@@ -11,8 +11,8 @@ import re
 import av
 import numpy as np
 import pytest
-
 from picture_set import Case, all_cases
+
 from smolvlm.media import MediaOptions, load_image
 
 CASES = all_cases()

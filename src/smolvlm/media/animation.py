@@ -6,19 +6,24 @@ A frame without a time of its own (of a GIF, with 10 ms or less) is shown for 10
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from smolvlm.errors import SmolVLMError, VideoError
+from smolvlm.media.apng import composed_frames
 from smolvlm.media.labels import one_line
 from smolvlm.media.opening import check_pixels, open_picture, upright
 from smolvlm.media.options import Limits, MediaOptions
 from smolvlm.media.sources import Source
 from smolvlm.media.transparency import flatten
+
+logger = logging.getLogger(__name__)
 
 _MAX_FRAMES = 1_000_000
 _GIF_LEAST_MS, _DEFAULT_MS = 10, 100
@@ -93,17 +98,29 @@ class AnimationReader:
 
         Transparent parts lie over `options.background`, white if None.
         """
-        # A PNG's first picture need not belong to its animation.
-        skipped = 1 if getattr(self._image, "default_image", False) else 0
+        found = self._by_chunks(wanted) if self._format == "PNG" else self._by_pillow(wanted)
+        try:
+            for i, image in found:
+                rgb = flatten(image, self._options.background or "white", from_file=False, on_warning=_ignore)
+                yield i, np.asarray(upright(self._image, rgb))
+        except Exception as error:  # cut off or damaged: the caller counts what came
+            logger.debug("%s: %s", self.source.label, one_line(error))
+
+    def _by_pillow(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
         for i in wanted:
-            try:
-                self._image.seek(i + skipped)
-                self._image.load()
-            except Exception:  # cut off or damaged: the caller counts what came
-                return
+            self._image.seek(i)
+            self._image.load()
             self.decoded_frames += 1
-            rgb = flatten(self._image, self._options.background or "white", from_file=False, on_warning=_ignore)
-            yield i, np.asarray(upright(self._image, rgb))
+            yield i, self._image
+
+    def _by_chunks(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
+        with self.source.open() as stream:
+            for i, image in enumerate(composed_frames(stream, self.source.label)):
+                self.decoded_frames += 1
+                if i in wanted:
+                    yield i, image
+                if i >= wanted[-1]:
+                    return
 
     def _delays(self) -> list[int]:
         if self._format == "AVIF":

@@ -16,12 +16,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
+from smolvlm.media.apng import SIGNATURE, chunk
 from smolvlm.media.jpeg_frame import progressive_scans_cover, read_frame
 
 MAX_MISSING = 0.1
 _MAX_BYTES = 1 << 28
 _END_OF_IMAGE = b"\xff\xd9"
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 Open = Callable[[BinaryIO], Image.Image]
@@ -75,7 +75,7 @@ def _jpeg(data: bytes, opened: Image.Image, reopen: Open) -> Rest | None:
 def _png(data: bytes, reopen: Open) -> Rest | None:
     """The rows that can be inflated, the others zero, as a PNG that is whole."""
     header, others, packed = b"", b"", bytearray()
-    at = len(_SIGNATURE)
+    at = len(SIGNATURE)
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
@@ -100,7 +100,7 @@ def _png(data: bytes, reopen: Open) -> Rest | None:
     if missing > max(height * MAX_MISSING, 1):
         return _rows(None, missing, height)
     pixels = inflated[: (height - missing) * row] + bytes(missing * row)
-    whole = _SIGNATURE + _chunk(b"IHDR", header) + others + _chunk(b"IDAT", zlib.compress(pixels, 0)) + _chunk(b"IEND", b"")
+    whole = SIGNATURE + chunk(b"IHDR", header) + others + chunk(b"IDAT", zlib.compress(pixels, 0)) + chunk(b"IEND", b"")
     image = reopen(io.BytesIO(whole))
     image.load()
     return _rows(image, missing)
@@ -122,6 +122,3 @@ def _rows(image: Image.Image | None, rows: int, height: int = 0) -> Rest:
     where = f"{max(share * 100, 1):.0f} % of it, at its end, is missing"
     return Rest(image, share, where if rows else "no row of it is missing")
 
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
