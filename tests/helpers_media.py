@@ -92,6 +92,12 @@ def make_clip(
     return path
 
 
+def crowded_clip(path: Path) -> Path:
+    """48 frames in 1.9 s, then one each 10 s up to a minute, as a screen recording where little happens has them."""
+    ms = [*range(0, 1920, 40), *range(10_000, 60_001, 10_000)]
+    return make_clip(path, len(ms), pts=ms.__getitem__, time_base=Fraction(1, 1000), options={"preset": "veryfast", "bf": "0"})
+
+
 def _sound(stream: Any, frame: Any) -> Any:
     packets = []
     for part in av.AudioResampler(stream.format, stream.layout, stream.rate).resample(frame):

@@ -107,10 +107,9 @@ def test_spans(clips: dict[str, Path]) -> None:
     assert sample_video(path, OFFICIAL, MediaOptions(end=0.0)).indices == (0,)
     assert sample_video(path, OFFICIAL, MediaOptions(end=100.0)).indices[-1] == 119
     assert sample_video(path, OFFICIAL, MediaOptions(start=1.2, end=1.2)).indices == (30,)
-    for options, message in ((MediaOptions(start=4.8), "start=4.8 is past its end; it lasts 4.80 s"),
-                             (MediaOptions(start=1.21, end=1.22), "widen the span")):  # fmt: skip
-        with pytest.raises(VideoError, match=message):
-            sample_video(path, OFFICIAL, options)
+    assert sample_video(path, OFFICIAL, MediaOptions(start=1.21, end=1.22)).indices == (30,)  # shown from 1.20 to 1.24
+    with pytest.raises(VideoError, match="start=4.8 is past its end; it lasts 4.80 s"):
+        sample_video(path, OFFICIAL, MediaOptions(start=4.8))
 
 
 def test_progress(clips: dict[str, Path]) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from smolvlm.errors import ParamsError, VideoError
+
+_MOST_MOMENTS = 100_000  # more than any context holds
 
 
 def sample_frame_indices(
@@ -40,6 +43,19 @@ def sample_frame_indices(
         if first >= last:
             first, last = 0, total_num_frames - 1
     return _spread(first, last, desired)
+
+
+def sample_times(seconds: npt.NDArray[np.float64], first: int, span_s: float, *, sample_fps: float, max_frames: int) -> list[int]:
+    """As many frames as the same rule takes, evenly spread in time: of each moment the frame that is shown then. No end is
+    left out: where a rate varies, the last frame is often the one that matters.
+
+    seconds: (frames,) ascending times of the frames numbered `first`, `first` + 1, ... Frames shown at several of the moments
+    are taken once.
+    """
+    count = min(max(min(_round(sample_fps * span_s), max_frames), 1), max(2 * len(seconds), _MOST_MOMENTS))
+    moments = np.linspace(seconds[0], seconds[-1], count) + 1e-6
+    shown = np.unique(np.searchsorted(seconds, moments, side="right") - 1)
+    return [first + int(i) for i in shown]
 
 
 def sample_span_indices(first: int, last: int, span_s: float, *, sample_fps: float, max_frames: int) -> list[int]:

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
 from smolvlm.media.options import MediaOptions
-from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
+from smolvlm.media.sampling import sample_frame_indices, sample_span_indices, sample_times
 from smolvlm.media.video_index import FrameIndex, build_index
 from smolvlm.media.video_reader import VideoReader
 
 _UNKNOWN_RATE = 24.0  # what the reference assumes where nothing is known
 _MAX_DURATION_S = 1e8  # three years: beyond it a header lies
+_REORDERING_S = 1.0  # the first frame comes this much after a header's zero at most
 _TOLERATED_SHORTAGE = 2  # empty packets that some writers count
 
 
@@ -29,7 +30,7 @@ class Timeline:
     total_num_frames: by the header, as the reference has it, or counted where it says nothing
     available: frames that the file really holds; fewer than the total when it is cut off
     fps: the average rate
-    duration_s: of the whole video, also where frames of it are damaged
+    duration_s: of the whole video, from its first frame to the end of its last, also where frames of it are damaged
     seconds: (available,) real times of the frames from the first one, or empty where the timestamps are unusable
     variable: some frame is half a frame or more away from `index / fps`
     """
@@ -48,13 +49,17 @@ class Timeline:
         """Raises VideoError when the container's times make no sense."""
         seconds = index.frame_seconds()
         available = index.num_frames
-        shortage = reader.header_frames - len(index.packet_pts)
-        total = available + (shortage if shortage > _TOLERATED_SHORTAGE else 0)
+        shortage = reader.header_frames - len(index.packet_pts) - index.empty_packets
+        cut_off = shortage > max(_TOLERATED_SHORTAGE, reader.most_empty_slots)
+        total = available + shortage if cut_off else available
         fps = _rate(reader, seconds)
         if not 0 < total / fps <= _MAX_DURATION_S:
             raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, "
                              "which cannot be; re-encode it.")  # fmt: skip
-        return cls(reader.source.label, index, total, available, fps, total / fps, seconds, _varies(seconds, fps))
+        duration_s = _length(reader, index, total, fps, cut_off)
+        if abs(duration_s * fps - total) > 0.5:  # an average that the frames contradict
+            fps = total / duration_s
+        return cls(reader.source.label, index, total, available, fps, duration_s, seconds, _varies(seconds, fps))
 
     @classmethod
     def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float) -> Timeline:
@@ -73,8 +78,10 @@ class Timeline:
         usable = len(known) == len(times) and bool((np.diff(known) > 0).all())
         seconds = known - known[0] if usable else np.empty(0)
         total = self.total_num_frames if self.total_num_frames > self.available else len(times)
-        return replace(self, total_num_frames=total, available=len(times), seconds=seconds,
-                       duration_s=self.duration_s if usable else total / self.fps,
+        duration_s = self.duration_s if usable else total / self.fps
+        if usable and seconds[-1] >= duration_s:
+            duration_s = float(seconds[-1]) + 1 / self.fps
+        return replace(self, total_num_frames=total, available=len(times), seconds=seconds, duration_s=duration_s,
                        variable=_varies(seconds, self.fps))  # fmt: skip
 
     def times(self, indices: Sequence[int]) -> tuple[float, ...]:
@@ -86,38 +93,56 @@ class Timeline:
     def choose(self, config: ProcessorConfig, options: MediaOptions) -> list[int]:
         """The sampled frames' numbers, ascending. Raises VideoError for an empty span or one that is cut off."""
         sample_fps, max_frames = options.fps or config.fps, options.max_frames or config.max_frames
+        in_time = options.sampling == "time" and self.variable  # at a constant rate both rules are one
         if options.start is None and options.end is None:
-            chosen = sample_frame_indices(self.total_num_frames, self.fps, self.duration_s,
-                                          sample_fps=sample_fps, max_frames=max_frames)  # fmt: skip
+            if not in_time:
+                return self._there(sample_frame_indices(self.total_num_frames, self.fps, self.duration_s,
+                                                        sample_fps=sample_fps, max_frames=max_frames))  # fmt: skip
+            start, end, length_s = 0.0, self.duration_s, self.duration_s
         else:
-            start, end = options.start or 0.0, min(options.end or math.inf, self.duration_s)
-            if options.end == 0:
-                end = 0.0
-            first, last = self._span(start, end)
-            chosen = sample_span_indices(first, last, end - start, sample_fps=sample_fps, max_frames=max_frames)
-        if chosen[-1] >= self.available:
+            start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
+            length_s = end - start
+        first, last = self._there(self._span(start, end))
+        if in_time:
+            return sample_times(self.seconds[first : last + 1], first, length_s, sample_fps=sample_fps, max_frames=max_frames)
+        return sample_span_indices(first, last, length_s, sample_fps=sample_fps, max_frames=max_frames)
+
+    def warnings(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
+        """Said when sampling by number has put most of the frames into a small part of the time."""
+        if options.sampling == "time" or not self.variable or len(indices) < 4:
+            return []
+        times = self.seconds[list(indices)]
+        spread_s = float(times[-1] - times[0])
+        most = math.ceil(0.75 * len(indices))
+        shortest_s = float((times[most - 1 :] - times[: len(times) - most + 1]).min())
+        if shortest_s >= spread_s / 3:
+            return []
+        return [f"its frame rate varies: {most} of the {len(indices)} frames sampled lie within {shortest_s:.1f} s of "
+                f'{spread_s:.1f} s; sampling="time" (--sampling time) spreads them evenly.']  # fmt: skip
+
+    def _there(self, indices: list[int]) -> list[int]:
+        """`indices` if the file holds them all. Raises VideoError."""
+        if indices[-1] >= self.available:
             there = self.available / self.fps
             raise VideoError(f"{self.label} is cut off: it holds {self.available} of {self.total_num_frames} frames. "
                              "Copy or download it again, or pass "
                              f"end={math.floor(there * 10) / 10:g} to use what is there.")  # fmt: skip
-        return chosen
+        return indices
 
-    def _span(self, start: float, end: float) -> tuple[int, int]:
+    def _span(self, start: float, end: float) -> list[int]:
         """First and last frame shown within `start`..`end` seconds, both included."""
         slack = 1e-6  # 0.1 * 3 is not 0.3; no frame is shorter than this
         if self.variable:
             first = int(np.searchsorted(self.seconds, start - slack))
             last = int(np.searchsorted(self.seconds, end + slack, side="right")) - 1
+            if last == self.available - 1 and end > self.available / self.fps:
+                last = self.total_num_frames - 1  # of a file that is cut off
         else:
             first = math.ceil((start - slack) * self.fps)
             last = min(math.floor((end + slack) * self.fps), self.total_num_frames - 1)
-        if start >= self.duration_s or first >= self.total_num_frames:
+        if start >= self.duration_s:
             raise VideoError(f"{self.label}: start={start:g} is past its end; it lasts {self.duration_s:.2f} s.")
-        if last < first:
-            raise VideoError(f"{self.label}: no frame is shown between {start:g} and {end:g} s; widen the span to at "
-                             f"least {1 / self.fps:.3f} s.")  # fmt: skip
-        return first, last
-
+        return [min(first, last), last]  # between two frames the first of them is still shown
 
 def _varies(seconds: npt.NDArray[np.float64], fps: float) -> bool:
     """Whether some frame is half a frame or more away from `index / fps`."""
@@ -131,3 +156,26 @@ def _rate(reader: VideoReader, seconds: npt.NDArray[np.float64]) -> float:
     if average > 0 and (reader.header_frames or not measured or abs(average / measured - 1) < 0.01):
         return average
     return measured or average or _UNKNOWN_RATE
+
+
+def _length(reader: VideoReader, index: FrameIndex, total: int, fps: float, cut_off: bool) -> float:
+    """Seconds from the first frame to the end of the last: the reference's frames / rate where it is right within a frame.
+
+    A header counts from zero, which may be a little before the first frame (reordered frames); and an MP4's is short where
+    the rate varies and frames are reordered. Packets know better, except in AVI, whose last slots may hold no frame.
+    """
+    seconds, stated = index.frame_seconds(), reader.stated_duration_s
+    official = max(total, reader.header_frames) / fps
+    if cut_off or not len(seconds):
+        return official
+    last = float(seconds[-1])
+    frame_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / fps
+    ends = index.end_s if index.end_s is not None and index.end_s > last else None
+    if stated is not None and stated > last:
+        early = 0.0 if ends is None else stated - ends
+        reordered = min(index.first_s, _REORDERING_S) + 1e-3
+        if ends is None or reader.most_empty_slots or abs(early) < frame_s or 0 < early <= reordered:
+            ends = stated
+    if official > last and (ends is None or (reader.header_frames and abs(official - ends) < frame_s)):
+        return official
+    return ends if ends is not None else last + frame_s

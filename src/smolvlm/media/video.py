@@ -29,6 +29,7 @@ from smolvlm.media.options import MediaOptions
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import MAX_EDGE_PX, resize_to_longest_edge
 from smolvlm.media.timeline import Timeline
+from smolvlm.media.tone_map import left_as_stored
 from smolvlm.media.video_reader import SeekMismatch, VideoReader
 
 logger = logging.getLogger(__name__)
@@ -83,14 +84,14 @@ def sample_video(
     """Sample a video file, URL, bytes, or a list of frames (pictures, arrays, paths; or an array (T, H, W, 3)).
 
     Which frames: the reference's rule with `options.fps` and `options.max_frames` over the checkpoint's; inside
-    `start`..`end` seconds when given. Times are `index / fps` as in the reference, and for variable frame rates the
-    real time since the first frame. `on_frame(done, total)` is called after each frame.
+    `start`..`end` seconds when given, or the one that is shown between them. Times are `index / fps` as in the
+    reference, and for variable frame rates the real time since the first frame. `on_frame(done, total)` is called after each frame.
 
     A list of frames is taken whole up to `max_frames`, else evenly spread; its rate is `options.fps` or 24, as the
     reference assumes, and its duration is the last frame's time.
 
     Raises SourceError for what cannot be opened, VideoError for what is no video, is damaged before a sampled frame,
-    or has no frame in the asked span; ImageError for a listed frame that is no picture.
+    or ends before the asked span; ImageError for a listed frame that is no picture.
     """
     options, policy = options or MediaOptions(), policy or SourcePolicy()
     if is_array_like(source) or isinstance(source, list | tuple):
@@ -142,24 +143,26 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
         with _reader(source, policy) as reader:
             timeline = Timeline.of(reader, reader.build_index())
             wanted = timeline.choose(config, options)
+            pictures = _Pictures(reader, config, options, on_frame)
             frames: dict[int, Pixels] = {}
             if timeline.index.has_timestamps:
                 try:
                     sought = reader.frames_by_seeking(timeline.index, wanted)
-                    frames = _collect(sought, reader, wanted, config, on_frame)
+                    frames = pictures.collect(sought, wanted)
                 except SeekMismatch:  # damaged packets, or hidden ones: only decoding tells which frames there are
                     logger.info("%s: its timestamps do not name its frames; decoding all of it", source.label)
                     frames, timeline = {}, timeline.counted(reader.frame_times())
                     wanted = timeline.choose(config, options)
             if not frames:
-                frames = _collect(reader.frames_from_start(wanted[-1] + 1), reader, wanted, config, on_frame)
+                frames = pictures.collect(reader.frames_from_start(wanted[-1] + 1), wanted)
             if len(frames) < len(wanted):  # no timestamps, and fewer frames than packets: now they are counted
                 timeline = timeline.counted(reader.frame_times())
                 wanted = timeline.choose(config, options)
-                frames = _collect(reader.frames_from_start(wanted[-1] + 1), reader, wanted, config, on_frame)
+                frames = pictures.collect(reader.frames_from_start(wanted[-1] + 1), wanted)
             return SampledVideo(
                 np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
                 _info(reader, timeline), reader.decoded_frames,
+                (*pictures.warnings, *timeline.warnings(options, wanted)),
             )  # fmt: skip
     except SmolVLMError:
         raise
@@ -184,22 +187,34 @@ def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOpt
             timeline.choose(config, options)  # says how much is there
         return SampledVideo(
             np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
-            _info(reader, timeline), reader.decoded_frames,
+            _info(reader, timeline), reader.decoded_frames, tuple(timeline.warnings(options, wanted)),
         )  # fmt: skip
 
 
-def _collect(found: Iterator[tuple[int, Any]], reader: VideoReader, wanted: Sequence[int], config: ProcessorConfig,
-             on_frame: OnFrame | None) -> dict[int, Pixels]:  # fmt: skip
-    """Shrink each wanted frame as it comes; a frame that never came is not in the result."""
-    missing = set(wanted)
-    frames: dict[int, Pixels] = {}
-    for i, frame in found:
-        if i in missing:
-            frames[i] = square_frame(reader.rgb(frame), config)
+class _Pictures:
+    """Shrinks the wanted frames as they come, and keeps in mind what their colors are."""
+
+    def __init__(self, reader: VideoReader, config: ProcessorConfig, options: MediaOptions, on_frame: OnFrame | None) -> None:
+        self._reader, self._config, self._on_frame = reader, config, on_frame
+        self._maps = options.tone_map == "auto"
+        self.warnings: list[str] = []
+
+    def collect(self, found: Iterator[tuple[int, Any]], wanted: Sequence[int]) -> dict[int, Pixels]:
+        """The square frames by number; one that never came is not there."""
+        missing = set(wanted)
+        frames: dict[int, Pixels] = {}
+        for i, frame in found:
+            if i not in missing:
+                continue
+            tags = self._reader.tags(frame)
+            if tags.name is not None and not self._maps and not self.warnings:
+                self.warnings.append(left_as_stored(tags))
+            pixels = self._reader.rgb(frame, tags if self._maps else None, self._config.video_longest_edge)
+            frames[i] = square_frame(pixels, self._config)
             missing.remove(i)
-            if on_frame is not None:
-                on_frame(len(frames), len(wanted))
-    return frames
+            if self._on_frame is not None:
+                self._on_frame(len(frames), len(wanted))
+        return frames
 
 
 def _info(reader: VideoReader | AnimationReader, timeline: Timeline) -> VideoInfo:

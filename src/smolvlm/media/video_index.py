@@ -30,6 +30,8 @@ class FrameIndex:
     packet_is_key, packet_is_discarded: (packets,); a discarded packet is decoded but not shown (edit lists)
     by_pts: (packets,) the positions that put `packet_pts` in ascending order
     frame_pts: (frames,) ascending ticks of the frames that are shown; empty when `has_timestamps` is false
+    empty_packets: what the container counts as frames and holds nothing (dropped frames)
+    end_s: seconds from the first shown frame to the end of the last one by the packets' own durations, None if unknown
     has_timestamps: every packet has a pts of its own, so that frames can be found by it
     cut_off: the last packets were incomplete or are missing altogether
     """
@@ -41,6 +43,8 @@ class FrameIndex:
     by_pts: npt.NDArray[np.intp]
     frame_pts: Ticks
     num_frames: int
+    empty_packets: int
+    end_s: float | None
     time_base: Fraction
     has_timestamps: bool
     cut_off: bool
@@ -69,6 +73,11 @@ class FrameIndex:
         seconds: npt.NDArray[np.float64] = (self.frame_pts - self.frame_pts[0]) * float(self.time_base)
         return seconds
 
+    @property
+    def first_s(self) -> float:
+        """Where the container's clock stands at the first frame."""
+        return float(self.frame_pts[0] * self.time_base) if len(self.frame_pts) else 0.0
+
     def starting_at(self, pts: int) -> FrameIndex:
         """Without the frames before `pts`: their references lie before the file's start and no decoder shows them."""
         kept = self.frame_pts[self.frame_pts >= pts]
@@ -84,15 +93,18 @@ def build_index(packets: Iterable[Any], time_base: Fraction, expected: int) -> F
 
     `packets` may end in an exception of the demuxer, as on a file that is cut off: what came before it counts.
     """
-    pts, dts = array("q"), array("q")
+    pts, dts, durations = array("q"), array("q"), array("q")
+    empty = 0
     is_key, is_discarded, is_corrupt = bytearray(), bytearray(), bytearray()
     failed = False
     try:
         for packet in packets:
-            if not packet.size:
-                continue  # the end marker
+            if not packet.size:  # a dropped frame, or the end marker, which has no time
+                empty += packet.pts is not None or packet.dts is not None
+                continue
             pts.append(_UNKNOWN if packet.pts is None else packet.pts)
             dts.append(_UNKNOWN if packet.dts is None else packet.dts)
+            durations.append(packet.duration or 0)
             is_key.append(packet.is_keyframe)
             is_discarded.append(packet.is_discard)
             is_corrupt.append(packet.is_corrupt)
@@ -105,20 +117,27 @@ def build_index(packets: Iterable[Any], time_base: Fraction, expected: int) -> F
     while end and is_corrupt[end - 1]:
         end -= 1
     cut_off = failed or end < len(pts) or end < expected
-    return _index(np.array(pts[:end], np.int64), np.array(dts[:end], np.int64), _flags(is_key[:end]),
-                  _flags(is_discarded[:end]), time_base, cut_off)  # fmt: skip
+    return _index(_ticks(pts[:end]), _ticks(dts[:end]), _ticks(durations[:end]), _flags(is_key[:end]),
+                  _flags(is_discarded[:end]), empty, time_base, cut_off)  # fmt: skip
+
+
+def _ticks(values: array[int]) -> Ticks:
+    return np.array(values, np.int64)
 
 
 def _flags(values: bytearray) -> Flags:
     return np.frombuffer(bytes(values), np.bool_)
 
 
-def _index(pts: Ticks, dts: Ticks, is_key: Flags, is_discarded: Flags, time_base: Fraction,
-           cut_off: bool) -> FrameIndex:  # fmt: skip
+def _index(pts: Ticks, dts: Ticks, durations: Ticks, is_key: Flags, is_discarded: Flags, empty: int,
+           time_base: Fraction, cut_off: bool) -> FrameIndex:  # fmt: skip
     shown = np.sort(pts[~is_discarded])
     has_timestamps = bool(
         len(pts) and is_key.any() and (pts != _UNKNOWN).all() and len(np.unique(pts)) == len(pts) and len(shown)
     )
     by_pts = np.argsort(pts, kind="stable")
     frame_pts = shown if has_timestamps else np.empty(0, np.int64)
-    return FrameIndex(pts, dts, is_key, is_discarded, by_pts, frame_pts, len(shown), time_base, has_timestamps, cut_off)
+    last = int(by_pts[-1]) if len(pts) else 0
+    end_s = float((pts[last] + durations[last] - shown[0]) * time_base) if has_timestamps and durations[last] > 0 else None
+    return FrameIndex(pts, dts, is_key, is_discarded, by_pts, frame_pts, len(shown), empty, end_s, time_base,
+                      has_timestamps, cut_off)  # fmt: skip

@@ -19,8 +19,13 @@ import numpy as np
 from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.labels import one_line
 from smolvlm.media.options import Limits
+from smolvlm.media.riff import complete_avi_bytes
 from smolvlm.media.sources import Source
+from smolvlm.media.tiling import MAX_EDGE_PX
+from smolvlm.media.tone_map import ColorTags
 from smolvlm.media.video_index import FrameIndex, build_index
+from smolvlm.media.video_pixels import Matrix, Pixels, display_matrix, frame_tags, rgb_pixels
+from smolvlm.media.video_stream import main_video_stream, stated_duration_s
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ class SeekMismatch(Exception):
 
 
 class VideoReader:
-    """One open video file and its first real video stream. A context manager; not for several threads at once.
+    """One open video file and the video stream that a player would show. A context manager; not for several threads at once.
 
     `decoded_frames` counts every frame that the decoder gave, also those nobody asked for.
     Raises VideoError for what is not a video, has no video stream, or has frames beyond the limits.
@@ -54,6 +59,7 @@ class VideoReader:
         self.source = source
         self.limits = limits
         self.decoded_frames = 0
+        self._matrices: dict[int, Matrix] = {}  # by the frames' rotation
         self._open()
 
     def _open(self) -> None:
@@ -71,7 +77,7 @@ class VideoReader:
             raise VideoError(f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
                              "its index (moov), or not a video; copy or download it again.") from None  # fmt: skip
         try:
-            self._stream = _video_stream(self._container, label)
+            self._stream = main_video_stream(self._container, label)
             self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
             for other in self._container.streams:
                 if other.index != self._stream.index:
@@ -108,6 +114,18 @@ class VideoReader:
         """Frames a second by the container, 0.0 where it does not say."""
         rate = self._stream.average_rate
         return float(rate) if rate else 0.0
+
+    @property
+    def stated_duration_s(self) -> float | None:
+        """Seconds by the container, None where it does not say; they may count from before the first frame."""
+        return stated_duration_s(self._container, self._stream)
+
+    @property
+    def most_empty_slots(self) -> int:
+        """How many of `header_frames` may be slots without a frame: AVI counts those too, at 8 bytes each at least."""
+        if self._container.format.name != "avi":
+            return 0
+        return complete_avi_bytes(self.source) // 8
 
     @property
     def size(self) -> tuple[int, int]:
@@ -228,21 +246,17 @@ class VideoReader:
             raise VideoError(f"{self.source.label}: its frames are {width} x {height} pixels, more than the limit of "
                              f"{self.limits.max_video_pixels}; scale it down first.")  # fmt: skip
 
-    def rgb(self, frame: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The frame upright as uint8 (height, width, 3), converted as the reference converts it."""
+    def tags(self, frame: Any) -> ColorTags:
+        """How the frame's colors are coded."""
+        return frame_tags(frame, self._stream.codec_context)
+
+    def rgb(self, frame: Any, tags: ColorTags | None = None, longest_edge_px: int = MAX_EDGE_PX) -> Pixels:
+        """The frame upright as uint8 (height, width, 3): as the reference converts it, or mapped to sRGB by `tags`."""
         self._check_size(frame.width, frame.height)
-        pixels = frame.to_ndarray(format="rgb24")
-        turns = round((frame.rotation or 0) / 90) % 4  # degrees counter-clockwise, of the display matrix
-        return np.rot90(pixels, turns) if turns else pixels
-
-
-def _video_stream(container: Any, label: str) -> Any:
-    for stream in container.streams.video:
-        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):  # the cover of a song
-            return stream
-    kinds = sorted({s.type for s in container.streams})
-    raise VideoError(f"{label} has no video stream (it holds {', '.join(kinds) or 'nothing'}); pass a file with moving "
-                     "pictures.")  # fmt: skip
+        # Asking for a frame's side data makes PyAV (18) hold the frame until Python's garbage collection: ask once.
+        if frame.rotation not in self._matrices:
+            self._matrices[frame.rotation] = display_matrix(frame)
+        return rgb_pixels(frame, self._matrices[frame.rotation], tags, longest_edge_px)
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
