@@ -89,7 +89,6 @@ class Truth:
     times: tuple[float, ...]
     duration_s: float
     frame_s: float
-    first: Pixels  # the first frame, turned as ffmpeg turns it
 
 
 def truth_of(path: Path, stream: int = 0) -> Truth:
@@ -105,8 +104,11 @@ def truth_of(path: Path, stream: int = 0) -> Truth:
     last = times[-1] if times else 0.0
     # ffprobe's own word for the stream, unless it says less than its own frames.
     duration_s = next((value for value in known if value > last), 0.0)
+    begins_s = float(probed["format"].get("start_time") or 0)
+    if begins_s > 1 and duration_s - begins_s > last:  # Matroska, FLV and NUT count from zero, not from the first frame
+        duration_s -= begins_s
     frame_s = duration_s / len(frames)
-    return Truth(tuple(read_code(frame) for frame in frames), times, duration_s, frame_s, frames[0])
+    return Truth(tuple(read_code(frame) for frame in frames), times, duration_s, frame_s)
 
 
 def _decoded(path: Path, stream: int) -> list[Pixels]:
