@@ -94,12 +94,14 @@ class Truth:
 def truth_of(path: Path, stream: int = 0) -> Truth:
     """`stream` counts the video streams. ffprobe lists the frames, and an ffmpeg decode that drops and doubles none shows them."""
     probed = json.loads(run("ffprobe", "-v", "error", "-select_streams", f"v:{stream}", "-show_entries",
-                            "frame=best_effort_timestamp_time,width,height:format=duration,start_time:stream=duration,start_time",
+                            "frame=best_effort_timestamp_time,width,height:format=duration,start_time:stream=duration:stream_tags=DURATION",
                             "-of", "json", path))  # fmt: skip
     stamps = [float(f["best_effort_timestamp_time"]) for f in probed["frames"] if "best_effort_timestamp_time" in f]
     frames = _decoded(path, stream)
     times = tuple(stamp - stamps[0] for stamp in stamps) if len(stamps) == len(frames) else ()
-    lengths = [probed["streams"][0].get("duration"), probed["format"].get("duration")]
+    tag = probed["streams"][0].get("tags", {}).get("DURATION", "").split(":")
+    tagged = float(tag[0]) * 3600 + float(tag[1]) * 60 + float(tag[2]) if len(tag) == 3 else None
+    lengths = [probed["streams"][0].get("duration"), tagged, probed["format"].get("duration")]
     known = [float(value) for value in lengths if value not in (None, "N/A")]
     last = times[-1] if times else 0.0
     # ffprobe's own word for the stream, unless it says less than its own frames.

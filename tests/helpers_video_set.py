@@ -167,16 +167,17 @@ def _streams() -> Iterator[Case]:
     other = ("-f", "lavfi", "-i", "testsrc=s=320x240:r=10:d=2")
     small = ("-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=2")
     tone = ("-f", "lavfi", "-i", "sine=d=6")
-    for container in ("mp4", "mov", "mkv"):
+    for container in ("mp4", "m4v", "mkv"):
         yield Case(f"second.{container}", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0",
                                                    "-disposition:v:1", "default"), more=other, stream=1)  # fmt: skip
-        yield Case(f"largest.{container}", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0",
-                                                    "-disposition:v:1", "0"), more=small, stream=1)  # fmt: skip
-        yield Case(f"cover.{container}", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-c:v:0", "mjpeg", "-frames:v:0", "1",
-                                                  "-pix_fmt:v:0", "yuvj420p", "-disposition:v:0", "attached_pic"),
-                   more=other, stream=1 if container == "mkv" else 0)  # fmt: skip
+        yield Case(f"cover.{container}", "even", ("-map", "0:v", "-map", "1:v", "-c:v:0", "copy", "-c:v:1", "mjpeg", "-frames:v:1", "1",
+                                                  "-pix_fmt:v:1", "yuvj420p", "-disposition:v:1", "attached_pic"),
+                   more=other, first=(*_X264, "-f", "mov"))  # fmt: skip
         yield Case(f"sound.{container}", "even", ("-map", "0:v", "-map", "1:a", *CODECS["h264b"], "-c:a", "aac"), more=tone)
         yield Case(f"sound-first.{container}", "even", ("-map", "1:a", "-map", "0:v", *CODECS["h264b"], "-c:a", "aac"), more=tone)
+    # MP4's writer marks the first track as enabled when none is the default one, and then that is the default.
+    yield Case("largest.mkv", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0", "-disposition:v:1", "0"),
+               more=small, stream=1)  # fmt: skip
     yield Case("sound.ts", "even", ("-map", "0:v", "-map", "1:a", *CODECS["h264b"], "-c:a", "mp2", "-t", "2"), more=tone)
     yield Case("sound.avi", "even", ("-map", "0:v", "-map", "1:a", *CODECS["mpeg4"], "-c:a", "mp2", "-t", "2"), more=tone)
     yield Case("sound.mpg", "even", ("-map", "0:v", "-map", "1:a", *CODECS["mpeg2"], "-c:a", "mp2", "-t", "2"), more=tone)
