@@ -34,7 +34,7 @@ def about(url: str, kind: str = "image_url") -> bytes:
 
 
 @contextlib.contextmanager
-def two_keys(folder: Path, *flags: str) -> Iterator[tuple[Server, str, str]]:
+def two_keys(folder: Path, *flags: str, environ: dict[str, str] | None = None) -> Iterator[tuple[Server, str, str]]:
     """A server with the default decoding processes, and its keys."""
     keys = folder / "keys.json"
     found = []
@@ -43,7 +43,7 @@ def two_keys(folder: Path, *flags: str) -> Iterator[tuple[Server, str, str]]:
         with contextlib.redirect_stdout(printed):
             assert main(["serve", "--new-key", name, "--keys-file", str(keys)]) == 0
         found.append(max(printed.getvalue().split(), key=len))
-    with serving(folder / "log", "--keys-file", str(keys), "--media-workers", "2", *flags) as server:
+    with serving(folder / "log", "--keys-file", str(keys), "--media-workers", "2", *flags, environ=environ) as server:
         yield server, found[0], found[1]
 
 
@@ -94,5 +94,6 @@ def attacks(
         stop.set()
 
 
-def p(waits: list[float], share: float) -> float:
-    return sorted(waits)[min(len(waits) - 1, int(share * len(waits)))]
+def share(waits: list[float], part: float) -> float:
+    """What `part` of the waits stay under: 0.99 gives the 99th percentile."""
+    return sorted(waits)[min(len(waits) - 1, int(part * len(waits)))]

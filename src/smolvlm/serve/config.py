@@ -74,7 +74,9 @@ class ServeConfig:
     remote_hosts: tuple[str, ...] = _setting(
         (), "Hosts that pictures may be fetched from: example.org, *.example.org or *."
     )
-    media_workers: int = _setting(2, "Processes that decode pictures and videos.", least=1)
+    media_workers: int = _setting(
+        2, "Processes that decode pictures and videos; at least two, one of which is kept for other keys.", least=1
+    )
     max_media: int = _setting(16, "Pictures and videos in one request.", least=1)
     max_frames: int = _setting(64, "Frames of one video.", least=1)
     drain_s: float = _setting(60.0, "Seconds that answers have to finish in after SIGTERM.", least=0)
