@@ -4,7 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <chrono>
+#include <algorithm>
+#include <climits>
 
 #include "door.h"
 #include "kernels/select.h"
@@ -22,11 +23,34 @@ using Floats = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu
 using Out = nb::ndarray<float, nb::numpy, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+// An array of another type or layout is refused: a converted copy would lose digits of ids, and swallow what is written to it.
+const auto exact = nb::arg().noconvert();
+
 Format format_of(const std::string& name) {
   if (name == "bf16") return Format::bf16;
   if (name == "q8") return Format::q8;
   if (name == "q4") return Format::q4;
   throw std::invalid_argument("weights as '" + name + "' are unknown; use bf16, q8 or q4");
+}
+
+template <class T>
+T value_of(const nb::dict& from, const char* key) {
+  T value;
+  if (!from.contains(key) || !nb::try_cast<T>(from[key], value))
+    throw std::invalid_argument("the shape: " + std::string(key) + " is missing, or no number of its range");
+  return value;
+}
+
+Shape shape_of(const nb::dict& vision, const nb::dict& text) {
+  auto v = [&](const char* key) { return value_of<int>(vision, key); };
+  auto t = [&](const char* key) { return value_of<int>(text, key); };
+  Shape shape;
+  shape.vision = {v("hidden_size"), v("intermediate_size"), v("num_hidden_layers"), v("num_attention_heads"), v("image_size"),
+                  v("patch_size"), float(value_of<double>(vision, "layer_norm_eps"))};
+  shape.text = {t("hidden_size"), t("intermediate_size"), t("num_hidden_layers"), t("num_attention_heads"),
+                t("num_key_value_heads"), t("head_dim"), t("vocab_size"), t("max_position_embeddings"),
+                float(value_of<double>(text, "rms_norm_eps")), value_of<double>(text, "rope_theta")};
+  return shape;
 }
 
 Source source_of(const Bytes& data, const std::string& number, int rows, int columns) {
@@ -47,38 +71,23 @@ size_t need(size_t given, size_t wanted, const char* what) {
   return wanted;
 }
 
-// Ctrl-C, seen between layers without asking for the interpreter's lock more than ten times a second.
-std::function<bool()> interrupted() {
-  auto last = std::make_shared<std::chrono::steady_clock::time_point>(std::chrono::steady_clock::now());
-  return [last] {
-    auto now = std::chrono::steady_clock::now();
-    if (now - *last < std::chrono::milliseconds(100)) return false;
-    *last = now;
-    if (Unlocked::interpreter_ends()) return true;
-    nb::gil_scoped_acquire lock;
-    return PyErr_CheckSignals() != 0;
-  };
+int count_of(size_t size) {
+  if (size > size_t(INT_MAX)) throw std::invalid_argument("an array has more entries than the engine counts");
+  return int(size);
 }
 
-template <class Call>
-auto call(Door& door, Call call) {
-  try {
-    return door(call);
-  } catch (const Cancelled&) {
-    if (PyErr_Occurred()) throw nb::python_error();
-    throw std::runtime_error("cancelled");
-  }
-}
+// What is checked before it is used must not change in between: another thread of Python may write to the array.
+std::vector<int> copy_of(const Ids& ids) { return std::vector<int>(ids.data(), ids.data() + count_of(ids.size())); }
 
 // A method of the engine as a method of Python.
 template <class Result, class... Args>
 auto method(Result (Engine::*of)(Args...)) {
-  return [of](Door& self, Args... args) { return call(self, [&](Engine& engine) { return (engine.*of)(args...); }); };
+  return [of](Door& self, Args... args) { return self([&](Engine& engine) { return (engine.*of)(args...); }); };
 }
 
 template <class Use>
 auto weights_of(nb::handle self, Use use) {
-  return call(nb::cast<Door&>(self), [&](Engine& engine) { return engine.read(use); });
+  return nb::cast<Door&>(self)([&](Engine& engine) { return engine.read(use); });
 }
 
 nb::object bytes_view(const uint8_t* data, size_t size, nb::handle owner) {
@@ -104,54 +113,47 @@ NB_MODULE(_native, m) {
            [](Door* self, nb::dict vision, nb::dict text, int scale_factor, int image_token, const std::string& vision_format,
               const std::string& text_format, const std::string& head_format, const std::string& cache_format, int threads,
               const std::string& instructions) {
-             auto integer = [](nb::dict& from, const char* key) { return nb::cast<int>(from[key]); };
-             auto number = [](nb::dict& from, const char* key) { return nb::cast<double>(from[key]); };
-             Shape shape;
-             shape.vision = {integer(vision, "hidden_size"), integer(vision, "intermediate_size"), integer(vision, "num_hidden_layers"),
-                             integer(vision, "num_attention_heads"), integer(vision, "image_size"), integer(vision, "patch_size"),
-                             float(number(vision, "layer_norm_eps"))};
-             shape.text = {integer(text, "hidden_size"), integer(text, "intermediate_size"), integer(text, "num_hidden_layers"),
-                           integer(text, "num_attention_heads"), integer(text, "num_key_value_heads"), integer(text, "head_dim"),
-                           integer(text, "vocab_size"), integer(text, "max_position_embeddings"),
-                           float(number(text, "rms_norm_eps")), number(text, "rope_theta")};
+             Shape shape = shape_of(vision, text);
              shape.scale_factor = scale_factor;
              shape.image_token = image_token;
              Formats formats = {format_of(vision_format), format_of(text_format), format_of(head_format), format_of(cache_format)};
              new (self) Door(shape, formats, threads, instructions);
-             (*self)([](Engine& engine) { engine.on_layer(interrupted()); });
            })
       .def("set_matrix",
            [](Door& self, const std::string& name, const std::vector<Bytes>& tensors, const std::vector<std::string>& numbers,
               const std::vector<int>& rows, const std::vector<int>& columns) {
+             for (size_t given : {numbers.size(), rows.size(), columns.size()}) need(given, tensors.size(), "a list");
              std::vector<Source> sources;
-             for (size_t i = 0; i < tensors.size(); i++)
-               sources.push_back(source_of(tensors[i], numbers.at(i), rows.at(i), columns.at(i)));
-             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_matrix(name, sources, team); }); });
-           })
+             for (size_t i = 0; i < tensors.size(); i++) sources.push_back(source_of(tensors[i], numbers[i], rows[i], columns[i]));
+             self([&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_matrix(name, sources, team); }); });
+           },
+           nb::arg(), exact, nb::arg(), nb::arg(), nb::arg())
       .def("attach_matrix",
            [](Door& self, const std::string& name, Bytes data, Bytes scales) {
-             call(self, [&](Engine& engine) {
+             self([&](Engine& engine) {
                engine.load([&](Weights& w, Team&) { w.attach_matrix(name, data.data(), data.size(), scales.data(), scales.size()); });
              });
            },
-           nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
+           nb::arg(), exact, exact, nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
       .def("attach_embedding",
            [](Door& self, Bytes data) {
-             call(self, [&](Engine& engine) {
+             self([&](Engine& engine) {
                engine.load([&](Weights& w, Team&) { w.attach_embedding(data.data(), data.size()); });
              });
            },
-           nb::keep_alive<1, 2>())
+           exact, nb::keep_alive<1, 2>())
       .def("set_vector",
            [](Door& self, const std::string& name, Floats values) {
-             Source source{reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, int(values.size())};
-             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team&) { w.set_vector(name, source); }); });
-           })
+             Source source{reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, count_of(values.size())};
+             self([&](Engine& engine) { engine.load([&](Weights& w, Team&) { w.set_vector(name, source); }); });
+           },
+           nb::arg(), exact)
       .def("set_embedding",
            [](Door& self, Bytes tensor, const std::string& number, int rows, int columns) {
              Source source = source_of(tensor, number, rows, columns);
-             call(self, [&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_embedding(source, team); }); });
-           })
+             self([&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_embedding(source, team); }); });
+           },
+           exact, nb::arg(), nb::arg(), nb::arg())
       .def("matrix",
            [](nb::handle_t<Door> self, const std::string& name) {
              Weights::Part part = weights_of(self, [&](const Weights& w) { return w.part(name); });
@@ -172,41 +174,45 @@ NB_MODULE(_native, m) {
       .def("finish", method(&Engine::finish))
       .def("encode",
            [](Door& self, Floats pixels, Out out) {
-             call(self, [&](Engine& engine) {
+             self([&](Engine& engine) {
                const Shape& shape = engine.shape();
                size_t tile = size_t(3) * shape.vision.image * shape.vision.image, tiles = pixels.size() / tile;
                need(pixels.size(), tiles * tile, "pixel_values");
                need(out.size(), tiles * shape.image_tokens() * shape.text.dim, "the output");
-               engine.encode(pixels.data(), int(tiles), out.data());
+               engine.encode(pixels.data(), count_of(tiles), out.data());
              });
-           })
+           },
+           exact, exact)
       .def("open", method(&Engine::open))
       .def("length", method(&Engine::length))
       .def("capacity", method(&Engine::capacity))
       .def("prefill",
-           [](Door& self, int sequence, Ids ids, Floats images, int keep, Out logits) {
-             call(self, [&](Engine& engine) {
+           [](Door& self, int sequence, Ids given, Floats images, int keep, Out logits) {
+             self([&](Engine& engine) {
                size_t dim = engine.shape().text.dim, rows = images.size() / dim;
+               std::vector<int> ids = copy_of(given);
                need(images.size(), rows * dim, "image_embeds");
-               need(logits.size(), size_t(keep) * engine.shape().text.vocab, "the output");
-               if (keep < 0 || size_t(keep) > ids.size()) throw std::invalid_argument("more logits are wanted than tokens given");
-               engine.prefill(sequence, ids.data(), int(ids.size()), images.data(), int(rows), keep, logits.data());
+               need(logits.size(), size_t(std::max(keep, 0)) * engine.shape().text.vocab, "the output");
+               engine.prefill(sequence, ids.data(), int(ids.size()), images.data(), count_of(rows), keep, logits.data());
              });
-           })
+           },
+           nb::arg(), exact, exact, nb::arg(), exact)
       .def("decode",
-           [](Door& self, Ids sequences, Ids ids, Out logits) {
-             call(self, [&](Engine& engine) {
+           [](Door& self, Ids given_sequences, Ids given_ids, Out logits) {
+             self([&](Engine& engine) {
+               std::vector<int> sequences = copy_of(given_sequences), ids = copy_of(given_ids);
                need(ids.size(), sequences.size(), "token_ids");
                need(logits.size(), ids.size() * engine.shape().text.vocab, "the output");
                engine.decode(sequences.data(), ids.data(), int(ids.size()), logits.data());
              });
-           })
+           },
+           exact, exact, exact)
       .def("fork", method(&Engine::fork))
       .def("rewind", method(&Engine::rewind))
       .def("close", method(&Engine::close))
       .def("cancel", method(&Engine::cancel))
-      .def_prop_ro("threads", method(&Engine::threads))
-      .def_prop_ro("instructions", method(&Engine::instructions))
+      .def_prop_ro("threads", [](Door& self) { return self([](Engine& engine) { return engine.threads(); }); })
+      .def_prop_ro("instructions", [](Door& self) { return self([](Engine& engine) { return engine.instructions(); }); })
       .def_prop_ro("bytes", method(&Engine::bytes))
       .def_prop_ro("pages_in_use", method(&Engine::pages_in_use));
 }

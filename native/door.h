@@ -2,9 +2,10 @@
 // now and then to look for Ctrl-C: whoever waited for the engine with that lock held would wait for ever.
 #pragma once
 
-#include <Python.h>
+#include <nanobind/nanobind.h>
 #include <unistd.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "model/engine.h"
@@ -38,17 +39,31 @@ class Unlocked {
 class Door {
  public:
   Door(const Shape& shape, Formats formats, int threads, const std::string& instructions)
-      : engine_(shape, formats, threads, instructions) {}
+      : engine_(shape, formats, threads, instructions) {
+    engine_.on_wait(interrupted);
+  }
   Door(const Door&) = delete;
 
   // The only way to the engine: `use(engine)` runs without the interpreter's lock. It must not touch Python's objects.
   template <class Use>
   auto operator()(Use use) {
-    Unlocked unlocked;
-    return use(engine_);
+    try {
+      Unlocked unlocked;
+      return use(engine_);
+    } catch (const Cancelled&) {
+      if (PyErr_Occurred()) throw nanobind::python_error();
+      throw std::runtime_error("the call was cancelled");
+    }
   }
 
  private:
+  // Ctrl-C, for a call that waits or computes in Python's main thread: what the handler raised waits in this thread's state.
+  static bool interrupted() {
+    if (Unlocked::interpreter_ends()) return true;
+    nanobind::gil_scoped_acquire lock;
+    return PyErr_CheckSignals() != 0;
+  }
+
   Engine engine_;
 };
 

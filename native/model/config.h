@@ -1,9 +1,6 @@
 // The shape of a model, as the official config.json gives it.
 #pragma once
 
-#include <stdexcept>
-#include <string>
-
 #include "kernels/types.h"
 
 namespace smolvlm {
@@ -35,18 +32,7 @@ struct Shape {
   int image_tokens() const { return folded_side() * folded_side(); }
   int folded_dim() const { return vision.dim * scale_factor * scale_factor; }
 
-  void check() const {
-    auto need = [](bool fine, const char* what) {
-      if (!fine) throw std::invalid_argument(std::string("the native engine cannot run this shape: ") + what);
-    };
-    need(vision.head_dim() <= kMaxHeadDim && text.head_dim <= kMaxHeadDim, "head_dim is above 256");
-    need(text.group() <= kAttentionRows, "more than 48 query heads share a key head");
-    int deepest = text.heads * text.head_dim;
-    for (int depth : {vision.inter, folded_dim(), text.inter, text.dim, vision.dim, 3 * vision.patch * vision.patch})
-      deepest = depth > deepest ? depth : deepest;
-    need(deepest <= kMaxDepth, "a matrix has more than 16384 inputs");
-    need(vision.head_dim() % 2 == 0 && text.head_dim % 2 == 0, "head_dim is odd");
-  }
+  void check() const;  // throws std::invalid_argument for what the kernels cannot run
 };
 
 // How the weights are kept: the encoder and the connector, the decoder's layers, the output layer. And the KV cache: bf16 or q8.

@@ -1,51 +1,125 @@
 #include "engine.h"
 
+#include <chrono>
+#include <climits>
+#include <set>
+#include <stdexcept>
+
 #include "model/check.h"
 #include "runtime/machine.h"
 
 namespace smolvlm {
 namespace {
 
+constexpr int kMostThreads = 1024;
+
+[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
+
 const Shape& checked(const Shape& shape) {
   shape.check();
   return shape;
 }
 
-[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument(why); }
+int checked(int threads) {
+  if (threads < 0 || threads > kMostThreads) refuse("threads is " + std::to_string(threads) + ", not between 1 and 1024 or 0 for all");
+  return threads ? threads : usable_threads();
+}
+
+// Puts back what a call began, unless it ends well.
+template <class Back>
+class Undo {
+ public:
+  explicit Undo(Back back) : back_(std::move(back)) {}
+  ~Undo() {
+    if (!done) back_();
+  }
+  bool done = false;
+
+ private:
+  Back back_;
+};
 
 }  // namespace
 
 Engine::Engine(const Shape& shape, Formats formats, int threads, const std::string& instructions)
     : shape_(checked(shape)),
       kernels_(trusted_kernels(instructions)),
-      team_(threads > 0 ? threads : usable_threads()),
+      team_(checked(threads)),
       weights_(shape_, formats),
-      pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}) {}
-
-void Engine::finish() {
-  std::lock_guard lock(mutex_);
-  weights_.finish();
-  vision_ = std::make_unique<VisionTower>(shape_, weights_, kernels_, team_);
-  text_ = std::make_unique<TextTower>(shape_, weights_, kernels_, team_, pool_);
+      pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}),
+      hook_([this] { after_fork(); }) {
+  if (formats.cache == Format::q4) refuse("the KV cache is kept as bf16 or q8, not as q4");
 }
 
+Engine::Turn::Turn(Engine& engine, bool closing) : engine_(engine) {
+  if (!engine.turns_.take(engine.asked_)) throw Cancelled{};
+  engine.cancelled_ = false;
+  if (!engine.interrupted_fork_ || closing) return;
+  engine.turns_.give();
+  engine.stopped();
+}
+
+void Engine::after_fork() {
+  interrupted_fork_ = interrupted_fork_ || turns_.taken();
+  turns_.after_fork();
+  team_.after_fork();
+}
+
+void Engine::stopped() {
+  if (!interrupted_fork_) throw Cancelled{};
+  throw std::runtime_error("this process was forked while another thread was in a call of the engine, which cannot go on here: "
+                           "load the model again in the child, or fork before the threads start");
+}
+
+void Engine::need_loaded(bool wanted) const {
+  if ((text_ != nullptr) == wanted) return;
+  refuse(wanted ? "the engine has no weights yet: finish() comes first" : "the engine: its weights are final");
+}
+
+void Engine::finish() {
+  Turn turn(*this);
+  need_loaded(false);
+  weights_.finish();
+  auto vision = std::make_unique<VisionTower>(shape_, weights_, kernels_, team_);
+  text_ = std::make_unique<TextTower>(shape_, weights_, kernels_, team_, pool_);
+  vision_ = std::move(vision);
+}
+
+// Whether to stop, for the layers of one call to ask.
 std::function<bool()> Engine::stop_check() {
-  cancelled_ = false;
-  return [this] { return cancelled_.load() || (asked_ && asked_()); };
+  team_.start();
+  auto last = std::chrono::steady_clock::now();
+  return [this, last]() mutable {
+    if (cancelled_ || interrupted_fork_) return true;
+    auto now = std::chrono::steady_clock::now();
+    if (!asked_ || now - last < std::chrono::milliseconds(100)) return false;
+    last = now;
+    return asked_() || interrupted_fork_;  // a signal's handler may fork
+  };
 }
 
 void Engine::encode(const float* pixels, int tiles, float* out) {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
+  need_loaded(true);
   auto stop = stop_check();
   size_t tile = size_t(3) * shape_.vision.image * shape_.vision.image, row = size_t(shape_.image_tokens()) * shape_.text.dim;
   for (int i = 0; i < tiles; i++)
-    if (!vision_->encode(pixels + i * tile, out + i * row, stop)) throw Cancelled{};
+    if (!vision_->encode(pixels + i * tile, out + i * row, stop)) stopped();
 }
 
 int Engine::open(int capacity) {
-  std::lock_guard lock(mutex_);
-  sequences_.try_emplace(next_, pool_, capacity);
-  return next_++;
+  Turn turn(*this);
+  need_loaded(true);
+  if (capacity < 1 || capacity > shape_.text.positions)
+    refuse("a sequence has room for 1 to " + std::to_string(shape_.text.positions) + " tokens, not for " + std::to_string(capacity));
+  return add(Sequence(pool_, capacity));
+}
+
+int Engine::add(Sequence&& sequence) {
+  do newest_ = newest_ == INT_MAX ? 1 : newest_ + 1;
+  while (sequences_.count(newest_));
+  sequences_.try_emplace(newest_, std::move(sequence));
+  return newest_;
 }
 
 Sequence& Engine::find(int sequence) {
@@ -55,47 +129,52 @@ Sequence& Engine::find(int sequence) {
 }
 
 int Engine::length(int sequence) {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
   return find(sequence).length();
 }
 
 int Engine::capacity(int sequence) {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
   return find(sequence).capacity();
 }
 
 void Engine::prefill(int handle, const int* ids, int count, const float* images, int image_rows, int keep, float* logits) {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
+  need_loaded(true);
   Sequence& sequence = find(handle);
   int before = sequence.length();
-  if (before + count > sequence.capacity()) refuse("the sequence has no room for " + std::to_string(count) + " tokens more");
+  if (count < 1 || keep < 0 || keep > count) refuse("a prefill takes at least one token, and gives logits of no more than it takes");
+  if (count > sequence.capacity() - before) refuse("the sequence has no room for " + std::to_string(count) + " tokens more");
   int wanted = 0;
   for (int i = 0; i < count; i++) {
     if (ids[i] < 0 || ids[i] >= shape_.text.vocab) refuse("a token id is outside the vocabulary");
-    wanted += images && ids[i] == shape_.image_token;
+    wanted += ids[i] == shape_.image_token;
   }
   if (wanted != image_rows) refuse("image tokens and rows of image embeddings disagree");
+  if (!wanted) images = nullptr;
   auto stop = stop_check();
+  Undo undo([&] { sequence.rewind(before); });
   std::vector<Segment> pass(1);
   for (int done = 0; done < count;) {
     int some = std::min(TextTower::kRows, count - done), left = count - done - some;
     int kept = std::clamp(keep - left, 0, some);
     sequence.prepare(some);
     pass[0] = {&sequence, ids + done, some, images, kept};
-    if (!text_->forward(pass, logits, stop)) {
-      sequence.rewind(before);
-      throw Cancelled{};
-    }
+    if (!text_->forward(pass, logits, stop)) stopped();
     sequence.advance(some);
     for (int i = done; i < done + some && images; i++)
       if (ids[i] == shape_.image_token) images += shape_.text.dim;
     logits += size_t(kept) * shape_.text.vocab;
     done += some;
   }
+  undo.done = true;
 }
 
 void Engine::decode(const int* handles, const int* ids, int count, float* logits) {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
+  need_loaded(true);
+  std::set<int> distinct(handles, handles + std::max(count, 0));
+  if (count < 1 || distinct.size() != size_t(count)) refuse("a decode takes one token for each of at least one distinct sequence");
   std::vector<Segment> all;
   for (int i = 0; i < count; i++) {
     Sequence& sequence = find(handles[i]);
@@ -104,41 +183,46 @@ void Engine::decode(const int* handles, const int* ids, int count, float* logits
     all.push_back({&sequence, ids + i, 1, nullptr, 1});
   }
   auto stop = stop_check();
-  for (int done = 0; done < count; done += TextTower::kSegments) {
+  int done = 0;
+  Undo undo([&] {
+    for (int i = 0; i < count; i++) all[i].sequence->rewind(all[i].sequence->length() - (i < done));
+  });
+  while (done < count) {
     int some = std::min(TextTower::kSegments, count - done);
     std::vector<Segment> pass(all.begin() + done, all.begin() + done + some);
     for (Segment& segment : pass) segment.sequence->prepare(1);
-    if (!text_->forward(pass, logits + size_t(done) * shape_.text.vocab, stop)) {
-      for (int i = 0; i < done; i++) all[i].sequence->rewind(all[i].sequence->length() - 1);
-      throw Cancelled{};
-    }
+    if (!text_->forward(pass, logits + size_t(done) * shape_.text.vocab, stop)) stopped();
     for (Segment& segment : pass) segment.sequence->advance(1);
+    done += some;
   }
+  undo.done = true;
 }
 
 int Engine::fork(int handle) {
-  std::lock_guard lock(mutex_);
-  sequences_.try_emplace(next_, find(handle));
-  return next_++;
+  Turn turn(*this);
+  return add(Sequence(find(handle)));
 }
 
 void Engine::rewind(int handle, int length) {
-  std::lock_guard lock(mutex_);
-  find(handle).rewind(length);
+  Turn turn(*this);
+  Sequence& sequence = find(handle);
+  if (length < 0 || length > sequence.length())
+    refuse("cannot rewind to " + std::to_string(length) + " tokens; the sequence holds " + std::to_string(sequence.length()));
+  sequence.rewind(length);
 }
 
 void Engine::close(int handle) {
-  std::lock_guard lock(mutex_);
-  sequences_.erase(handle);
+  Turn turn(*this, true);
+  if (!interrupted_fork_) sequences_.erase(handle);
 }
 
 size_t Engine::bytes() {
-  std::lock_guard lock(mutex_);
-  return weights_.bytes() + pool_.bytes() + (vision_ ? vision_->bytes() + text_->bytes() : 0);
+  Turn turn(*this);
+  return weights_.bytes() + pool_.bytes() + (text_ ? vision_->bytes() + text_->bytes() : 0);
 }
 
 int Engine::pages_in_use() {
-  std::lock_guard lock(mutex_);
+  Turn turn(*this);
   return pool_.in_use();
 }
 

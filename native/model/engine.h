@@ -5,38 +5,45 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/text.h"
 #include "model/vision.h"
+#include "runtime/forks.h"
+#include "runtime/turns.h"
 
 namespace smolvlm {
 
 struct Cancelled {};  // thrown when a call was cancelled; the engine stays usable
 
+// Any thread may call it: calls take turns, first come, first served. A call that fails or is cancelled changes no sequence.
+// After fork() it goes on working in the child, with threads of its own, unless a call ran in that moment: then every call but
+// `close` throws std::runtime_error there.
 class Engine {
  public:
   // Throws std::invalid_argument for an instruction set that cannot run here or a shape that the kernels do not take.
   Engine(const Shape& shape, Formats formats, int threads, const std::string& instructions);
 
-  int threads() { return team_.size(); }
-  std::string instructions() { return kernels_.name; }
   const Shape& shape() const { return shape_; }
+  std::string instructions() const { return kernels_.name; }
+  int threads() const { return team_.size(); }
 
-  // `use(weights, team)`, to fill them; `use(weights)`, to look at them.
+  // `use(weights, team)` fills the weights; `use(weights)` looks at them. Throws std::invalid_argument once they are final.
   template <class Use>
   auto load(Use use) {
-    std::lock_guard lock(mutex_);
+    Turn turn(*this);
+    need_loaded(false);
+    team_.start();
     return use(weights_, team_);
   }
   template <class Use>
   auto read(Use use) {
-    std::lock_guard lock(mutex_);
+    Turn turn(*this);
     return use(std::as_const(weights_));
   }
-  void finish();  // after the last weight
+  void finish();  // after the last weight; before it nothing but `load` and `read` can be called
 
   void encode(const float* pixels, int tiles, float* out);
   int open(int capacity);
@@ -50,15 +57,29 @@ class Engine {
   void rewind(int sequence, int length);
   void close(int sequence);
 
-  void cancel() { cancelled_ = true; }  // from any thread: ends the call that runs, at the next layer
-  // Asked between layers by the calling thread; true cancels.
-  void on_layer(std::function<bool()> asked) { asked_ = std::move(asked); }
+  void cancel() { cancelled_ = true; }  // ends the call that runs, at the next layer, and no other
+  // Asked about ten times a second by each thread that waits or computes; true cancels its call.
+  void on_wait(std::function<bool()> asked) { asked_ = std::move(asked); }
   size_t bytes();
   int pages_in_use();
 
  private:
+  class Turn {  // the engine to itself, for as long as this lives
+   public:
+    explicit Turn(Engine& engine, bool closing = false);
+    ~Turn() { engine_.turns_.give(); }
+    Turn(const Turn&) = delete;
+
+   private:
+    Engine& engine_;
+  };
+
+  void need_loaded(bool wanted) const;
   Sequence& find(int sequence);
+  int add(Sequence&& sequence);
   std::function<bool()> stop_check();
+  [[noreturn]] void stopped();
+  void after_fork();
 
   Shape shape_;
   const Kernels& kernels_;
@@ -68,10 +89,12 @@ class Engine {
   std::unique_ptr<VisionTower> vision_;
   std::unique_ptr<TextTower> text_;
   std::map<int, Sequence> sequences_;
-  int next_ = 1;
-  std::mutex mutex_;
+  int newest_ = 0;
+  Turns turns_;
   std::atomic<bool> cancelled_{false};
+  bool interrupted_fork_ = false;  // this process was forked while a call ran
   std::function<bool()> asked_;
+  ForkHook hook_;  // last: it must go first
 };
 
 }  // namespace smolvlm

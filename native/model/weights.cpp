@@ -81,7 +81,7 @@ void Weights::set_matrix(const std::string& name, const std::vector<Source>& sou
     rows += slot.interleaved ? round_up(source.rows, kUnit) : source.rows;
     if (source.columns != slot.k) refuse(name, "a row has " + std::to_string(source.columns) + " values, not " + std::to_string(slot.k));
   }
-  if (rows != slot.n || (slot.interleaved && sources.size() != 2))
+  if (rows != slot.n || (slot.interleaved && (sources.size() != 2 || sources[0].rows != sources[1].rows)))
     refuse(name, "has " + std::to_string(rows) + " rows, not " + std::to_string(slot.n));
   slot.packed = make_matrix(heap_, slot.format, slot.n, slot.k, slot.grouped);
   std::atomic<bool> finite{true};
@@ -129,8 +129,8 @@ void Weights::set_vector(const std::string& name, const Source& source) {
   if (found == vectors_.end()) refuse(name, "this model has no such part");
   VectorSlot& slot = found->second;
   int given = source.rows * source.columns;
-  slot.data = heap_.take<float>(slot.padded);
   if (given != slot.size) refuse(name, "has " + std::to_string(given) + " values, not " + std::to_string(slot.size));
+  slot.data = heap_.take<float>(slot.padded);
   if (!read_numbers(source, 0, given, slot.data)) refuse(name, "holds values that are not finite");
   slot.set = true;
 }

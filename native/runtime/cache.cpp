@@ -56,6 +56,7 @@ int PagePool::take() {
     int first = int(users_.size());
     slabs_.emplace_back(kSlab * shape_.page_bytes(), false);
     users_.resize(first + kSlab, 0);
+    free_.reserve(users_.size());  // giving a page back never fails
     for (int i = kSlab - 1; i >= 0; i--) free_.push_back(first + i);
   }
   int page = free_.back();
@@ -78,6 +79,11 @@ void PagePool::copy(int from, int to) {
 Sequence::Sequence(const Sequence& other)
     : pool_(other.pool_), capacity_(other.capacity_), length_(other.length_), pages_(other.pages_) {
   for (int page : pages_) pool_->share(page);
+}
+
+Sequence::Sequence(Sequence&& other) noexcept
+    : pool_(other.pool_), capacity_(other.capacity_), length_(other.length_), pages_(std::move(other.pages_)) {
+  other.pages_.clear();
 }
 
 Sequence::~Sequence() {

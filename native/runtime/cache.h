@@ -59,6 +59,7 @@ class Sequence {
  public:
   Sequence(PagePool& pool, int capacity) : pool_(&pool), capacity_(capacity) {}
   Sequence(const Sequence& other);  // a fork: shares all pages
+  Sequence(Sequence&& other) noexcept;
   Sequence& operator=(const Sequence&) = delete;
   ~Sequence();
 

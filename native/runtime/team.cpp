@@ -1,6 +1,7 @@
 #include "team.h"
 
 #include <algorithm>
+#include <new>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -23,8 +24,24 @@ void pause_briefly() {
 
 thread_local int Team::index_ = 0;
 
-Team::Team(int threads) : taken_(size_t(2) * threads * kApart) {
-  for (int i = 1; i < threads; i++) threads_.emplace_back([this, i] { serve(i); });
+Team::Team(int threads) : size_(threads), taken_(size_t(2) * threads * kApart) {}
+
+void Team::start() {
+  while (int(threads_.size()) + 1 < size_) {
+    int index = int(threads_.size()) + 1;
+    threads_.emplace_back([this, index, seen = run_.load()] { serve(index, seen); });
+  }
+}
+
+// The threads are not here, but what stands for them is and must not be destroyed: it is left behind, with a mutex and a
+// condition that they may have held.
+void Team::after_fork() {
+  new (&threads_) std::vector<std::thread>;
+  new (&mutex_) std::mutex;
+  new (&wake_) std::condition_variable;
+  run_ = round_ = 0;
+  arrived_ = 0;
+  for (std::atomic<int>& taken : taken_) taken = 0;
 }
 
 Team::~Team() {
@@ -49,9 +66,9 @@ void Team::run(const std::function<void(int)>& work) {
   barrier();  // nobody is inside `work` any more
 }
 
-void Team::serve(int index) {
+void Team::serve(int index, unsigned seen) {
   index_ = index;
-  for (unsigned seen = 0;;) {
+  for (;;) {
     auto called = [&] { return run_.load(std::memory_order_acquire) != seen; };
     for (int spins = 0; spins < kSpins && !called(); spins++) pause_briefly();  // the next token is seldom far
     if (!called()) {

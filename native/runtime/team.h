@@ -18,10 +18,15 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  int size() const { return int(threads_.size()) + 1; }
+  int size() const { return size_; }
+
+  // Starts the threads that are not there yet: all at first, and those that a fork left behind. Throws std::system_error where
+  // the system has no more. By the one who calls `run`, before it.
+  void start();
+  void after_fork();  // in the child, by its only thread
 
   // Runs `work(index)` on every thread, the caller being index 0, and returns when all are done. One run at a time: the
-  // caller sees to that. `work` must not throw. Workers spin while a run lasts and for a moment after it, then sleep.
+  // caller sees to that, and that they were started. `work` must not throw. Workers spin while a run lasts and for a moment after it, then sleep.
   void run(const std::function<void(int)>& work);
 
   // Inside a run. Everything written before is seen by all after; returns once every thread has come.
@@ -53,12 +58,13 @@ class Team {
  private:
   static constexpr int kApart = 32;  // counters to a stretch's counter: 128 bytes
 
-  void serve(int index);
+  void serve(int index, unsigned seen);
   // How many chunks of a thread's stretch are taken. Rounds use two sets by turns: nobody looks at the next round's, which its
   // thread sets to zero as it arrives at the barrier.
   std::atomic<int>& taken_of(int index, unsigned round) { return taken_[((round & 1) * size_t(size()) + index) * kApart]; }
 
   static thread_local int index_;
+  const int size_;
   std::vector<std::atomic<int>> taken_;
   std::vector<std::thread> threads_;
   const std::function<void(int)>* work_ = nullptr;
