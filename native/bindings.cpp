@@ -98,6 +98,8 @@ nb::object bytes_view(const uint8_t* data, size_t size, nb::handle owner) {
 
 NB_MODULE(_native, m) {
   m.doc() = "Kernels and runtime of the native engine.";
+  // In a forked child, what other threads referred to at that moment is never released; in no other process that is expected.
+  static ForkHook child([] { nb::set_leak_warnings(false); }, [] {});
   m.def("usable_threads", &usable_threads);
   m.def("instruction_sets", [] {
     std::vector<std::string> names;

@@ -18,7 +18,10 @@ class Unlocked {
   Unlocked() : state_(PyEval_SaveThread()) {}
   // A thread that asks for the lock of an interpreter that is ending is ended inside this destructor, and that aborts the process.
   ~Unlocked() {
-    while (interpreter_ends()) ::pause();
+    while (interpreter_ends()) {
+      nanobind::set_leak_warnings(false);  // what this thread refers to stays: it waits here for the end
+      ::pause();
+    }
     PyEval_RestoreThread(state_);
   }
   Unlocked(const Unlocked&) = delete;

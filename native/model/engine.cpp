@@ -25,6 +25,13 @@ int checked(int threads) {
   return threads ? threads : usable_threads();
 }
 
+void need_room(const Sequence& sequence, int tokens) {
+  int held = sequence.length(), capacity = sequence.capacity();
+  if (tokens > capacity - held)
+    refuse("the sequence has room for " + std::to_string(capacity) + " tokens, holds " + std::to_string(held) + " and was given " +
+           std::to_string(tokens) + " more; open it with a larger max_tokens");
+}
+
 // Puts back what a call began, unless it ends well.
 template <class Back>
 class Undo {
@@ -47,7 +54,7 @@ Engine::Engine(const Shape& shape, Formats formats, int threads, const std::stri
       team_(checked(threads)),
       weights_(shape_, formats),
       pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}),
-      hook_([this] { after_fork(); }) {
+      hook_([this] { after_fork(); }, [this] { thread_ends(); }) {
   if (formats.cache == Format::q4) refuse("the KV cache is kept as bf16 or q8, not as q4");
 }
 
@@ -63,6 +70,12 @@ void Engine::after_fork() {
   interrupted_fork_ = interrupted_fork_ || turns_.taken();
   turns_.after_fork();
   team_.after_fork();
+}
+
+void Engine::thread_ends() {
+  if (!turns_.take(nullptr)) return;
+  team_.stop();
+  turns_.give();
 }
 
 void Engine::stopped() {
@@ -144,7 +157,7 @@ void Engine::prefill(int handle, const int* ids, int count, const float* images,
   Sequence& sequence = find(handle);
   int before = sequence.length();
   if (count < 1 || keep < 0 || keep > count) refuse("a prefill takes at least one token, and gives logits of no more than it takes");
-  if (count > sequence.capacity() - before) refuse("the sequence has no room for " + std::to_string(count) + " tokens more");
+  need_room(sequence, count);
   int wanted = 0;
   for (int i = 0; i < count; i++) {
     if (ids[i] < 0 || ids[i] >= shape_.text.vocab) refuse("a token id is outside the vocabulary");
@@ -178,7 +191,7 @@ void Engine::decode(const int* handles, const int* ids, int count, float* logits
   std::vector<Segment> all;
   for (int i = 0; i < count; i++) {
     Sequence& sequence = find(handles[i]);
-    if (sequence.length() + 1 > sequence.capacity()) refuse("a sequence has no room for one token more");
+    need_room(sequence, 1);
     if (ids[i] < 0 || ids[i] >= shape_.text.vocab) refuse("a token id is outside the vocabulary");
     all.push_back({&sequence, ids + i, 1, nullptr, 1});
   }

@@ -80,6 +80,7 @@ class Engine {
   std::function<bool()> stop_check();
   [[noreturn]] void stopped();
   void after_fork();
+  void thread_ends();
 
   Shape shape_;
   const Kernels& kernels_;

@@ -5,17 +5,19 @@
 
 namespace smolvlm {
 
-// `in_child` runs in every child that is forked while this lives, before fork() returns there.
+// `in_child` runs in every child that is forked while this lives, before fork() returns there. `at_end` runs there when the thread
+// that forked ends: where that was not Python's main thread, nothing ends the child but the end of its last thread, and no thread of
+// ours may be that.
 class ForkHook {
  public:
-  explicit ForkHook(std::function<void()> in_child);
+  ForkHook(std::function<void()> in_child, std::function<void()> at_end);
   ~ForkHook();
   ForkHook(const ForkHook&) = delete;
   ForkHook& operator=(const ForkHook&) = delete;
 
  private:
   friend struct ForkHooks;
-  std::function<void()> in_child_;
+  std::function<void()> in_child_, at_end_;
 };
 
 }  // namespace smolvlm

@@ -44,7 +44,9 @@ void Team::after_fork() {
   for (std::atomic<int>& taken : taken_) taken = 0;
 }
 
-Team::~Team() {
+Team::~Team() { stop(); }
+
+void Team::stop() {
   {
     std::lock_guard lock(mutex_);
     leaving_ = true;
@@ -52,6 +54,8 @@ Team::~Team() {
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  leaving_ = false;
 }
 
 void Team::run(const std::function<void(int)>& work) {

@@ -23,6 +23,7 @@ class Team {
   // Starts the threads that are not there yet: all at first, and those that a fork left behind. Throws std::system_error where
   // the system has no more. By the one who calls `run`, before it.
   void start();
+  void stop();        // ends them; no run may be under way
   void after_fork();  // in the child, by its only thread
 
   // Runs `work(index)` on every thread, the caller being index 0, and returns when all are done. One run at a time: the

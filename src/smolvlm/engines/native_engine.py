@@ -16,10 +16,11 @@ from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.native_file import NativeFile, has_native_file
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
+from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
 from smolvlm.engines.native_weights import attach_weights, load_weights
-from smolvlm.errors import AdapterError, ContextLengthError, EngineError, PromptError
+from smolvlm.errors import AdapterError, EngineError, PromptError
 
 if TYPE_CHECKING:
     from smolvlm.engines import _native
@@ -142,10 +143,7 @@ class NativeEngine:
         logger.info("native engine: %s on %s, %d threads", self.formats, self.instructions, self.threads)
 
     def encode_images(self, pixel_values: FloatArray) -> NativeImageEmbeds:
-        side = self.config.vision.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
-        pixels = np.ascontiguousarray(pixel_values, dtype=np.float32)
+        pixels = arguments.tiles(pixel_values, self.config)
         keys = tile_keys(pixels)
         embeds = np.empty((len(pixels), self.config.image_seq_len, self.config.text.hidden_size), np.float32)
         if len(pixels):
@@ -153,63 +151,47 @@ class NativeEngine:
         return NativeImageEmbeds(embeds, keys)
 
     def open(self, max_tokens: int) -> SeqHandle:
-        limit = self.config.text.max_position_embeddings
-        if not 1 <= max_tokens <= limit:
-            raise ContextLengthError(
-                f"a sequence of {max_tokens} tokens was asked for; this model's context is {limit}."
-            )
-        return self._engine.open(max_tokens)
+        return self._call(self._engine.open, arguments.capacity(max_tokens, self.config))
 
     def length(self, seq: SeqHandle) -> int:
-        return self._call(self._engine.length, seq)
+        return self._call(self._engine.length, arguments.integer("seq", seq))
 
     def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
                 logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
-        self._require_room(seq, len(input_ids))
-        if not len(input_ids):
+        handle, ids = arguments.integer("seq", seq), arguments.token_ids(input_ids, self.config)
+        if not len(ids):
             raise EngineError("prefill was called without a token; pass at least one.")
-        ids = self._ids(input_ids)
-        rows = [embeds.embeds for embeds in image_embeds if isinstance(embeds, NativeImageEmbeds)]
-        if len(rows) != len(image_embeds):
-            raise EngineError(
-                "image_embeds came from another engine; encode the images with the engine that reads them."
-            )
-        hidden, vocab = self.config.text.hidden_size, self.config.text.vocab_size
-        images = np.concatenate([r.reshape(-1, hidden) for r in rows]) if rows else np.empty((0, hidden), np.float32)
+        images = self._image_rows(image_embeds)
         tokens = int((ids == self.config.image_token_id).sum())
         if tokens != len(images):
             raise PromptError(
                 f"the prompt has {tokens} image tokens, but {len(images)} rows of image embeddings were given."
             )
-        keep = min(logits_to_keep or len(ids), len(ids))
-        logits = np.empty((keep, vocab), np.float32)
-        self._call(self._engine.prefill, seq, ids, np.ascontiguousarray(images), keep, logits)
+        keep = arguments.logits_to_keep(logits_to_keep, len(ids))
+        logits = self._logits(keep)
+        self._call(self._engine.prefill, handle, ids, images, keep, logits)
         return logits
 
     def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:
-        if len(seqs) != len(token_ids) or len(set(seqs)) != len(seqs) or not len(seqs):
-            raise EngineError(f"decode takes one token for each of at least one distinct sequence, not {len(token_ids)} "
-                              f"tokens for {len(seqs)} sequences.")  # fmt: skip
-        for seq in seqs:
-            self._require_room(seq, 1)
-        logits = np.empty((len(seqs), self.config.text.vocab_size), np.float32)
-        self._call(self._engine.decode, np.asarray(seqs, np.int32), self._ids(token_ids), logits)
+        handles, ids = arguments.decode_step(seqs, token_ids, self.config)
+        logits = self._logits(len(handles))
+        self._call(self._engine.decode, np.asarray(handles, np.int32), ids, logits)
         return logits
 
     def fork(self, seq: SeqHandle) -> SeqHandle:
-        return self._call(self._engine.fork, seq)
+        return self._call(self._engine.fork, arguments.integer("seq", seq))
 
     def rewind(self, seq: SeqHandle, length: int) -> None:
-        held = self.length(seq)
-        if not 0 <= length <= held:
-            raise EngineError(f"cannot rewind to {length} tokens; the sequence holds {held}.")
-        self._engine.rewind(seq, length)
+        self._call(self._engine.rewind, arguments.integer("seq", seq), arguments.integer("length", length))
 
     def close(self, seq: SeqHandle) -> None:
-        self._engine.close(seq)
+        self._call(self._engine.close, arguments.integer("seq", seq))
 
     def cancel(self) -> None:
-        """End the call that another thread is in, at the next layer; it raises EngineError and changes no sequence."""
+        """End the call that another thread is in, at the next layer; it raises EngineError and changes no sequence.
+
+        Calls that wait for their turn go on, and where none runs nothing happens.
+        """
         self._engine.cancel()
 
     @property
@@ -225,19 +207,21 @@ class NativeEngine:
     @property
     def nbytes(self) -> int:
         """Bytes of weights, KV cache and working memory."""
-        return self._engine.bytes
+        return self._call(lambda: self._engine.bytes)
 
-    def _ids(self, token_ids: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        wide = np.asarray(token_ids, np.int64)
-        if int(wide.min()) < 0 or int(wide.max()) >= self.config.text.vocab_size:
-            raise EngineError(f"a token id is outside the vocabulary of {self.config.text.vocab_size}.")
-        return wide.astype(np.int32)
+    def _image_rows(self, image_embeds: Sequence[ImageEmbeds]) -> FloatArray:
+        """(rows, hidden): the rows of all tiles."""
+        hidden = self.config.text.hidden_size
+        embeds = arguments.embeds_of(image_embeds, NativeImageEmbeds)
+        if not embeds:
+            return np.empty((0, hidden), np.float32)
+        try:
+            return np.ascontiguousarray(np.concatenate([each.embeds.reshape(-1, hidden) for each in embeds]), np.float32)
+        except ValueError:
+            raise EngineError(f"image_embeds are not rows of {hidden} values.") from None
 
-    def _require_room(self, seq: SeqHandle, tokens: int) -> None:
-        held, capacity = self.length(seq), self._engine.capacity(seq)
-        if held + tokens > capacity:
-            raise EngineError(f"the sequence has room for {capacity} tokens, holds {held} and was given {tokens} more; "
-                              "open it with a larger max_tokens.")  # fmt: skip
+    def _logits(self, rows: int) -> FloatArray:
+        return self._call(np.empty, (rows, self.config.text.vocab_size), np.float32)
 
     @staticmethod
     def _call(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
@@ -245,7 +229,7 @@ class NativeEngine:
         try:
             return function(*arguments, **named)
         except (ValueError, RuntimeError) as error:
-            raise EngineError(str(error)) from None
+            raise EngineError(f"{str(error).rstrip('.')}.") from None
         except MemoryError:
             raise EngineError(
                 "there is not enough memory for this call; close sequences, or use a smaller model."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -14,13 +16,15 @@ from torch import Tensor
 
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import ModelConfig
+from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
 from smolvlm.engines.torch_cache import AppendEach, AppendOne, SequenceCache, SequenceStore
 from smolvlm.engines.torch_device import choose_device, choose_dtype
 from smolvlm.engines.torch_pack import can_pack, pack_linears
 from smolvlm.engines.torch_static import SlabStore, StaticDecoder
-from smolvlm.errors import ContextLengthError, EngineError
+from smolvlm.engines.turns import Turns
+from smolvlm.errors import EngineError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 from smolvlm.nn.weights import load_model
 
@@ -63,7 +67,9 @@ class TorchEngine:
         self._static = StaticDecoder(model, self._store) if isinstance(self._store, SlabStore) else None
         self._sequences: dict[SeqHandle, SequenceCache] = {}
         self._handles = count(1)
-        self._lock = threading.RLock()
+        self._turns = Turns()
+        self._forked = ""  # why a forked child cannot use it
+        _engines.add(self)
 
     @classmethod
     def from_folder(cls, folder: Path, config: ModelConfig, *, device: str = "auto", dtype: str = "auto",
@@ -80,103 +86,120 @@ class TorchEngine:
             raise EngineError(f"{folder}: the model does not fit on {torch_device} as {torch_dtype}; "
                               "pass device='cpu', or a smaller model.") from None  # fmt: skip
 
-    @torch.inference_mode()
     def encode_images(self, pixel_values: FloatArray) -> TorchImageEmbeds:
-        side = self.config.vision.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise EngineError(f"pixel_values has shape {pixel_values.shape}; expected (tiles, 3, {side}, {side}).")
-        keys = tile_keys(pixel_values)
+        pixels = arguments.tiles(pixel_values, self.config)
+        keys = tile_keys(pixels)
         size = max(1, _PATCHES_PER_BATCH.get(self._device.type, 1024) // self.config.vision.num_patches)
         empty = torch.empty(0, self.config.image_seq_len, self.config.text.hidden_size, dtype=self._dtype)
         parts = [empty.to(self._device)]
-        with self._lock:
-            for start in range(0, len(pixel_values), size):
-                batch = torch.from_numpy(np.ascontiguousarray(pixel_values[start : start + size], dtype=np.float32))
+        for start in range(0, len(pixels), size):
+            with self._turn():  # a batch at a time, so that other threads need not wait for a whole video
+                batch = torch.from_numpy(pixels[start : start + size])
                 parts.append(self.model.encode_images(batch.to(self._device, self._dtype)))
-        return TorchImageEmbeds(torch.cat(parts), keys)
+        with self._turn():
+            return TorchImageEmbeds(torch.cat(parts), keys)
 
     def open(self, max_tokens: int) -> SeqHandle:
-        limit = self.config.text.max_position_embeddings
-        if not 1 <= max_tokens <= limit:
-            raise ContextLengthError(
-                f"a sequence of {max_tokens} tokens was asked for; this model's context is {limit}."
-            )
-        with self._lock, torch.inference_mode():
-            handle = next(self._handles)
-            self._sequences[handle] = self._store.open(max_tokens)
-        return handle
+        capacity = arguments.capacity(max_tokens, self.config)
+        with self._turn():
+            return self._open(capacity)
 
     def length(self, seq: SeqHandle) -> int:
-        return self._cache(seq).length
+        with self._turn():
+            return self._cache(seq).length
 
-    @torch.inference_mode()
     def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
                 logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
-        with self._lock:
+        ids = arguments.token_ids(input_ids, self.config)
+        if not len(ids):
+            raise EngineError("prefill was called without a token; pass at least one.")
+        keep = arguments.logits_to_keep(logits_to_keep, len(ids))
+        rows = [embeds.embeds for embeds in arguments.embeds_of(image_embeds, TorchImageEmbeds)]
+        with self._turn():
             cache = self._cache(seq)
-            self._require_room(cache, len(input_ids))
-            if not len(input_ids):
-                raise EngineError("prefill was called without a token; pass at least one.")
-            ids = torch.tensor(input_ids, dtype=torch.int64, device=self._device)[None]
-            if int(ids.min()) < 0 or int(ids.max()) >= self.config.text.vocab_size:
-                raise EngineError(f"a token id is outside the vocabulary of {self.config.text.vocab_size}.")
-            rows = [embeds.embeds for embeds in image_embeds if isinstance(embeds, TorchImageEmbeds)]
-            if len(rows) != len(image_embeds):
-                raise EngineError(
-                    "image_embeds came from another engine; encode the images with the engine that reads them."
-                )
-            positions = torch.arange(cache.length, cache.length + ids.shape[1], device=self._device)[None]
-            embeds = self.model.embed(ids, torch.cat(rows) if rows else None)
+            self._require_room(cache, len(ids))
+            tokens = torch.from_numpy(ids.astype(np.int64)).to(self._device)[None]
+            positions = torch.arange(cache.length, cache.length + len(ids), device=self._device)[None]
+            embeds = self.model.embed(tokens, torch.cat(rows) if rows else None)
             hidden = self.model.model.text_model(embeds, positions, AppendOne(cache))
-            logits = self.model.lm_head(hidden[0, -logits_to_keep:])
-            cache.length += ids.shape[1]
+            logits = self.model.lm_head(hidden[0, -keep:])
+            cache.length += len(ids)
             return _to_numpy(logits)
 
-    @torch.inference_mode()
     def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:
-        if len(seqs) != len(token_ids) or len(set(seqs)) != len(seqs) or not len(seqs):
-            raise EngineError(f"decode takes one token for each of at least one distinct sequence, not {len(token_ids)} "
-                              f"tokens for {len(seqs)} sequences.")  # fmt: skip
-        with self._lock:
-            caches = [self._cache(seq) for seq in seqs]
+        handles, ids = arguments.decode_step(seqs, token_ids, self.config)
+        with self._turn():
+            caches = [self._cache(handle) for handle in handles]
             for cache in caches:
                 self._require_room(cache, 1)
             if self._static is not None:
-                logits = self._static.decode(caches, token_ids)
+                logits = self._static.decode(caches, ids.tolist())
             else:
-                ids = torch.tensor(token_ids, device=self._device)[:, None]
+                tokens = torch.from_numpy(ids.astype(np.int64)).to(self._device)[:, None]
                 positions = torch.tensor([[cache.length] for cache in caches], device=self._device)
-                embeds = self.model.model.text_model.embed_tokens(ids)
+                embeds = self.model.model.text_model.embed_tokens(tokens)
                 hidden = self.model.model.text_model(embeds, positions, AppendEach(caches))
                 logits = self.model.lm_head(hidden[:, 0])
             for cache in caches:
                 cache.length += 1
             return _to_numpy(logits)
 
-    @torch.inference_mode()
     def fork(self, seq: SeqHandle) -> SeqHandle:
-        with self._lock:
+        with self._turn():
             source = self._cache(seq)
-            handle = self.open(source.capacity)
+            handle = self._open(source.capacity)
             self._sequences[handle].copy_from(source)
-        return handle
+            return handle
 
     def rewind(self, seq: SeqHandle, length: int) -> None:
-        cache = self._cache(seq)
-        if not 0 <= length <= cache.length:
-            raise EngineError(f"cannot rewind to {length} tokens; the sequence holds {cache.length}.")
-        cache.length = length
+        wanted = arguments.integer("length", length)
+        with self._turn():
+            cache = self._cache(seq)
+            if not 0 <= wanted <= cache.length:
+                raise EngineError(f"cannot rewind to {wanted} tokens; the sequence holds {cache.length}.")
+            cache.length = wanted
 
     def close(self, seq: SeqHandle) -> None:
-        with self._lock:
-            cache = self._sequences.pop(seq, None)
+        handle = arguments.integer("seq", seq)
+        with self._turn(closing=True):
+            cache = self._sequences.pop(handle, None)
             if cache is not None:
                 self._store.close(cache)
 
+    @contextmanager
+    def _turn(self, *, closing: bool = False) -> Iterator[None]:
+        """The engine to itself, for one call. Raises EngineError in a forked child that cannot go on, or without memory."""
+        with self._turns, torch.inference_mode():
+            if self._forked and not closing:
+                raise EngineError(self._forked)
+            try:
+                yield
+            except (torch.OutOfMemoryError, MemoryError):
+                raise EngineError("there is not enough memory for this call; close sequences, or use a smaller model.") from None
+
+    def _after_fork(self) -> None:
+        """In the child. The threads that torch computes with are not there, and OpenMP waits for them for ever: one is left."""
+        interrupted, self._turns = self._turns.taken, Turns()
+        if self._device.type != "cpu":
+            self._forked = (f"this process was forked, and {self._device.type} does not work in a forked child: start "
+                            "processes by 'spawn', or load the model in the child.")  # fmt: skip
+        elif interrupted:
+            self._forked = ("this process was forked while another thread was in a call of the engine, which cannot go on "
+                            "here: load the model again in the child, or fork before the threads start.")  # fmt: skip
+        else:
+            torch.set_num_threads(1)
+            logger.info("torch engine: in this forked process it computes with one thread")
+
+    def _open(self, capacity: int) -> SeqHandle:
+        handle = next(self._handles)
+        self._sequences[handle] = self._store.open(capacity)
+        return handle
+
     def _cache(self, seq: SeqHandle) -> SequenceCache:
-        if seq not in self._sequences:
-            raise EngineError(f"sequence {seq} is not open.")
-        return self._sequences[seq]
+        handle = arguments.integer("seq", seq)
+        if handle not in self._sequences:
+            raise EngineError(f"sequence {handle} is not open.")
+        return self._sequences[handle]
 
     @staticmethod
     def _require_room(cache: SequenceCache, tokens: int) -> None:
@@ -187,3 +210,15 @@ class TorchEngine:
 
 def _to_numpy(logits: Tensor) -> FloatArray:
     return logits.float().cpu().numpy()
+
+
+_engines: weakref.WeakSet[TorchEngine] = weakref.WeakSet()  # of this process
+
+
+def _tell_engines() -> None:
+    for engine in list(_engines):
+        engine._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_tell_engines)

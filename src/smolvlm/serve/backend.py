@@ -132,6 +132,7 @@ class Backend:
         self.ready = False
         await asyncio.to_thread(self.scheduler.close)
         await self.gate.close()
+        gc.unfreeze()  # frozen, the model in its cycles of references would never be freed
 
     def check_room(self) -> None:
         """Whether one more request may come. Raises ServeError 429 with Retry-After, and 503 when the server is ending."""
