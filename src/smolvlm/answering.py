@@ -16,8 +16,8 @@ from smolvlm.runtime import Prompted, Runtime
 class AnswerStream(Iterator[str]):
     """Pieces of an answer as they become certain. `.answer` runs to the end and gives the whole.
 
-    The pieces joined are exactly `answer.text`. `cancel()` may be called from another thread: the answer ends at the next
-    token with finish_reason "cancelled". `close()` drops an answer nobody waits for.
+    The pieces joined are exactly `answer.text`. Any thread may call it: `cancel()` ends the answer at the next token with
+    finish_reason "cancelled", `close()` drops an answer nobody waits for, and each piece goes to one reader only.
     """
 
     def __init__(self, runtime: Runtime, prompted: Prompted, params: GenerationParams, *, grammar: Grammar | None = None,
@@ -25,12 +25,17 @@ class AnswerStream(Iterator[str]):
         """`on_done(answer, sampled_ids)` is called once at the end; without it the sequence is closed there."""
         self._runtime, self._prompted, self._params, self._on_done = runtime, prompted, params, on_done
         self._cancelled = threading.Event()  # shared with the generator, which must not hold this object alive
+        self._reading = threading.Lock()  # closed while another thread waits for a piece, a generator would object
         self._events: list[TokenEvent] = []
         self._answer: Answer | None = None
         self.finished = False  # also true after an exception ended it
         self._source = _generate(runtime, [prompted], params, [grammar], self._cancelled.is_set)
 
     def __next__(self) -> str:
+        with self._reading:
+            return self._next()
+
+    def _next(self) -> str:
         try:
             for event in self._source:
                 if not self._events:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,14 +32,26 @@ class Session:
         self._prepared: list[PreparedMedia] | None = None
         self._embeds: list[ImageEmbeds] = []
         self._cache: PromptCache | None = None
+        self._lock = os.getpid(), threading.RLock()
         self._stream: weakref.ref[AnswerStream] | None = None  # one that nobody holds any more is over
 
     def ask(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> Answer:
         """The answer to the next question. `remember=False` asks it aside: later questions will not see it."""
-        return self.stream(prompt, remember=remember, on_progress=on_progress).answer
+        with self._alone():
+            return self.stream(prompt, remember=remember, on_progress=on_progress).answer
 
     def stream(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> AnswerStream:
         """Like `ask`, as an iterator over pieces of text. The next question waits for its end."""
+        with self._alone():
+            return self._begin(prompt, remember, on_progress)
+
+    def _alone(self) -> threading.RLock:
+        """Questions of several threads are asked one after the other. A forked child knows nothing of its parent's threads."""
+        if self._lock[0] != os.getpid():
+            self._lock = os.getpid(), threading.RLock()
+        return self._lock[1]
+
+    def _begin(self, prompt: str, remember: bool, on_progress: Progress | None) -> AnswerStream:
         running = self._stream() if self._stream is not None else None
         if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")

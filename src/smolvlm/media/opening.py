@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import threading
 import warnings
@@ -23,6 +24,13 @@ logger = logging.getLogger(__name__)
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "MPO", "JPEG2000", "AVIF", "DIB")
 
 _quiet_lock = threading.Lock()  # the list of warning filters belongs to the whole process
+if hasattr(os, "register_at_fork"):  # another thread may hold it while this process is forked
+
+    def _unlock() -> None:
+        global _quiet_lock
+        _quiet_lock = threading.Lock()
+
+    os.register_at_fork(after_in_child=_unlock)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
