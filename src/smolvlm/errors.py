@@ -7,6 +7,14 @@ prints the message as one line and exits with code 2.
 from __future__ import annotations
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed: an Exception, or the panic of one written in Rust, which is a BaseException of its own.
+
+    For `except BaseException as error: if not is_failure(error): raise`, so that KeyboardInterrupt and its like pass.
+    """
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+
+
 class SmolVLMError(Exception):
     """Base of every error that this package raises on purpose. `str(error)` is one sentence meant for the user."""
 

@@ -7,7 +7,6 @@ safetensors files of a repository's top folder are fetched; pickled weights neve
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import re
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolvlm.errors import ModelNotFoundError
+from smolvlm.errors import ConfigError, ModelNotFoundError
+from smolvlm.json_file import Fields, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,9 @@ def _missing(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            wanted += sorted(str(shard) for shard in shards)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            shards = {str(shard) for shard in Fields(read_json(index), "").inner("weight_map").raw.values()}
+            wanted += sorted(shards) or [index.name]
+        except ConfigError:
             wanted.append(index.name)
             return wanted
     elif not (folder / _QUANTISED_FILE).is_file():

@@ -11,7 +11,6 @@ from typing import Any
 from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer, Choice
 from smolvlm.checkpoint.adapter import Adapter
-from smolvlm.config import load_configs
 from smolvlm.engines.base import Engine
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import ParamsError
@@ -55,10 +54,9 @@ def load(
     """
     adapted = None if adapter is None else Adapter(adapter)
     folder = resolve(str(model))
-    config, _ = load_configs(folder)
     processor = Processor.from_folder(folder, prompt_style=prompt_style, policy=policy or SourcePolicy())
     on_tensor = stage(on_progress, "weights")
-    loaded = make_engine(folder, config, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapted)
+    loaded = make_engine(folder, processor.model, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapted)
     return SmolVLM(loaded, processor, name=str(model) if adapter is None else f"{model} + {adapter}")
 
 

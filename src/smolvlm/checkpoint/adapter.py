@@ -22,13 +22,15 @@ from smolvlm.checkpoint.folder import FolderInMaking, sync
 from smolvlm.checkpoint.header import build_header, read_header
 from smolvlm.checkpoint.layout import tensor_shapes
 from smolvlm.checkpoint.reader import CheckpointReader
-from smolvlm.config import ModelConfig, read_json
-from smolvlm.errors import AdapterError, CheckpointError
+from smolvlm.config import ModelConfig
+from smolvlm.errors import AdapterError, CheckpointError, ConfigError
+from smolvlm.json_file import Fields, read_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ORIGIN_FILE = "smolvlm_adapter.json"  # ours, beside peft's two: which base, by name and by fingerprint
 _PREFIX = "base_model.model."  # peft's wrapper around the model, in every key of its files
+_MAX_ALPHA = 1e6  # published adapters have 8 to 512
 _KEY = re.compile(r"(.+?)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|weight)")
 # Variants of LoRA whose sums are others than the two above: (key of the file, the value that means "not used").
 _UNUSED: tuple[tuple[str, Any], ...] = (
@@ -54,6 +56,8 @@ class LowRank:
         if self.magnitude is not None:
             lengths = np.linalg.norm(merged, axis=1)
             merged *= (self.magnitude / np.where(lengths > 0, lengths, 1))[:, None]
+        if not np.isfinite(merged).all():
+            raise AdapterError("an adapter's values, added to the weights, are beyond float32; train or save it again.")
         return merged
 
 
@@ -72,6 +76,7 @@ class Adapter:
         self.base_name = base if isinstance(base, str) else None
         self.fingerprint = origin.get("base_fingerprint")
         _check_kind(self.folder / CONFIG_FILE, raw)
+        _check_numbers(self.folder / CONFIG_FILE, raw)
         self.changes: dict[str, LowRank] = {}
         self.replaced: dict[str, FloatArray] = {}  # peft's `modules_to_save`: weights that were trained in full
         self._read(raw, _tensors(self.folder / WEIGHTS_FILE))
@@ -131,7 +136,7 @@ class Adapter:
                                "weights disagree.")  # fmt: skip
         alpha = _for_module(raw.get("alpha_pattern"), module, raw.get("lora_alpha", 8), self.folder / CONFIG_FILE)
         rank = a.shape[0]
-        scale = alpha / (math.sqrt(rank) if raw.get("use_rslora") else rank)
+        scale = alpha / (math.sqrt(rank) if raw.get("use_rslora") is True else rank)
         return LowRank(a, b, scale, None if magnitude is None else magnitude.reshape(-1))
 
 
@@ -169,11 +174,24 @@ def _check_kind(path: Path, raw: Mapping[str, Any]) -> None:
         raise AdapterError(f"{path}: {', '.join(used)} is set, a variant that is not applied here; merge it with peft.")
 
 
+def _check_numbers(path: Path, raw: Mapping[str, Any]) -> None:
+    """The keys that change the sum, by type and range. Raises AdapterError naming the file."""
+    read = Fields(raw, f"{path}: ")
+    try:
+        for key in ("use_dora", "use_rslora"):
+            read.flag(key)
+        read.whole("r", 1, 1 << 16)
+        read.number("lora_alpha", -_MAX_ALPHA, _MAX_ALPHA)
+        for key in ("alpha_pattern", "rank_pattern"):
+            read.inner(key)
+        read.text("base_model_name_or_path", max_chars=4096)
+    except ConfigError as error:
+        raise AdapterError(str(error)) from None
+
+
 def _for_module(pattern: Any, module: str, default: Any, path: Path) -> float:
     """A value for one module: `pattern` maps ends of module paths to values, as peft writes them."""
     value = default
-    if pattern is not None and not isinstance(pattern, dict):
-        raise AdapterError(f"{path}: alpha_pattern is a {type(pattern).__name__}; expected an object.")
     for key, special in (pattern or {}).items():
         # peft takes any regular expression here; a stranger's is not run, and plain paths are what it writes itself.
         plain = str(key).removeprefix("^").replace("\\.", ".")
@@ -182,9 +200,10 @@ def _for_module(pattern: Any, module: str, default: Any, path: Path) -> float:
         if module == plain or module.endswith(f".{plain}"):
             value = special
             break
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise AdapterError(f"{path}: lora_alpha={str(value)[:40]!r}; expected a number.")
-    return float(value)
+    try:
+        return float(Fields({"lora_alpha": value}, f"{path}: ").number("lora_alpha", -_MAX_ALPHA, _MAX_ALPHA, math.nan))
+    except ConfigError as error:
+        raise AdapterError(str(error)) from None
 
 
 def _object(path: Path) -> dict[str, Any]:

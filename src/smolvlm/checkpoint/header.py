@@ -16,6 +16,7 @@ from typing import Any
 
 from smolvlm.checkpoint.dtypes import ITEM_SIZES
 from smolvlm.errors import CheckpointError
+from smolvlm.json_file import parse_json, short
 
 # The 2.2B model's header is under 100 kB; the format itself allows 100 MB, which as JSON could fill a small machine.
 MAX_HEADER_BYTES = 16 << 20
@@ -88,9 +89,9 @@ def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, metadata
 
 def _parse(path: Path, text: bytes, data_start: int) -> tuple[list[TensorInfo], dict[str, str]]:
     try:
-        raw = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        raw = parse_json(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not JSON ({short(error)}); {_AGAIN}.") from None
+        raise CheckpointError(f"{path}: the header is not JSON ({short(str(error))}); {_AGAIN}.") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path}: the header is not a JSON object; {_AGAIN}.")
     beside = raw.pop("__metadata__", None)  # what is no text in it is left out: nobody has needed it
@@ -129,20 +130,6 @@ def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_byte
         raise CheckpointError(f"{path}: {file_bytes - end:,} bytes follow the last tensor; {_AGAIN}.")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a key stands twice")  # two readers could take different ones
-    return entries
-
-
 def _naturals(values: Any) -> bool:
     """A short list of whole numbers that fit 63 bits: what any real shape or offset is."""
     return isinstance(values, list) and len(values) <= 8 and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
-
-
-def short(value: object) -> str:
-    """A hostile name or number may be megabytes long: a message shows its beginning."""
-    text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else repr(value)
-    text = text.encode("unicode_escape").decode()
-    return text if len(text) <= 120 else text[:117] + "..."

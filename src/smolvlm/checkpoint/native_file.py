@@ -18,8 +18,9 @@ import numpy as np
 
 from smolvlm.checkpoint.dtypes import ITEM_SIZES, Bytes
 from smolvlm.checkpoint.folder import sync
-from smolvlm.checkpoint.header import TensorInfo, build_header, read_metadata, short
+from smolvlm.checkpoint.header import TensorInfo, build_header, read_metadata
 from smolvlm.errors import CheckpointError
+from smolvlm.json_file import short
 
 NATIVE_FILE = "native.safetensors"
 FORMAT, VERSION = "smolvlm-native", "1"

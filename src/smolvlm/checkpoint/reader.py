@@ -14,8 +14,9 @@ from smolvlm.checkpoint.dtypes import FLOATS, Bytes, FloatArray, count_nonfinite
 from smolvlm.checkpoint.header import TensorInfo, read_header
 from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, is_tolerated, tensor_shapes
 from smolvlm.checkpoint.native_file import NATIVE_FILE
-from smolvlm.config import ModelConfig, read_json
+from smolvlm.config import ModelConfig
 from smolvlm.errors import CheckpointError, ConfigError
+from smolvlm.json_file import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

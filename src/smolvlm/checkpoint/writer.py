@@ -25,7 +25,7 @@ from smolvlm.checkpoint.header import build_header
 from smolvlm.checkpoint.layout import LM_HEAD, Shapes, is_tolerated, tensor_shapes
 from smolvlm.checkpoint.reader import INDEX_FILE, WEIGHTS_FILE
 from smolvlm.config import ModelConfig, ProcessorConfig
-from smolvlm.errors import CheckpointError
+from smolvlm.errors import CheckpointError, is_failure
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,9 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
     """`tokenizer_config.json` with the special tokens by name, looked up by the configuration's ids."""
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
-    except Exception as error:  # the library raises bare `Exception`
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise CheckpointError(f"the tokenizer cannot be read ({str(error)[:200]}); expected the text of a "
                               "tokenizer.json file.") from None  # fmt: skip
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.compat.arguments import logger, refuse_unknown
-from smolvlm.config import ModelConfig, read_json
+from smolvlm.config import ModelConfig
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams
+from smolvlm.json_file import read_json
 
 # `GenerationConfig._get_default_generation_params` of transformers 5.23; 20 new tokens where no length is given.
 _DEFAULTS: dict[str, Any] = {

@@ -18,10 +18,11 @@ from smolvlm.compat.arguments import (
 )
 from smolvlm.compat.generating import Prompts, Streamer, generate_batch
 from smolvlm.compat.generation_arguments import GenerateArguments, read_generation_config
-from smolvlm.config import ModelConfig, load_configs, read_json
+from smolvlm.config import ModelConfig, load_configs
 from smolvlm.engines.base import Engine
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import EngineError, ParamsError, PromptError
+from smolvlm.json_file import read_json
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.compat.features import BatchFeature, Padding, as_features, check_return_tensors
-from smolvlm.config import TextConfig, read_json
+from smolvlm.config import TextConfig
 from smolvlm.errors import CheckpointError, ConfigError, ParamsError, PromptError
+from smolvlm.json_file import read_json, short
 from smolvlm.prompt.placeholders import IMAGE_TOKEN
 from smolvlm.prompt.segments import TextSegment
+from smolvlm.prompt.template import token_text
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
 
@@ -42,13 +44,11 @@ class CompatTokenizer:
             raise CheckpointError(str(error)) from None
         ids = {"bos_token": text.bos_token_id, "eos_token": text.eos_token_id, "pad_token": text.pad_token_id}
         for role in ids:
-            token = raw.get(role)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
+            if (token := token_text(raw, role, path)) is not None:
                 ids[role] = tokenizer.id_of(token)
         side = raw.get("padding_side", "right")
         if side not in ("left", "right"):
-            raise CheckpointError(f"{path}: padding_side={side!r} is neither 'left' nor 'right'; correct the file.")
+            raise CheckpointError(f"{path}: padding_side={short(repr(side))} is neither 'left' nor 'right'; correct the file.")
         return cls(tokenizer, ids, side)
 
     @property

@@ -11,13 +11,13 @@ import numpy as np
 
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.dtypes import Bytes
-from smolvlm.checkpoint.header import short
 from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, tensor_shapes
 from smolvlm.checkpoint.native_file import NativeFile
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray
 from smolvlm.errors import CheckpointError
+from smolvlm.json_file import short
 
 if TYPE_CHECKING:
     from smolvlm.engines import _native

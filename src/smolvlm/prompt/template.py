@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from smolvlm.config import read_json
 from smolvlm.errors import CheckpointError, ConfigError, PromptError
+from smolvlm.json_file import read_json, read_text
 from smolvlm.prompt.messages import ImagePart, Message, Part, TextPart, TokenPart, VideoPart
 from smolvlm.prompt.placeholders import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.prompt.sandbox import MAX_SOURCE_CHARS, compile_template, render_template
@@ -82,16 +82,17 @@ class ChatTemplate:
         template that cannot be compiled.
         """
         folder = Path(folder)
-        tokenizer = _object(folder / "tokenizer_config.json")
+        where = folder / "tokenizer_config.json"
+        tokenizer = _object(where)
         legacy = _object(folder / "chat_template.json")
-        tokens = {key: token for key in _TOKEN_KEYS if (token := _token_text(tokenizer.get(key))) is not None}
+        tokens = {key: token for key in _TOKEN_KEYS if (token := token_text(tokenizer, key, where)) is not None}
         if "chat_template" in legacy:
             path: Path = folder / "chat_template.json"
             source = _default_template(legacy["chat_template"], path)
         elif (path := folder / "chat_template.jinja").exists():
             source = _text(path)
         elif tokenizer.get("chat_template") is not None:
-            path = folder / "tokenizer_config.json"
+            path = where
             source = _default_template(tokenizer["chat_template"], path)
         else:
             return cls(None, tokens)
@@ -183,7 +184,8 @@ def _without_trailing_space(before: list[Rendered]) -> list[Rendered]:
 def _default_template(value: Any, path: Path) -> str:
     """One template, or the one named "default" of a list or table of named ones."""
     if isinstance(value, list):
-        value = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        named = [item for item in value if isinstance(item, dict) and isinstance(item.get("name"), str)]
+        value = {item["name"]: item.get("template") for item in named}
     if isinstance(value, dict):
         value = value.get("default")
     if not isinstance(value, str):
@@ -191,11 +193,14 @@ def _default_template(value: Any, path: Path) -> str:
     return value
 
 
-def _token_text(value: Any) -> str | None:
-    """A special token of `tokenizer_config.json`: a string, or an object with its `content`."""
+def token_text(raw: Mapping[str, Any], key: str, path: Path) -> str | None:
+    """A special token of `tokenizer_config.json`: a string, or an object with its `content`. CheckpointError for else."""
+    value = raw.get(key)
     if isinstance(value, dict):
         value = value.get("content")
-    return value if isinstance(value, str) else None
+    if value is not None and (not isinstance(value, str) or len(value) > 1000):
+        raise CheckpointError(f"{path}: {key} is neither a token's text nor an object with one; correct the file.")
+    return value
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -209,9 +214,8 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_SOURCE_CHARS + 1)
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, 4 * MAX_SOURCE_CHARS)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as text ({_reason(error)}).") from None
 
 

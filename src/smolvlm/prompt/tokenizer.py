@@ -6,19 +6,16 @@ Typed text is encoded as if the tokenizer had none: `<image>` in a question is s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
-from smolvlm.errors import CheckpointError, PromptError
+from smolvlm.errors import CheckpointError, PromptError, is_failure
 from smolvlm.prompt.segments import Segment, TextSegment
-
-MAX_FILE_BYTES = 256 * 1024**2  # the official file has 3.5 MB
+from smolvlm.prompt.tokenizer_file import as_text, checked_tokenizer, read_tokenizer_text
 
 
 @dataclass(frozen=True)
@@ -37,19 +34,20 @@ class PromptTokenizer:
     """
 
     def __init__(self, json_text: str, label: str = "tokenizer.json") -> None:
-        self.json = json_text
         self.label = label
+        raw = checked_tokenizer(json_text, label)
+        self.json = as_text(raw)
         try:
-            raw = json.loads(json_text)
-            added: list[dict[str, Any]] = raw["added_tokens"]
-            self._decoder = _quiet(Tokenizer.from_str(json_text))
+            self._decoder = Tokenizer.from_str(self.json)
             # `encode_special_tokens` passes over tokens marked special only, so here all of them are.
-            plain = {**raw, "added_tokens": [{**token, "special": True} for token in added]}
-            self._plain = _quiet(Tokenizer.from_str(json.dumps(plain)))
+            plain = {**raw, "added_tokens": [{**token, "special": True} for token in raw["added_tokens"]]}
+            self._plain = Tokenizer.from_str(as_text(plain))
             self._plain.encode_special_tokens = True
             # Asked of the library, not read from the file: it gives ids of its own where the file leaves gaps.
             known = self._decoder.get_added_tokens_decoder()
-        except Exception as error:  # the Rust library raises bare Exception
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             raise CheckpointError(f"{label}: not a tokenizer that can be read ({_reason(error)}); "
                                   "take the file of the published checkpoint.") from None  # fmt: skip
         self._controls = {t.content: _Control(i, t.lstrip, t.rstrip) for i, t in known.items() if t.content}
@@ -63,15 +61,7 @@ class PromptTokenizer:
     def from_folder(cls, folder: Path) -> PromptTokenizer:
         """Read `tokenizer.json` of a checkpoint folder. Raises CheckpointError naming the file."""
         path = Path(folder) / "tokenizer.json"
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise CheckpointError(f"{path}: over {MAX_FILE_BYTES >> 20} MiB; this is no tokenizer of a SmolVLM.")
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: no such file; a checkpoint folder holds it beside its weights.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({_reason(error)}).") from None
-        return cls(text, label=str(path))
+        return cls(read_tokenizer_text(path), label=str(path))
 
     @property
     def vocab_size(self) -> int:
@@ -84,6 +74,10 @@ class PromptTokenizer:
         if found is None:
             raise CheckpointError(f"{self.label}: no token {token!r}; this is no tokenizer of a SmolVLM.")
         return int(found)
+
+    def has_id(self, token_id: int) -> bool:
+        """Whether a token has this id."""
+        return self._decoder.id_to_token(token_id) is not None
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
         """The ids of a prompt: control tokens from trusted stretches only, everything between them as one plain text.
@@ -108,7 +102,9 @@ class PromptTokenizer:
             return []
         try:
             ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # lone surrogates end in a foreign error
+        except BaseException as error:  # lone surrogates end in a foreign error
+            if not is_failure(error):
+                raise
             raise PromptError(f"the text cannot be tokenised ({_reason(error)}); pass valid Unicode.") from None
         if not self.control_ids.isdisjoint(ids):
             token = next(i for i in ids if i in self.control_ids)
@@ -121,7 +117,9 @@ class PromptTokenizer:
         """The text of `ids`; bytes that are no whole character become U+FFFD. Spaces are left as they are."""
         try:
             return str(self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens))
-        except Exception as error:  # ids below 0 or beyond 32 bits end in a foreign error
+        except BaseException as error:  # ids below 0 or beyond 32 bits end in a foreign error
+            if not is_failure(error):
+                raise
             raise PromptError(f"these token ids cannot be decoded ({_reason(error)}).") from None
 
     def _encode_text(self, stretch: list[TextSegment]) -> list[int]:
@@ -160,13 +158,6 @@ def _merged(stretch: list[TextSegment]) -> Iterable[tuple[bool, str]]:
         else:
             pieces.append((segment.trusted, segment.text))
     return pieces
-
-
-def _quiet(tokenizer: Tokenizer) -> Tokenizer:
-    """A file may ask for truncation or padding, which would cut or lengthen prompts in silence."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _reason(error: BaseException) -> str:
