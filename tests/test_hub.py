@@ -300,3 +300,12 @@ def test_a_cache_that_cannot_be_written(server: str, tmp_path: Path) -> None:
     line = refusal("hub.resolve('256m')", server)
     assert "cannot be stored in the cache" in line
     assert "HF_HOME" in line
+
+
+@pytest.mark.parametrize("name", ["huggingface/smolvlm", "HuggingFace/SmolVLM2", "HuggingFaceTB/SmolVLM", "smolvlm"])
+def test_a_name_that_nobody_published_says_what_is_taken(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert hub.resolve(name, offline=True).name == "nano"
+    assert f"{name} is no published checkpoint; the built-in nano is taken" in caplog.text
+    folder = cache(LARGE, COMPLETE)
+    assert hub.resolve(name, offline=True) == folder
+    assert f"{name} is no published checkpoint; {LARGE} is taken" in caplog.text

@@ -19,15 +19,27 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "vlm", "SmolVLM": "vlm", "Session": "session", "Answer": "answers", "Choice": "answers",
     "GenerationParams": "generation", "MediaOptions": "media", "SourcePolicy": "media", "SmolVLMError": "errors",
-    "AutoProcessor": "compat", "AutoModelForImageTextToText": "compat",
+    "AutoProcessor": "compat", "AutoModelForImageTextToText": "compat", "AutoModelForVision2Seq": "compat",
+    "AutoTokenizer": "compat", "SmolVLMForConditionalGeneration": "compat", "SmolVLMProcessor": "compat",
+    "Idefics3ForConditionalGeneration": "compat", "Idefics3Processor": "compat",
 }  # fmt: skip
 
-__all__ = ["Answer", "AutoModelForImageTextToText", "AutoProcessor", "Choice", "GenerationParams", "MediaOptions",
-           "Session", "SmolVLM", "SmolVLMError", "SourcePolicy", "__version__", "load"]  # fmt: skip
+__all__ = ["Answer", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "Choice",
+           "GenerationParams", "Idefics3ForConditionalGeneration", "Idefics3Processor", "MediaOptions", "Session", "SmolVLM",
+           "SmolVLMError", "SmolVLMForConditionalGeneration", "SmolVLMProcessor", "SourcePolicy", "__version__", "load"]  # fmt: skip
 
 if TYPE_CHECKING:
     from smolvlm.answers import Answer, Choice
-    from smolvlm.compat import AutoModelForImageTextToText, AutoProcessor
+    from smolvlm.compat import (
+        AutoModelForImageTextToText,
+        AutoModelForVision2Seq,
+        AutoProcessor,
+        AutoTokenizer,
+        Idefics3ForConditionalGeneration,
+        Idefics3Processor,
+        SmolVLMForConditionalGeneration,
+        SmolVLMProcessor,
+    )
     from smolvlm.errors import SmolVLMError
     from smolvlm.generation import GenerationParams
     from smolvlm.media import MediaOptions, SourcePolicy

@@ -34,6 +34,8 @@ OFFICIAL_IDS = (
     "HuggingFaceTB/SmolVLM-Instruct",
 )
 BUILT_IN = ("nano",)
+# Names that tutorials use and under which nothing is published.
+UNPUBLISHED = tuple(f"{owner}{name}" for owner in ("huggingface/", "huggingfacetb/", "") for name in ("smolvlm", "smolvlm2"))
 
 _FETCHED = ["*.json", "*.jinja", "*.safetensors"]
 _NOT_FETCHED = ["*/*"]  # `onnx/` and the like: other programs' copies of the same weights
@@ -65,6 +67,8 @@ def resolve(name_or_path: str | os.PathLike[str], *, revision: str | None = None
         return folder
     if name.lower() in BUILT_IN:
         return _built_in(name.lower())
+    if name.lower() in UNPUBLISHED:
+        return _stand_in(name, _offline(offline), on_progress)
     return _from_hub(_hub_id(name), revision, _offline(offline), on_progress)
 
 
@@ -122,6 +126,23 @@ def _built_in(name: str) -> Path:
     if (folder / "config.json").is_file():
         return folder
     raise ModelNotFoundError(f"{folder}: the files of {name} are missing from this installation; install smolvlm again.")
+
+
+def _stand_in(name: str, offline: bool, on_progress: OnProgress | None) -> Path:
+    """A checkpoint for a name that stands for none: one from the cache, else the smallest, else nano. The log says which."""
+    found = next(((repo, folder) for repo in OFFICIAL_IDS if (folder := _cached(repo, "main")) is not None), None)
+    remedy = "name the checkpoint that you want"
+    if found is None and not offline:
+        try:
+            found = OFFICIAL_IDS[0], _fetch(OFFICIAL_IDS[0], "main", on_progress)
+        except ModelNotFoundError as error:
+            logger.debug("%s", error)
+    if found is None:
+        found = "the built-in nano", _built_in("nano")
+        remedy = ("no other is on this machine, and nano knows drawn scenes only: run `smolvlm download 256m` where there is a "
+                  "network")  # fmt: skip
+    logger.warning("%s is no published checkpoint; %s is taken. %s", name, found[0], remedy[0].upper() + remedy[1:])
+    return found[1]
 
 
 def _hub_id(name: str) -> str:

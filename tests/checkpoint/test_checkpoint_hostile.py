@@ -67,7 +67,7 @@ def rewrite(path: Path, change: Callable[[Any], None]) -> None:
         ("config.json", "text_config.bos_token_id", 1536, "bos_token_id=1,536 is outside the vocabulary"),
         ("config.json", "tie_word_embeddings", "yes", "tie_word_embeddings='yes'"),
         ("config.json", "scale_factor", 0, "scale_factor=0"),
-        ("config.json", "image_token_id", 5, "image_token_id=5, and tokenizer.json has <image> at 1472"),
+        ("config.json", "image_token_id", 5, "<image> is 1472, but config.json says image_token_id=5"),
         ("generation_config.json", "eos_token_id", 1536, r"generation_config\.json: eos_token_id=1,536 is outside"),
         ("generation_config.json", "eos_token_id", [], r"eos_token_id=\[\]"),
         ("generation_config.json", "eos_token_id", [1535, None], "eos_token_id="),

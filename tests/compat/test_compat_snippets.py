@@ -221,3 +221,77 @@ def test_the_default_picture_path_gives_the_same_answer(names: dict[str, Any]) -
 def test_the_folder_may_be_a_copy_of_ours_saved_elsewhere(tmp_path: Path, names: dict[str, Any]) -> None:
     folder = shutil.copytree(names["model_path"], tmp_path / "a folder with spaces")
     assert run(IMAGE, OURS, {**names, "model_path": folder}).generated_texts[0].startswith("User:")
+
+
+# A tutorial's first example: a name under which nothing is published, the older class, a bare prompt in Chinese.
+TUTORIAL = """
+from smolvlm import AutoProcessor, AutoModelForVision2Seq
+from PIL import Image
+
+processor = AutoProcessor.from_pretrained("huggingface/smolvlm")
+model = AutoModelForVision2Seq.from_pretrained("huggingface/smolvlm")
+
+image = Image.open(photo_path)
+prompt = "\u63cf\u8ff0\u8fd9\u5f20\u56fe\u7247\u7684\u5185\u5bb9"
+
+inputs = processor(images=image, text=prompt, return_tensors="pt")
+
+outputs = model.generate(**inputs)
+answer = processor.decode(outputs[0], skip_special_tokens=True)
+"""
+DEMO = """
+import gradio as gr
+
+def process_image(image, question):
+    inputs = processor(images=image, text=question, return_tensors="pt")
+    outputs = model.generate(**inputs)
+    answer = processor.decode(outputs[0], skip_special_tokens=True)
+    return answer
+
+demo = gr.Interface(
+    fn=process_image,
+    inputs=[gr.Image(type="pil"), gr.Textbox(label="Q")],
+    outputs=gr.Textbox(label="A"),
+    title="SmolVLM"
+)
+"""
+
+
+def test_a_tutorial_with_a_name_of_its_own_and_a_bare_prompt(names: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Here no other checkpoint is in the cache: nano is taken, and one line says so."""
+    scope = dict(names)
+    exec(compile(TUTORIAL, "snippet", "exec"), scope)
+    said = [record.getMessage() for record in caplog.records if "huggingface/smolvlm" in record.getMessage()]
+    assert said
+    assert all("no published checkpoint; the built-in nano is taken" in line for line in said)
+    assert "the media go before it" in caplog.text
+    processor, inputs = scope["processor"], scope["inputs"]
+    marked = processor(images=scope["image"], text=f"<image>{scope['prompt']}", return_tensors="pt")
+    assert torch.equal(inputs["input_ids"], marked["input_ids"])
+    assert torch.equal(inputs["pixel_values"], marked["pixel_values"])
+    assert inputs["input_ids"].shape[1] < scope["outputs"].shape[1] <= inputs["input_ids"].shape[1] + 20
+    assert scope["answer"].endswith(processor.decode(scope["outputs"][0][inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+    gradio = pytest.importorskip("gradio", reason="the page's own extra")
+    exec(compile(DEMO, "snippet", "exec"), scope)
+    assert isinstance(scope["demo"], gradio.Interface)
+    assert scope["demo"].fn(scope["image"], scope["prompt"]) == scope["answer"]
+
+
+def test_a_bare_prompt_for_each_of_several(names: dict[str, Any]) -> None:
+    from smolvlm import SmolVLMProcessor
+
+    processor, image = SmolVLMProcessor.from_pretrained(names["model_path"]), names["Image"].open(names["photo_path"])
+    for images in ([image, image], [[image], [image]]):
+        both = processor(images=images, text=["one", "two"], padding=True, return_tensors="pt")
+        marked = processor(images=images, text=["<image>one", "<image>two"], padding=True, return_tensors="pt")
+        assert torch.equal(both["input_ids"], marked["input_ids"])
+    two = processor(images=[image, image], text="both", return_tensors="pt")
+    assert torch.equal(two["input_ids"], processor(images=[image, image], text="<image><image>both", return_tensors="pt")["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["AutoModelForVision2Seq", "SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration"])
+def test_older_and_chosen_class_names(name: str, names: dict[str, Any]) -> None:
+    import smolvlm
+
+    model = getattr(smolvlm, name).from_pretrained(names["model_path"], cache_dir="/nowhere", trust_remote_code=True)
+    assert model.generate(input_ids=torch.tensor([[1, 5]]), max_new_tokens=1).shape == (1, 3)

@@ -8,16 +8,38 @@ right-padded prompts are continued from their last real token; pictures and vide
 given as `videos=` are sampled; an argument that changes nothing is named in the log, an unknown one is a ParamsError.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from smolvlm.compat.auto import AutoModelForImageTextToText
 from smolvlm.compat.features import BatchFeature
-from smolvlm.compat.model import AutoModelForImageTextToText, ImageTextToTextModel
 from smolvlm.compat.processor import AutoProcessor, ChatProcessor
-from smolvlm.compat.tokenizer import CompatTokenizer
+from smolvlm.compat.tokenizer import AutoTokenizer, CompatTokenizer
+
+if TYPE_CHECKING:
+    from smolvlm.compat.model import ImageTextToTextModel
+
+# Names that the reference's loaders had or have: older versions, and the classes that the loaders choose.
+AutoModelForVision2Seq = SmolVLMForConditionalGeneration = Idefics3ForConditionalGeneration = AutoModelForImageTextToText
+SmolVLMProcessor = Idefics3Processor = AutoProcessor
 
 __all__ = [
     "AutoModelForImageTextToText",
+    "AutoModelForVision2Seq",
     "AutoProcessor",
+    "AutoTokenizer",
     "BatchFeature",
     "ChatProcessor",
     "CompatTokenizer",
+    "Idefics3ForConditionalGeneration",
+    "Idefics3Processor",
     "ImageTextToTextModel",
+    "SmolVLMForConditionalGeneration",
+    "SmolVLMProcessor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ImageTextToTextModel":  # a PyTorch module: importing it imports torch
+        return importlib.import_module("smolvlm.compat.model").ImageTextToTextModel
+    raise AttributeError(f"module 'smolvlm.compat' has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from smolvlm.compat.arguments import logger
 from smolvlm.errors import PromptError
 from smolvlm.media.arrays import is_array_like
 from smolvlm.prompt.messages import ImagePart, VideoPart
@@ -22,8 +23,9 @@ def split_texts(texts: Sequence[str], images: Any, videos: Any) -> list[list[str
     `images` is one picture, a list of them, or a list of lists with one for each text; `videos` likewise, where a list
     of pictures is one video's frames. Raises PromptError when markers and media disagree in number.
     """
-    pictures = _picture_lists(images, len(texts))
+    pictures = picture_lists(images, len(texts))
     clips = list(_clips(videos))
+    texts = _with_markers(texts, pictures, clips)
     counts = {marker: [text.count(marker) for text in texts] for marker in (IMAGE_TOKEN, VIDEO_MARKER)}
     flat_pictures = [picture for sample in pictures for picture in sample]
     for name, marker, given in (("images", IMAGE_TOKEN, flat_pictures), ("videos", VIDEO_MARKER, clips)):
@@ -48,7 +50,8 @@ def split_texts(texts: Sequence[str], images: Any, videos: Any) -> list[list[str
     return result
 
 
-def _picture_lists(images: Any, texts: int) -> list[list[Any]]:
+def picture_lists(images: Any, texts: int | None = None) -> list[list[Any]]:
+    """One list of pictures for each text, or one for all of them. Raises PromptError for a mixed or unequal nesting."""
     if images is None:
         return []
     if not isinstance(images, list | tuple):
@@ -58,9 +61,23 @@ def _picture_lists(images: Any, texts: int) -> list[list[Any]]:
         return [list(images)]
     if not all(nested):
         raise PromptError("images=[...] mixes pictures and lists of pictures; pass one list for each text.")
-    if len(images) != texts:
+    if texts is not None and len(images) != texts:
         raise PromptError(f"images=[...] holds {len(images)} lists for {texts} texts; pass one list for each text.")
     return [list(sample) for sample in images]
+
+
+def _with_markers(texts: Sequence[str], pictures: list[list[Any]], clips: list[Any]) -> Sequence[str]:
+    """Prompts without a single marker get one in front for each of their media, and the log says so."""
+    if any(_MARKER.search(text) for text in texts) or not (pictures or clips):
+        return texts
+    shares = [len(sample) for sample in pictures] or [0]
+    if len(shares) == 1 and len(texts) > 1:  # one list for all texts: one picture each, or nobody knows whose they are
+        shares = [1] * len(texts) if shares[0] == len(texts) else [0] * len(texts)
+    films = [1] * len(texts) if len(clips) == len(texts) else [len(clips)] if len(texts) == 1 else [0] * len(texts)
+    logger.warning("the prompt has no %s: the media go before it. Prompts that apply_chat_template writes are answered better: "
+                   "the model learned those", VIDEO_MARKER if clips and not pictures else IMAGE_TOKEN)  # fmt: skip
+    return [IMAGE_TOKEN * share + VIDEO_MARKER * film + text
+            for text, share, film in zip(texts, shares, films, strict=True)]  # fmt: skip
 
 
 def _clips(videos: Any) -> Iterator[Any]:

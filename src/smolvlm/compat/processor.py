@@ -14,7 +14,9 @@ import numpy.typing as npt
 from smolvlm.compat.arguments import UNUSED_ON_LOADING, local_folder, refuse_unknown, report_unused
 from smolvlm.compat.call_options import CallOptions, longest_edge_of, with_longest_edge
 from smolvlm.compat.features import BatchFeature, as_features, stack_tiles
+from smolvlm.compat.image_processor import PixelSettings, Size
 from smolvlm.compat.media_lists import split_texts
+from smolvlm.compat.saving import refuse_upload, save_processor_files
 from smolvlm.compat.tokenizer import CompatTokenizer
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError, PromptError
@@ -62,15 +64,27 @@ class AutoProcessor:
 
 
 class ChatProcessor:
-    """A checkpoint's processor under the reference's names. `tokenizer.padding_side` is the only thing to assign."""
+    """A checkpoint's processor under the reference's names. Settings of `tokenizer` and `image_processor` may be assigned."""
 
     def __init__(self, processor: Processor, tokenizer: CompatTokenizer, folder: Path) -> None:
-        self._processor = processor
+        self._read = processor
         self.tokenizer = tokenizer
+        self.image_processor = self.video_processor = PixelSettings(processor.config, processor.policy)
         self.name_or_path = str(folder)
         self.chat_template = processor.template.source
         self.image_token, self.image_token_id = IMAGE_TOKEN, processor.model.image_token_id
         self.image_seq_len = processor.config.image_seq_len
+        self.video_token = VIDEO_MARKER
+
+    @property
+    def video_size(self) -> Size:
+        """What frames are scaled to at first; `max_image_size` is the size of a tile."""
+        return Size(longest_edge=self._processor.config.video_longest_edge)
+
+    @property
+    def _processor(self) -> Processor:
+        """With the settings of `image_processor` as they are now."""
+        return _with_config(self._read, self.image_processor.config)
 
     def apply_chat_template(self, conversation: Any, *, add_generation_prompt: bool = False, tokenize: bool = False,
                             return_dict: bool = False, **kwargs: Any) -> Any:  # fmt: skip
@@ -141,6 +155,20 @@ class ChatProcessor:
     def post_process_image_text_to_text(self, generated_outputs: Any, skip_special_tokens: bool = True) -> list[str]:
         """The texts of what `generate` returned."""
         return self.tokenizer.batch_decode(generated_outputs, skip_special_tokens)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> list[str]:
+        """Write the processor's official files into a folder, beside what is there; returns their paths.
+
+        The reference and `smolvlm.load` read them, together with the model's (`model.save_pretrained`).
+        """
+        if kwargs.get("push_to_hub"):
+            self.push_to_hub(save_directory)
+        names = save_processor_files(self._processor.config, Path(save_directory), Path(self.name_or_path))
+        return [str(Path(save_directory) / name) for name in names]
+
+    def push_to_hub(self, repo_id: Any = None, **_: Any) -> None:
+        """Nothing is uploaded from here. Raises ParamsError with the two commands that do it."""
+        refuse_upload("the processor", repo_id)
 
     def _prompt(self, messages: Any, add_generation_prompt: bool) -> str:
         conversation = normalise_messages(_with_placeholders(messages))

@@ -7,27 +7,69 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smolvlm.compat.arguments import UNUSED_ON_LOADING, local_folder, refuse_unknown, report_unused
 from smolvlm.compat.features import BatchFeature, Padding, as_features, check_return_tensors
-from smolvlm.config import TextConfig
+from smolvlm.compat.saving import refuse_upload, save_tokenizer_files
+from smolvlm.config import TextConfig, load_configs
 from smolvlm.errors import CheckpointError, ConfigError, ParamsError, PromptError
 from smolvlm.json_file import read_json, short
-from smolvlm.prompt.placeholders import IMAGE_TOKEN
+from smolvlm.prompt.placeholders import FAKE_IMAGE_TOKEN, IMAGE_TOKEN
 from smolvlm.prompt.segments import TextSegment
 from smolvlm.prompt.template import token_text
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
+# What `additional_special_tokens` of the published `tokenizer_config.json` holds.
+_ADDITIONAL = (FAKE_IMAGE_TOKEN, IMAGE_TOKEN, "<end_of_utterance>")
+
+
+class _Role:
+    """`tokenizer.pad_token`: the text of `pad_token_id`, and by assignment another token of the vocabulary."""
+
+    def __init__(self, name: str) -> None:
+        self._id = f"{name}_token_id"
+
+    def __get__(self, owner: CompatTokenizer | None, kind: type | None = None) -> Any:
+        if owner is None:
+            return self
+        number = getattr(owner, self._id)
+        return None if number is None else owner._name(number)
+
+    def __set__(self, owner: CompatTokenizer, token: Any) -> None:
+        setattr(owner, self._id, owner._tokenizer.id_of(str(token)))
+
+
+class AutoTokenizer:
+    """`AutoTokenizer.from_pretrained(path)` gives a `CompatTokenizer`."""
+
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: Any, *, padding_side: str | None = None,
+                        **kwargs: Any) -> CompatTokenizer:  # fmt: skip
+        """A checkpoint's tokenizer by folder, Hub id or short name. Raises what `AutoProcessor` raises."""
+        folder = local_folder(pretrained_model_name_or_path, kwargs)
+        report_unused(kwargs, UNUSED_ON_LOADING, "AutoTokenizer.from_pretrained")
+        refuse_unknown(kwargs, "AutoTokenizer.from_pretrained", "padding_side, revision and local_files_only")
+        model, _ = load_configs(folder)
+        tokenizer = CompatTokenizer.from_folder(folder, PromptTokenizer.from_folder(folder), model.text)
+        if padding_side is not None:
+            tokenizer.padding_side = padding_side
+        return tokenizer
+
 
 class CompatTokenizer:
-    """The checkpoint's tokenizer under the reference's names. Only `padding_side` may be assigned.
+    """The checkpoint's tokenizer under the reference's names. `padding_side` and the tokens by role may be assigned.
 
     Text given to `encode` or a call is trusted, as in the reference: `<image>` in it is the control token.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer, ids: dict[str, int], padding_side: str = "right") -> None:
-        """`ids`: bos_token, eos_token and pad_token by their ids."""
-        self._tokenizer = tokenizer
+    is_fast = True
+
+    def __init__(self, tokenizer: PromptTokenizer, ids: dict[str, int], padding_side: str = "right",
+                 folder: Path | None = None, model_max_length: int = 10**30) -> None:  # fmt: skip
+        """`ids`: bos_token, eos_token, pad_token and, where there is one, unk_token by their ids."""
+        self._tokenizer, self._folder = tokenizer, folder
         self.bos_token_id, self.eos_token_id = ids["bos_token"], ids["eos_token"]
-        self.pad_token_id = ids["pad_token"]
+        self.pad_token_id, self.unk_token_id = ids["pad_token"], ids.get("unk_token")
+        self.name_or_path, self.model_max_length = str(folder or ""), model_max_length
         self.image_token, self.image_token_id = IMAGE_TOKEN, tokenizer.id_of(IMAGE_TOKEN)
         self.padding_side = padding_side
 
@@ -43,13 +85,13 @@ class CompatTokenizer:
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
         ids = {"bos_token": text.bos_token_id, "eos_token": text.eos_token_id, "pad_token": text.pad_token_id}
-        for role in ids:
+        for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
             if (token := token_text(raw, role, path)) is not None:
                 ids[role] = tokenizer.id_of(token)
         side = raw.get("padding_side", "right")
         if side not in ("left", "right"):
             raise CheckpointError(f"{path}: padding_side={short(repr(side))} is neither 'left' nor 'right'; correct the file.")
-        return cls(tokenizer, ids, side)
+        return cls(tokenizer, ids, side, folder, text.max_position_embeddings)
 
     @property
     def padding_side(self) -> str:
@@ -62,17 +104,74 @@ class CompatTokenizer:
             raise ParamsError(f"padding_side={side!r}: expected 'left' or 'right'.")
         self._padding_side = side
 
-    @property
-    def bos_token(self) -> str:
-        return self._name(self.bos_token_id)
+    bos_token, eos_token, pad_token, unk_token = (_Role(name) for name in ("bos", "eos", "pad", "unk"))
 
     @property
-    def eos_token(self) -> str:
-        return self._name(self.eos_token_id)
+    def additional_special_tokens(self) -> list[str]:
+        """The special tokens without a role of their own, as the published file lists them: those of media and turns."""
+        return [token for token in _ADDITIONAL if self._tokenizer.has(token)]
 
     @property
-    def pad_token(self) -> str:
-        return self._name(self.pad_token_id)
+    def additional_special_tokens_ids(self) -> list[int]:
+        return [self._tokenizer.id_of(token) for token in self.additional_special_tokens]
+
+    # The name that transformers 5 has for the same list.
+    extra_special_tokens, extra_special_tokens_ids = additional_special_tokens, additional_special_tokens_ids
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Those with a role and the additional ones, each once."""
+        roles = [self.bos_token, self.eos_token, self.unk_token, self.pad_token]
+        return list(dict.fromkeys(token for token in [*roles, *self.additional_special_tokens] if token is not None))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        return [self._tokenizer.id_of(token) for token in self.all_special_tokens]
+
+    @property
+    def special_tokens_map(self) -> dict[str, Any]:
+        """Role -> token, and the additional ones as a list."""
+        roles = {f"{role}_token": getattr(self, f"{role}_token") for role in ("bos", "eos", "unk", "pad")}
+        return {role: token for role, token in roles.items() if token is not None} | {
+            "additional_special_tokens": self.additional_special_tokens
+        }
+
+    @property
+    def vocab_size(self) -> int:
+        """The ids of the base vocabulary; `len(tokenizer)` counts the added tokens too."""
+        return len(self._tokenizer.vocabulary(with_added=False))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
+        return self._tokenizer.vocabulary(with_added=True)
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """0 for tokens that exist already. Raises ParamsError for others: the vocabulary is the checkpoint's."""
+        del special_tokens
+        named = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
+        if absent := [str(token) for token in named if not self._tokenizer.has(str(token))]:
+            raise ParamsError(f"add_tokens: {', '.join(absent[:3])} cannot be added; use a reserved token of the vocabulary, "
+                              "such as <|reserved_special_token_0|>.")  # fmt: skip
+        return 0
+
+    def add_special_tokens(self, special_tokens_dict: dict[str, Any], **_: Any) -> int:
+        """Gives roles to tokens that exist. Raises ParamsError for tokens that do not."""
+        for role, tokens in special_tokens_dict.items():
+            self.add_tokens(tokens)
+            if isinstance(tokens, str) and role in ("bos_token", "eos_token", "pad_token", "unk_token"):
+                setattr(self, role, tokens)
+        return 0
+
+    def save_pretrained(self, save_directory: Any, **_: Any) -> tuple[str, ...]:
+        """The tokenizer's files into a folder, as they came. Returns their paths."""
+        if self._folder is None:
+            raise ParamsError("save_pretrained: this tokenizer was not read from a folder.")
+        folder = Path(save_directory)
+        return tuple(str(folder / name) for name in save_tokenizer_files(folder, self._folder))
+
+    def push_to_hub(self, repo_id: Any = None, **_: Any) -> None:
+        """Nothing is uploaded from here. Raises ParamsError with the two commands that do it."""
+        refuse_upload("the tokenizer", repo_id)
 
     def __len__(self) -> int:
         """The size of the vocabulary, added tokens included."""
@@ -122,6 +221,19 @@ class CompatTokenizer:
         if isinstance(tokens, str):
             return self._tokenizer.id_of(tokens)
         return [self._tokenizer.id_of(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The tokens of ids, in the vocabulary's own spelling: one for one id, a list for several."""
+        plain = _plain_ids(ids)
+        if not isinstance(plain, list):
+            return self._tokenizer.token_of(plain)
+        special = self._tokenizer.special_ids if skip_special_tokens else frozenset()
+        return [self._tokenizer.token_of(token) for token in plain if token not in special]
+
+    def tokenize(self, text: str, **_: Any) -> list[str]:
+        """The tokens of a trusted text, in the vocabulary's own spelling."""
+        tokens: list[str] = self.convert_ids_to_tokens(self.encode(text))
+        return tokens
 
     def _decode(self, ids: list[Any], skip_special_tokens: bool) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)

@@ -75,9 +75,21 @@ class PromptTokenizer:
             raise CheckpointError(f"{self.label}: no token {token!r}; this is no tokenizer of a SmolVLM.")
         return int(found)
 
+    def has(self, token: str) -> bool:
+        """Whether the vocabulary has this exact token."""
+        return self._decoder.token_to_id(token) is not None
+
+    def token_of(self, token_id: int) -> str | None:
+        """The token with this id, in the vocabulary's own spelling; None where there is none."""
+        return self._decoder.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
+
+    def vocabulary(self, *, with_added: bool) -> dict[str, int]:
+        """Token -> id."""
+        return dict(self._decoder.get_vocab(with_added_tokens=with_added))
+
     def has_id(self, token_id: int) -> bool:
         """Whether a token has this id."""
-        return self._decoder.id_to_token(token_id) is not None
+        return self.token_of(token_id) is not None
 
     def encode_segments(self, segments: Iterable[Segment]) -> list[int]:
         """The ids of a prompt: control tokens from trusted stretches only, everything between them as one plain text.
