@@ -84,7 +84,8 @@ class PixelSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The official `preprocessor_config.json`."""
-        return self.config.preprocessor_dict()
+        settings: dict[str, Any] = self.config.preprocessor_dict()
+        return settings
 
     def push_to_hub(self, repo_id: Any = None, **_: Any) -> None:
         """Nothing is uploaded from here. Raises ParamsError with the two commands that do it."""

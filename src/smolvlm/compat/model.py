@@ -237,7 +237,7 @@ class ImageTextToTextModel(nn.Module):
 
     def named_modules(self, memo: Any = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
         self._graph()
-        return super().named_modules(memo, prefix, remove_duplicate)
+        yield from super().named_modules(memo, prefix, remove_duplicate)
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         self._graph()
@@ -265,7 +265,7 @@ class ImageTextToTextModel(nn.Module):
                 self.model, self.lm_head = net.model, net.lm_head
             net = self._net[0]
             if net.lm_head is not self.lm_head or net.model is not self.model:
-                net.model, net.lm_head = self.model, self.lm_head  # type: ignore[assignment]
+                net.model, net.lm_head = self.model, self.lm_head
             return net
 
     def _engine_of_modules(self) -> Engine:

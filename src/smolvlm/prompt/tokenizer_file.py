@@ -20,7 +20,7 @@ _MAX_IDS = 1 << 20
 _MAX_ADDED = 4096  # the official file has 145
 _MAX_TOKEN_CHARS = 1024
 _REMEDY = "take the file of the published checkpoint"
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_BYTE_LEVEL = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # They change ids only where special tokens are asked for, which we never do: read past, and not passed on.
 _POST_PROCESSORS = ("ByteLevel", "TemplateProcessing")
 
@@ -154,7 +154,7 @@ def _decoder(read: Fields) -> dict[str, Any]:
 
 
 def _byte_level(read: Fields) -> dict[str, Any]:
-    return {key: default if key == "type" else read.flag(key, default) for key, default in _BYTE_LEVEL.items()}
+    return {"type": "ByteLevel", **{key: read.flag(key, default) for key, default in _BYTE_LEVEL.items()}}
 
 
 def _check_post_processor(raw: Any, read: Fields) -> None:
