@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
         self.process, self.url, self.log = process, url, log
+        self.key = ""  # for /metrics, where keys are used
 
     def client(self, key: str = "unused", **options: Any) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
@@ -31,7 +32,8 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels."""
         total = 0.0
-        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        for line in httpx.get(f"{self.url}/metrics", headers=headers).raise_for_status().text.splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.split("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
                 total += float(value)

@@ -138,6 +138,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, d
     with serving(
         folder / "log", "--config", str(folder / "serve.toml"), "--max-waiting", "2", environ=environ
     ) as server:
+        server.key = keys["alice"]
         yield server, keys
 
 
@@ -238,7 +239,7 @@ def test_slow_clients_are_cut_off(strict: tuple[Server, dict[str, str]]) -> None
     """A head that never ends, a body that never comes, and a connection that says nothing."""
     server, keys = strict
     host, port = server.url.removeprefix("http://").split(":")
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {keys['alice']}\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {keys['alice']}\r\nContent-Type: application/json\r\n"
     for sent, expected in (
         (b"", b""),
         (b"POST /v1/ch", b""),

@@ -42,7 +42,7 @@ def test_a_fault_of_ours_is_told_in_openai_form(nano: SmolVLM) -> None:
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/metrics")
 
     reply = asyncio.run(ask())

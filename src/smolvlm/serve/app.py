@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -21,6 +22,7 @@ from smolvlm import __version__
 from smolvlm.errors import SmolVLMError
 from smolvlm.serve import routes_basic, routes_chat, routes_files, routes_responses
 from smolvlm.serve.backend import Backend
+from smolvlm.serve.bodies import BodyBudget
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.errors import INVALID, ServeError, as_serve_error
 from smolvlm.serve.files import FileStore
@@ -71,12 +73,14 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
     backend = Backend(model, config, metrics)
     files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours,
                       share=min(1.0, config.key_files_share))  # fmt: skip
-    found = Services(config, backend, files, metrics, quotas, keys)
+    found = Services(config, backend, files, metrics, quotas, keys,
+                     BodyBudget(config.max_bodies_bytes, config.max_body_bytes))  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async def warm_up() -> None:
             try:
+                await asyncio.to_thread(app.openapi)  # takes a second, once
                 await backend.start()
             except Exception as error:
                 logger.exception("the model could not be warmed up")
@@ -93,9 +97,10 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
             await backend.close()
             files.close()
 
-    refusals = {status: {"model": ErrorBody} for status in (400, 401, 404, 408, 413, 429, 500, 503)}
+    refusals = {status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 421, 429, 500, 503)}
     app = FastAPI(title="smolvlm", version=__version__, lifespan=lifespan, responses=refusals,  # type: ignore[arg-type]
-                  description=f"OpenAI-compatible API of {backend.name}.", redoc_url=None)  # fmt: skip
+                  description=f"OpenAI-compatible API of {backend.name}.", docs_url=None, redoc_url=None,
+                  redirect_slashes=False)  # fmt: skip
     app.state.services = found
     for router in (routes_basic.router, routes_chat.router, routes_responses.router, routes_files.router):
         app.include_router(router)
@@ -116,7 +121,11 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-    return Gatekeeper(app, found), found
+    guarded: ASGIApp = Gatekeeper(app, found)
+    if config.cors_origin:  # around the gatekeeper: a preflight has no key, and refusals are for the page to read too
+        guarded = CORSMiddleware(guarded, allow_origins=config.cors_origin, allow_methods=("GET", "POST", "DELETE"),
+                                 allow_headers=("*",), expose_headers=("X-Request-Id", "Retry-After"))  # fmt: skip
+    return guarded, found
 
 
 def _reply(error: ServeError) -> Response:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.errors import ParamsError
+from smolvlm.listening import Callers
 
 PREFIX = "SMOLVLM_SERVE_"
 
@@ -41,7 +42,17 @@ class ServeConfig:
     files_folder: str | None = _setting(
         None, "Where uploads are kept; else a temporary folder that goes with the server."
     )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Host names that the server answers to, beside localhost, addresses and --host: chat.example.org, *.example.org or *."
+    )
+    cors_origin: tuple[str, ...] = _setting(
+        (), "Origins whose pages may use the API in a browser: http://localhost:3000, https://example.org or *."
+    )
     max_body_bytes: int = _setting(100 * 1024**2, "Bytes of a request.", least=1)
+    max_json_bytes: int = _setting(1024**2, "Bytes of a request's JSON beside its pictures and videos.", least=1)
+    max_bodies_bytes: int = _setting(
+        512 * 1024**2, "Bytes of requests that are held at the same time, over all connections.", least=1
+    )
     head_timeout_s: float = _setting(10.0, "Seconds in which the head of a request must come.", least=0.01)
     body_timeout_s: float = _setting(60.0, "Seconds between two pieces of a request's body.", least=0.01)
     max_files_bytes: int = _setting(2 * 1024**3, "Bytes of all uploads together.", least=1)
@@ -56,7 +67,7 @@ class ServeConfig:
     max_waiting_bytes: int = _setting(1024**3, "Bytes of pixels that may wait for the encoder.", least=1)
     max_running: int = _setting(32, "Answers that are written at the same time.", least=1)
     kv_tokens: int = _setting(
-        65536, "Tokens of KV cache for all answers, finished ones that are kept among them.", least=1
+        65536, "Tokens of KV cache, in whole pages, for all answers, finished ones that are kept among them.", least=1
     )
     tile_cache_bytes: int = _setting(512 * 1024**2, "Bytes of encoded pictures that are kept.", least=0)
     prefill_chunk: int = _setting(
@@ -87,6 +98,7 @@ class ServeConfig:
             object.__setattr__(self, f.name, _checked(f.name, str(f.type), getattr(self, f.name), f.metadata["least"]))
         if self.port > 65535:
             raise ParamsError(f"port={self.port}: expected a number from 0 to 65535.")
+        Callers(self.host, self.allowed_hosts, self.cors_origin)
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ParamsError(f"log_level={self.log_level!r}: expected debug, info, warning or error.")
 
@@ -127,7 +139,7 @@ def _read_toml(file: str) -> dict[str, Any]:
 def _from_text(name: str, kind: str, text: str) -> Any:
     try:
         if kind.startswith("tuple"):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+            return (text,)
         return int(text) if kind == "int" else float(text) if kind == "float" else text
     except ValueError:
         raise ParamsError(f"{PREFIX}{name.upper()}={text[:60]!r}: expected a number.") from None
@@ -137,7 +149,7 @@ def _checked(name: str, kind: str, value: Any, least: float | None) -> Any:
     if kind.startswith("tuple"):
         if isinstance(value, str) or not all(isinstance(part, str) for part in value):
             raise ParamsError(f"{name}={value!r}: expected a list of strings.")
-        return tuple(value)
+        return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
     if kind in ("int", "float"):
         right = isinstance(value, int) or (kind == "float" and isinstance(value, float))
         if isinstance(value, bool) or not right or not float(value) >= (least or 0):  # NaN fails the comparison

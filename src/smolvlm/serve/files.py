@@ -7,13 +7,12 @@ import contextlib
 import json
 import re
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from smolvlm.listening import OwnFolder
 from smolvlm.serve.errors import ServeError, unavailable
 from smolvlm.serve.media_limits import StoredFile
 from smolvlm.serve.upload_quota import Reservation, UploadQuota
@@ -51,9 +50,9 @@ class FileStore:
 
         `max_files` bounds the time that a look into the folder takes; `share`: see `UploadQuota`.
         """
-        self._temporary = folder is None
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="smolvlm-files-")) if folder is None else Path(folder)
+            self._own = OwnFolder("smolvlm-files-") if folder is None else None
+            self.folder = self._own.path if self._own is not None else Path(str(folder))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise unavailable(
@@ -160,8 +159,8 @@ class FileStore:
                 path.unlink()
 
     def close(self) -> None:
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._own is not None:
+            self._own.close()
 
     def _expired(self, record: FileRecord) -> bool:
         return time.time() - record.created_at > self._keep_s

@@ -1,17 +1,45 @@
-"""`/v1/models`, `/health`, `/ready` and `/metrics`."""
+"""`/`, `/docs`, `/v1/models`, `/health`, `/ready` and `/metrics`."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from smolvlm import __version__
+from smolvlm.serve.docs_page import HEADERS, Pages
 from smolvlm.serve.errors import unavailable
 from smolvlm.serve.services import Services, services
 from smolvlm.serve.sse import PlainJSON
 
 router = APIRouter()
+_PAGES = Pages()
+_ENDPOINTS = ["/v1/chat/completions", "/v1/responses", "/v1/files", "/v1/models", "/health", "/ready", "/metrics", "/docs"]
+
+
+@router.get("/", tags=["operation"], summary="What this is", response_model=None)
+async def front(request: Request) -> Response:
+    """A page for a browser, JSON for programs."""
+    found = services(request)
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_PAGES.front(_ENDPOINTS, **_facts(request)), headers=HEADERS)
+    return PlainJSON({"name": "smolvlm", "version": __version__, "model": found.backend.name, "docs": "/docs",
+                      "keys": found.keys is not None, "endpoints": _ENDPOINTS})  # fmt: skip
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The API's page."""
+    page = await asyncio.to_thread(lambda: _PAGES.docs(request.app.openapi(), **_facts(request)))
+    return HTMLResponse(page, headers=HEADERS)
+
+
+def _facts(request: Request) -> dict[str, Any]:
+    found = services(request)
+    return {"model": found.backend.name, "version": __version__, "keys": found.keys is not None,
+            "address": f"{request.url.scheme}://{request.url.netloc}"}  # fmt: skip
 
 
 @router.get("/v1/models", tags=["models"], summary="The model that is served")

@@ -19,11 +19,12 @@ from smolvlm.serve.chat_schema import ChatRequest
 from smolvlm.serve.choices import Choice, openai_reason
 from smolvlm.serve.errors import as_serve_error
 from smolvlm.serve.job import Progressed
+from smolvlm.serve.json_route import JsonRoute, release_body
 from smolvlm.serve.request_fields import check_fields
 from smolvlm.serve.services import note_usage, owner_of, services
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
-router = APIRouter(prefix="/v1", tags=["chat"])
+router = APIRouter(prefix="/v1", tags=["chat"], route_class=JsonRoute)
 
 
 @router.post("/chat/completions", summary="Continue a conversation about pictures, videos and text", responses=STREAMED)
@@ -39,7 +40,8 @@ async def create(request: Request, body: ChatRequest) -> Response:
     asked = await found.backend.ask(Ask(messages, params, owner, schema))
     asked.warnings = (*warnings, *asked.warnings)
     del messages
-    body.messages.clear()  # pictures as text: megabytes that nothing reads again
+    body.messages.clear()
+    release_body(request)
     answer = _Completion(request, body, asked, len(params))
     if body.stream:
         await answer.begin()

@@ -21,12 +21,13 @@ from smolvlm.serve.chat_schema import JsonSchemaFormat, ResponseFormat
 from smolvlm.serve.choices import Choice
 from smolvlm.serve.errors import ServeError, as_serve_error
 from smolvlm.serve.job import Progressed
+from smolvlm.serve.json_route import JsonRoute, release_body
 from smolvlm.serve.request_fields import check_fields
 from smolvlm.serve.responses_schema import InputImage, InputPart, InputText, ResponsesRequest
 from smolvlm.serve.services import note_usage, owner_of, services
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
-router = APIRouter(prefix="/v1", tags=["responses"])
+router = APIRouter(prefix="/v1", tags=["responses"], route_class=JsonRoute)
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -47,7 +48,8 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     asked = await found.backend.ask(Ask(messages, (params,), owner, schema))
     asked.warnings = (*warnings, *asked.warnings)
     del messages
-    body.input = ""  # pictures as text: megabytes that nothing reads again
+    body.input = ""
+    release_body(request)
     answer = _Answer(request, body, asked, params)
     if body.stream:
         await answer.begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import importlib
 import logging
 import signal
@@ -28,6 +29,7 @@ from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)
 
+CLOSING_S = 20.0  # after `drain_s`, the process ends, even if a thread of it hangs
 _LOOK_S = 0.05
 _TICKS_A_SECOND = 10  # of uvicorn's main loop
 
@@ -54,6 +56,9 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._found.draining = True
+        for piece in tuple(self._found.arriving):
+            piece.cancel()  # a request that has not come is no answer under way
+        faulthandler.dump_traceback_later(self._found.config.drain_s + CLOSING_S, exit=True)  # whatever holds it up
         self._draining = asyncio.get_event_loop().create_task(self._drain(signal.Signals(sig).name))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,7 +107,7 @@ def run(app: ASGIApp, found: Services, listening: socket.socket, watch: Watch | 
     """Answer on a bound socket until a signal comes. Raises what the model could not be warmed up for."""
     settings = uvicorn.Config(
         app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
-        log_config=None, access_log=False, server_header=False,
+        log_config=None, access_log=False, server_header=False, ws="none",
     )  # fmt: skip
     _allow_connections()
     DrainingServer(settings, found, watch).run(sockets=[listening])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 from smolvlm.serve.backend import Asked, Backend
+from smolvlm.serve.bodies import BodyBudget
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.files import FileStore
@@ -28,6 +30,8 @@ class Services:
     metrics: Metrics
     quotas: Quotas
     keys: KeyRing | None
+    bodies: BodyBudget
+    arriving: set[asyncio.Future[Any]] = field(default_factory=set)  # pieces of bodies that are waited for
     started_at: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
     in_flight: int = 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from smolvlm.errors import MissingExtraError
-from smolvlm.listening import listen
+from smolvlm.listening import OwnFolder, listen
 from smolvlm.ui.config import PageConfig
 from smolvlm.ui.examples import copied
 from smolvlm.ui.line import EngineLine
@@ -22,8 +20,8 @@ def run_page(model: SmolVLM, config: PageConfig, ready: Callable[[str], None]) -
     Uploads live in a folder that goes with the process. Raises MissingExtraError without Gradio, ParamsError for an
     address that cannot be had.
     """
-    with listen(config.host, config.port) as listening, tempfile.TemporaryDirectory(prefix="smolvlm-ui-") as folder:
-        uploads = Path(folder).resolve()
+    with listen(config.host, config.port) as listening, OwnFolder("smolvlm-ui-") as folder:
+        uploads = folder.path
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         require_gradio()
