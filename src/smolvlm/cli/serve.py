@@ -72,7 +72,9 @@ def serve(
 
     Point a client at http://127.0.0.1:8000/v1; /docs describes the API, /ready says when the model is warm, /metrics
     counts for Prometheus. SIGTERM and Ctrl-C let answers finish. Without --keys-file anybody who reaches the port may
-    ask; pictures are fetched from no address unless --remote-hosts allows it.
+    ask; with it, everything but /, /health and /ready needs a key. Requests must name localhost, an address, --host or one
+    of --allowed-hosts; web pages of other origins may ask only by --cors-origin. Pictures are fetched from no address
+    unless --remote-hosts allows it.
 
     \b
     Examples:
@@ -80,6 +82,7 @@ def serve(
       smolvlm serve --model 256m --host 0.0.0.0 --keys-file keys.json
       smolvlm serve --new-key alice --keys-file keys.json
       smolvlm serve --config serve.toml --port 9000 --workers 4
+      smolvlm serve --allowed-hosts api.example.org --cors-origin http://localhost:3000
       SMOLVLM_SERVE_MODEL=500m smolvlm serve --remote-hosts upload.wikimedia.org
 
     \b
@@ -111,6 +114,8 @@ def serve(
     else:
         random = " with random weights: its answers mean nothing" if has_random_weights(folder) else ""
         note(f"{name} answers from {chosen.workers} processes{random}", dim=not random)
+    if chosen.keys_file is None and "*" in chosen.cors_origin:
+        note("any web page that a user of this machine looks at may ask: --cors-origin is * and there is no --keys-file.")
     if chosen.keys_file is None and chosen.host not in ("127.0.0.1", "::1", "localhost"):
         note(f"anybody who reaches {chosen.host} may ask: there is no --keys-file.")
     if model is not None:

@@ -25,6 +25,11 @@ def ui(
     host: Annotated[
         str, typer.Option(metavar="TEXT", help="The address to listen on; 0.0.0.0 is every network of this machine.")
     ] = _DEFAULTS.host,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="A host name that the page answers to, beside localhost, addresses and --host, such as "
+                     "chat.example.org; may be given again."),
+    ] = None,
     simple: Annotated[
         bool, typer.Option("--simple", help="A form instead of a conversation: one picture or video, one question.")
     ] = False,
@@ -48,12 +53,13 @@ def ui(
       smolvlm ui
       smolvlm ui --model 256m --port 8080
       smolvlm ui --simple --lang zh
-      smolvlm ui --host 0.0.0.0 --no-browser
+      smolvlm ui --host 0.0.0.0 --allowed-hosts chat.example.org --no-browser
     """
     from smolvlm.ui.server import require_gradio, run_page
 
     require_gradio()
-    config = PageConfig(host=host, port=port, simple=simple, lang=lang, max_upload_mb=max_upload_mb)
+    names = tuple(name.strip() for given in allowed_hosts or () for name in given.split(",") if name.strip())
+    config = PageConfig(host=host, allowed_hosts=names, port=port, simple=simple, lang=lang, max_upload_mb=max_upload_mb)
     with Bars() as bars:
         name, folder = find_model(model, bars)
         loaded = open_model(name, model, bars)

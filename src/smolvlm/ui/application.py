@@ -12,6 +12,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
+from smolvlm.listening import Callers
 from smolvlm.ui.chat_page import chat_page
 from smolvlm.ui.gate import App, Gate
 from smolvlm.ui.look import CSS, theme
@@ -32,7 +33,7 @@ def application(page: Page, host: str, port: int) -> App:
     # Only of a page that "has launched" does Gradio check that a file named in a request was uploaded; mounting one does not
     # set it, and any file that this process can read could be asked for (6.31).
     blocks.has_launched = True
-    return Gate(cast(App, app))
+    return Gate(cast(App, app), Callers(page.config.host, page.config.allowed_hosts))
 
 
 class PageServer(uvicorn.Server):

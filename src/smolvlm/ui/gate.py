@@ -1,10 +1,13 @@
-"""What stands before Gradio: requests that would make it fetch an address end here, and every answer gets our headers."""
+"""What stands before Gradio: other sites' requests and those that would make it fetch an address end here, and every answer
+gets our headers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, cast
+
+from smolvlm.listening import Callers
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -26,12 +29,19 @@ _HEADERS = (
 class Gate:
     """An ASGI application around the page's."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, callers: Callers) -> None:
+        self._app, self._callers = app, callers
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        refusal = self._callers.refusal(scope.get("method", "POST"), scope["headers"])
+        if scope["type"] != "http":
+            if refusal is None:
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
             return
 
         async def send_more(message: Message) -> None:
@@ -39,6 +49,9 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
+        if refusal is not None:
+            await _refuse(send_more, refusal.status, refusal.sentence)
+            return
         if scope["method"] == "POST" and not scope["path"].rstrip("/").endswith("/upload"):
             body = await _read(receive)
             if body is None:
