@@ -146,3 +146,20 @@ def test_the_program_connects_to_nobody(page: Server, connections: Path) -> None
     said = connections.read_text().splitlines()
     assert any(line.startswith("socket.getaddrinfo ('127.0.0.1',") for line in said), "the watch does not work"
     assert [line for line in said if "'127.0.0.1'" not in line] == []
+
+
+def test_names_and_pages_of_other_sites_are_refused(page: Server, config: dict[str, Any]) -> None:
+    """A name that was made to point at this machine, a form's upload, the queue, and a WebSocket of another site."""
+    with httpx.Client(base_url=page.address) as client:
+        for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x", "/gradio_api/file=/etc/passwd", "/nowhere"):
+            assert client.get(path, headers={"Host": "evil.example"}).status_code == 421
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+            upload = client.post("/gradio_api/upload", files={"files": b"x"}, headers=headers)
+            assert upload.status_code == 403
+            assert client.post("/gradio_api/queue/join", json={}, headers=headers).status_code == 403
+        assert "--allowed-hosts" in client.get("/", headers={"Host": "evil.example"}).json()["detail"]
+        socket_headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+                          "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": "http://evil.example"}  # fmt: skip
+        assert client.get("/gradio_api/queue/join", headers=socket_headers).status_code in (403, 404)
+        own = client.post("/gradio_api/upload", files={"files": b"x"}, headers={"Origin": page.address})
+        assert own.status_code == 200
