@@ -158,7 +158,7 @@ UPLOADS: dict[str, tuple[bytes, bytes]] = {
     "a field of 30 MB": (b"", b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n' + b"a" * 30_000_000 + b"\r\n--b--\r\n"),
     "a preamble of 30 MB": (b"", b"\r\n" * 15_000_000 + b"--b--\r\n"),
     "an endless form": (b"application/x-www-form-urlencoded", b"a=1&" * 8_000_000),
-    "a long name": (b"", b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + b"a" * 30_000_000 + b'"\r\n\r\nx\r\n--b--\r\n'),
+    "a long name": (b"", b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + b"a" * 30_000_000 + b'"\r\n\r\nx\r\n'),
 }  # fmt: skip
 
 
