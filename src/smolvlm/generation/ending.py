@@ -78,7 +78,9 @@ class EndingPlanner:
     ) -> list[int] | None:
         """Tokens, at most `limit`, after which the document is complete; None when none were found with this `effort`.
 
-        Raises GrammarError when a limit of the grammar was met on the way, which says nothing of `matcher` itself. `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps
+        Raises GrammarError when a limit of the grammar was met on the way, which says nothing of `matcher` itself.
+
+        `old` is a plan that held one token ago: from where its current string ends it mostly still does. `memo` keeps
         what searches found; it belongs to one answer, so that answers do not depend on each other.
         """
         tail = old[self._string_end(old, state) :]

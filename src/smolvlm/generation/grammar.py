@@ -21,9 +21,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 MAX_NUMBER_CHARS = 16  # a float64 has 15 to 17 digits; without an end a small model writes 0.3333 for ever
 LONGEST_SHORTEST_ANSWER = 4096  # tokens; a schema whose shortest answer is longer is refused
-# Masks and seconds of a thread: for the first plan of a schema, and for a new one after a token, where the old one will do.
+# Masks and seconds of a thread: for the first plan of a schema, and for all later ones of an answer, which then ends by the
+# plan that it has.
 _FIRST_PLAN = 60_000, 0.8
-_NEW_PLAN = 1_500, 0.2
+_NEW_PLANS, _EFFORT_A_TOKEN = (6_000, 0.5), (60, 0.005)
 _TRIALS, _TRIAL_TOKENS = 2, 24
 _REMEMBERED_SCHEMAS = 16
 
@@ -41,6 +42,7 @@ class Grammar:
         self._plan = plan
         self._state = JsonState()
         self._memo: Memo = {}
+        self._effort = Effort(*_NEW_PLANS)
 
     @property
     def is_complete(self) -> bool:
@@ -133,12 +135,15 @@ class Grammar:
         """A plan of at most `limit` tokens after `taken`: what is left of the old one if it holds, else a new one."""
         if matcher.is_stopped:
             return []
-        rest = self._plan[len(taken) :] if self._plan[: len(taken)] == taken else self._plan
         planner = self._shared.planner
-        if len(rest) <= limit and planner.completes(matcher, rest):
-            return rest
+        # A token that was not planned stands before the plan (more text) or in place of its first one (another digit).
+        after, whole = self._plan[len(taken) :], self._plan
+        for rest in (after,) if whole[: len(taken)] == taken else (whole, after):
+            if len(rest) <= limit and planner.completes(matcher, rest):
+                return rest
+        self._effort.add(*_EFFORT_A_TOKEN)
         try:
-            return planner.plan(matcher, state, limit, self._plan, self._memo, Effort(*_NEW_PLAN))
+            return planner.plan(matcher, state, limit, self._plan, self._memo, self._effort)
         except GrammarError:  # the document need not go there: the old plan leads to an end
             return None
 
@@ -175,26 +180,36 @@ class GrammarCompiler:
     `tokenizer_json` is the text of `tokenizer.json`, `vocab_size` the width of the logits, `eos_ids` every stop token.
     """
 
-    def __init__(self, tokenizer_json: str, vocab_size: int, eos_ids: Iterable[int]) -> None:
+    def __init__(
+        self, tokenizer_json: str, vocab_size: int, eos_ids: Iterable[int], remember: int = _REMEMBERED_SCHEMAS
+    ) -> None:
+        """`remember`: schemas that are kept compiled."""
         self._tokenizer_json = tokenizer_json
         self._vocab_size = vocab_size
+        self._remember = remember
         self._eos_ids = list(eos_ids)
         self._tables: tuple[llguidance.LLTokenizer, _Shared] | None = None
         self._made: OrderedDict[str, tuple[Matcher, list[int]]] = OrderedDict()  # by the bounded schema
         self._lock = threading.Lock()  # a matcher that others copy is not used meanwhile
 
-    def json_schema(self, schema: Any, plan: Sequence[int] | None = None) -> Grammar:
+    def json_schema(self, schema: Any) -> Grammar:
         """A grammar for the JSON documents of `schema`: whatever `normalise_schema` takes.
 
-        The newest schemas are kept compiled. `plan`: an answer to this very schema, as `Grammar.plan` of another process
-        has it. Raises SchemaError, naming the keyword, for a schema that is malformed, unsatisfiable, too complex or not
-        supported; CheckpointError for a tokenizer that cannot be read.
+        The newest schemas are kept compiled. Raises SchemaError, naming the keyword, for a schema that is malformed,
+        unsatisfiable, too complex or not supported; CheckpointError for a tokenizer that cannot be read.
         """
-        text = json.dumps(normalise_schema(schema))
+        return self.vetted(self.bounded(schema))
+
+    def bounded(self, schema: Any) -> str:
+        """The text of `normalise_schema(schema)`, for `vetted`."""
+        return json.dumps(normalise_schema(schema))
+
+    def vetted(self, text: str, plan: Sequence[int] | None = None) -> Grammar:
+        """A grammar for what `bounded` gave, here or in another process, and `Grammar.plan` of it there, which saves time."""
         with self._lock:
             made = self._made.pop(text, None) or self._compile(text, plan)
             self._made[text] = made
-            while len(self._made) > _REMEMBERED_SCHEMAS:
+            while len(self._made) > self._remember:
                 self._made.popitem(last=False)
             matcher, found = made
             return Grammar(matcher.copy(), self._load()[1], list(found))

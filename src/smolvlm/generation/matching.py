@@ -35,19 +35,27 @@ class Effort:
     """An allowance of masks and of this thread's processor time."""
 
     def __init__(self, masks: int, seconds: float) -> None:
-        self._masks = masks
-        self._until = time.thread_time() + seconds
+        self._masks, self._seconds = masks, seconds
+        self._looked = time.thread_time()
+
+    def add(self, masks: int, seconds: float) -> None:
+        """Allow so much more, from now on."""
+        self._masks += masks
+        self._seconds += seconds
+        self._looked = time.thread_time()
 
     def take(self) -> bool:
         """Count one mask; whether it may still be computed."""
         self._masks -= 1
-        if self._masks % 16 == 0 and time.thread_time() >= self._until:  # looking at the clock takes as long as a mask
-            self._masks = 0
+        if self._masks % 16 == 0:  # looking at the clock takes as long as a mask
+            now = time.thread_time()
+            self._seconds -= now - self._looked
+            self._looked = now
         return not self.spent
 
     @property
     def spent(self) -> bool:
-        return self._masks <= 0
+        return self._masks <= 0 or self._seconds <= 0
 
 
 class Matcher:

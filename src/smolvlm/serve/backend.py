@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from smolvlm.errors import EngineError, PromptError
-from smolvlm.generation import GenerationParams, Grammar, GrammarCompiler
+from smolvlm.generation import GenerationParams, Grammar
 from smolvlm.media import normalise
 from smolvlm.processor import MediaInfo, ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import ImagePart, Message, VideoPart
@@ -26,6 +26,7 @@ from smolvlm.serve.media_limits import MediaLimits, RemotePolicy, StoredFile
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.pace import Pace
 from smolvlm.serve.scheduler import BatchLimits, Scheduler
+from smolvlm.serve.schema_process import SchemaProcesses
 from smolvlm.serve.tile_cache import Pixels, Tile, TileCache, tile_key
 from smolvlm.vlm import SmolVLM
 
@@ -106,8 +107,9 @@ class Backend:
         self._tiles = TileCache(config.tile_cache_bytes, tile_bytes)
         self._seen: OrderedDict[str, tuple[MediaInfo, tuple[str, ...]]] = OrderedDict()
         self._coming = 0  # requests whose prompt is being made
-        self._grammars = GrammarCompiler(model.processor.tokenizer.json, engine_config.text.vocab_size,
-                                         engine_config.eos_token_ids)  # fmt: skip
+        self._schemas = SchemaProcesses(
+            model.processor.tokenizer.json, engine_config.text.vocab_size, engine_config.eos_token_ids
+        )
         self.scheduler = Scheduler(
             model.engine, self._encodable,
             functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
@@ -116,11 +118,12 @@ class Backend:
             self._tiles, metrics,
         )  # fmt: skip
         metrics.gauge("media_workers_lost", "Decoding processes that died.", lambda: self.gate.workers_lost)
+        metrics.gauge("schema_workers_lost", "Compiling processes that died.", lambda: self._schemas.lost)
         self.ready = False
 
     async def start(self) -> None:
         """Start the decoding processes and the engine's thread, and warm both up; `ready` is True afterwards."""
-        await self.gate.start()
+        await asyncio.gather(self.gate.start(), self._schemas.start())
         self.scheduler.start()
         await self._warm_up()
         gc.collect()
@@ -131,6 +134,7 @@ class Backend:
         """End everything; jobs still under way fail with 503."""
         self.ready = False
         await asyncio.to_thread(self.scheduler.close)
+        await self._schemas.close()
         await self.gate.close()
         gc.unfreeze()  # frozen, the model in its cycles of references would never be freed
 
@@ -147,7 +151,7 @@ class Backend:
             inputs = await asyncio.to_thread(self.model.processor.build, ask.messages, prepared)
             room = max(params.max_new_tokens for params in ask.params)
             self.model.runtime.room(inputs, room)
-            grammars = await self._compile(ask.schema, len(ask.params))
+            grammars = await self._compile(ask)
         finally:
             self._coming -= 1
         return self._submit(inputs, tiles, ask.params, grammars, ask.owner, len(prepared))
@@ -164,11 +168,10 @@ class Backend:
         asked.begin(job)
         return asked
 
-    async def _compile(self, schema: dict[str, Any] | None, count: int) -> tuple[Grammar | None, ...]:
-        if schema is None:
-            return (None,) * count
-        make = functools.partial(self._grammars.json_schema, schema) if schema else self._grammars.json_object
-        return tuple([await asyncio.to_thread(make) for _ in range(count)])
+    async def _compile(self, ask: Ask) -> tuple[Grammar | None, ...]:
+        if ask.schema is None:
+            return (None,) * len(ask.params)
+        return await self._schemas.grammars(ask.schema, len(ask.params), ask.owner)
 
     async def _media(self, messages: Sequence[Message], owner: str) -> tuple[list[PreparedMedia], list[Tile]]:
         """What the prompt says of each medium, without pixels, and the tiles of all of them in order."""
@@ -228,7 +231,6 @@ class Backend:
         ]
         inputs = processor.build(messages, [PreparedMedia(info, self._no_pixels)])
         params = GenerationParams(max_new_tokens=8, ignore_eos=True, loop_guard=False)
-        await self._compile({}, 1)
         asked = self._submit(inputs, [Tile(tile_key(grey), grey)], (params,), (None,), "warm-up", 1)
         async for _ in asked:
             pass

@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from smolvlm.errors import CheckpointError, ContextLengthError, EngineError, ParamsError, SchemaError, SmolVLMError
+from smolvlm.errors import (
+    CheckpointError,
+    ContextLengthError,
+    EngineError,
+    GrammarError,
+    ParamsError,
+    SchemaError,
+    SmolVLMError,
+)
 from smolvlm.serve.media_limits import MediaBusyError, MediaUnavailableError
 
 INVALID = "invalid_request_error"
@@ -52,6 +60,8 @@ def as_serve_error(error: BaseException) -> ServeError:
         return error
     if isinstance(error, ContextLengthError):
         return ServeError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, GrammarError):  # met while the answer was written: what came is no document
+        return ServeError(500, str(error), kind="server_error", code="grammar_error", param="response_format")
     if isinstance(error, SchemaError):
         return ServeError(400, str(error), code="invalid_schema", param="response_format")
     if isinstance(error, ParamsError):

@@ -19,10 +19,11 @@ from typing import Any
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SmolVLMError, VideoError
 from smolvlm.media.sources import Source
+from smolvlm.serve.child_process import ChildDied
 from smolvlm.serve.fair_slots import FairSlots, LineFullError
 from smolvlm.serve.media_cost import HEAD_BYTES, expected_seconds
 from smolvlm.serve.media_limits import MediaBusyError, MediaLimits, MediaUnavailableError
-from smolvlm.serve.media_process import Worker, WorkerDied
+from smolvlm.serve.media_process import Worker
 from smolvlm.serve.media_wire import Job, Reply, WireError
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class WorkerPool:
                 self._replace(worker, turn)
                 raise MediaUnavailableError(f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
                                             "busy; try again later, or send a smaller file.") from None  # fmt: skip
-            except WorkerDied as died:
+            except ChildDied as died:
                 self._replace(worker, turn)
                 logger.warning("a media worker was lost: %s", died)
                 if died.returncode in _FROM_OUTSIDE:
@@ -132,7 +133,7 @@ class WorkerPool:
             worker = await Worker.start(self._config, self._limits)
             self._living.add(worker)
             return worker
-        except (OSError, WorkerDied, WireError, ValueError, KeyError, asyncio.TimeoutError) as error:
+        except (OSError, ChildDied, WireError, ValueError, KeyError, asyncio.TimeoutError) as error:
             raise MediaUnavailableError(f"no decoding process can be started ({type(error).__name__}: {error}); "
                                         "try again later.") from None  # fmt: skip
 

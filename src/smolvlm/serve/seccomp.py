@@ -19,7 +19,7 @@ import sys
 _COMMON = """read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending
 ioctl pread64 readv writev sched_yield mremap msync mincore madvise dup dup3 nanosleep getpid recvmsg exit exit_group uname fcntl
 getcwd gettimeofday getrlimit setrlimit getrusage sysinfo times getuid getgid geteuid getegid getppid sigaltstack statfs fstatfs
-sched_getparam sched_getscheduler sched_getattr mlock munlock prctl gettid futex sched_getaffinity getdents64 set_tid_address
+setitimer sched_getparam sched_getscheduler sched_getattr mlock munlock prctl gettid futex sched_getaffinity getdents64 set_tid_address
 restart_syscall fadvise64 clock_gettime clock_getres clock_nanosleep newfstatat readlinkat faccessat faccessat2 pselect6 ppoll
 set_robust_list getcpu getrandom membarrier statx rseq""".split()
 _OLD = "stat lstat poll access select dup2 readlink arch_prctl time".split()  # on x86-64 only
@@ -29,7 +29,7 @@ NUMBERS: dict[str, dict[str, int]] = {
         "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8, "mmap": 9,
         "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "ioctl": 16,
         "pread64": 17, "readv": 19, "writev": 20, "access": 21, "select": 23, "sched_yield": 24, "mremap": 25, "msync": 26,
-        "mincore": 27, "madvise": 28, "dup": 32, "dup2": 33, "nanosleep": 35, "getpid": 39, "recvmsg": 47, "clone": 56,
+        "mincore": 27, "madvise": 28, "dup": 32, "dup2": 33, "nanosleep": 35, "setitimer": 38, "getpid": 39, "recvmsg": 47, "clone": 56,
         "exit": 60, "uname": 63, "fcntl": 72, "getcwd": 79, "readlink": 89, "gettimeofday": 96, "getrlimit": 97,
         "getrusage": 98, "sysinfo": 99, "times": 100, "getuid": 102, "getgid": 104, "geteuid": 107, "getegid": 108,
         "getppid": 110, "rt_sigpending": 127, "sigaltstack": 131, "statfs": 137, "fstatfs": 138, "sched_getparam": 143,
@@ -45,7 +45,8 @@ NUMBERS: dict[str, dict[str, int]] = {
         "getcwd": 17, "dup": 23, "dup3": 24, "fcntl": 25, "ioctl": 29, "statfs": 43, "fstatfs": 44, "faccessat": 48,
         "openat": 56, "close": 57, "getdents64": 61, "lseek": 62, "read": 63, "write": 64, "readv": 65, "writev": 66,
         "pread64": 67, "pselect6": 72, "ppoll": 73, "readlinkat": 78, "newfstatat": 79, "fstat": 80, "exit": 93,
-        "exit_group": 94, "set_tid_address": 96, "futex": 98, "set_robust_list": 99, "nanosleep": 101, "clock_gettime": 113,
+        "exit_group": 94, "set_tid_address": 96, "futex": 98, "set_robust_list": 99, "nanosleep": 101, "setitimer": 103,
+        "clock_gettime": 113,
         "clock_getres": 114, "clock_nanosleep": 115, "sched_getscheduler": 120, "sched_getparam": 121,
         "sched_getaffinity": 123, "sched_yield": 124, "restart_syscall": 128, "tgkill": 131, "sigaltstack": 132,
         "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigpending": 136, "rt_sigreturn": 139, "times": 153, "uname": 160,
