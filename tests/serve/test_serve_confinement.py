@@ -159,6 +159,18 @@ def test_the_numbers_are_the_kernels() -> None:
         assert NUMBERS[machine] == {name: found[name] for name in NUMBERS[machine]}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without privileges already")
+def test_it_takes_no_privilege() -> None:
+    code = ("import os, resource; from smolvlm.serve.confinement import code_places, confine\n"
+        "code_places()  # what it imports must be readable; afterwards this Python may not be\n"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+            "print(confine(4096))\n"
+            "try: open('/etc/passwd')\n"
+            "except PermissionError: print('refused')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n") == ["[]", "refused", ""], done.stderr
+
+
 def test_what_a_system_lacks_is_named() -> None:
     """A kernel without Landlock or a machine without a filter: the process works, and says what it could not give up."""
     code = ("from smolvlm.serve import confinement\n"

@@ -46,7 +46,7 @@ def restrict_files(readable: Iterable[str]) -> bool:
     rules = _checked(_syscall(_CREATE_RULESET, attributes, 24 if abi >= 6 else 16 if abi >= 4 else 8, 0))
     try:
         for place in readable:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # nothing to be read there
                 _allow(rules, place)
         _checked(ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
         _checked(_syscall(_RESTRICT_SELF, rules, 0))
