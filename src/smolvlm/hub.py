@@ -68,8 +68,8 @@ def resolve(name_or_path: str | os.PathLike[str], *, revision: str | None = None
     if name.lower() in BUILT_IN:
         return _built_in(name.lower())
     if name.lower() in UNPUBLISHED:
-        return _stand_in(name, _offline(offline), on_progress)
-    return _from_hub(_hub_id(name), revision, _offline(offline), on_progress)
+        return _stand_in(name, _forbidden_by_environment() if offline is None else offline, on_progress)
+    return _from_hub(_hub_id(name), revision, offline, on_progress)
 
 
 def download(name: str, *, revision: str | None = None, on_progress: OnProgress | None = None) -> Path:
@@ -78,9 +78,9 @@ def download(name: str, *, revision: str | None = None, on_progress: OnProgress 
     Raises ModelNotFoundError for an unknown name or no network.
     """
     repo = _hub_id(name)
-    if _offline(None):
+    if _forbidden_by_environment():
         raise ModelNotFoundError(f"{repo} cannot be downloaded while HF_HUB_OFFLINE is set; unset it and try again.")
-    return _fetch(repo, _checked_revision(revision), on_progress)
+    return _fetch(repo, _checked_revision(revision), on_progress, "download it")
 
 
 def list_local() -> list[LocalModel]:
@@ -134,7 +134,7 @@ def _stand_in(name: str, offline: bool, on_progress: OnProgress | None) -> Path:
     remedy = "name the checkpoint that you want"
     if found is None and not offline:
         try:
-            found = OFFICIAL_IDS[0], _fetch(OFFICIAL_IDS[0], "main", on_progress)
+            found = OFFICIAL_IDS[0], _fetch(OFFICIAL_IDS[0], "main", on_progress, "")
         except ModelNotFoundError as error:
             logger.debug("%s", error)
     if found is None:
@@ -160,15 +160,19 @@ def _hub_id(name: str) -> str:
     return name
 
 
-def _from_hub(repo: str, revision: str | None, offline: bool, on_progress: OnProgress | None) -> Path:
+def _from_hub(repo: str, revision: str | None, offline: bool | None, on_progress: OnProgress | None) -> Path:
     revision = _checked_revision(revision)
     cached = _cached(repo, revision)
     if cached is not None:
         return cached
-    if offline:
-        raise ModelNotFoundError(f"{repo} is not complete in the cache {cache_folder()}, and HF_HUB_OFFLINE or "
-                                 f"offline=True forbids the network{_close(repo)}; {_remedy(repo)}.")  # fmt: skip
-    return _fetch(repo, revision, on_progress)
+    absent = f"{repo} is not complete in the cache {cache_folder()}"
+    if offline:  # the caller only wants to look at what is here
+        raise ModelNotFoundError(f"{absent}{_close(repo)}; run `smolvlm download {repo}` first, or pass a checkpoint's "
+                                 "folder.")  # fmt: skip
+    if offline is None and _forbidden_by_environment():
+        raise ModelNotFoundError(f"{absent}, and HF_HUB_OFFLINE, which is set, forbids the network{_close(repo)}; unset it, "
+                                 "or pass a checkpoint's folder.")  # fmt: skip
+    return _fetch(repo, revision, on_progress, f"run `smolvlm download {repo}`")
 
 
 def _cached(repo: str, revision: str) -> Path | None:
@@ -200,7 +204,8 @@ def _missing(folder: Path) -> list[str]:
     return [name for name in wanted if not (folder / name).is_file()]
 
 
-def _fetch(repo: str, revision: str, on_progress: OnProgress | None) -> Path:
+def _fetch(repo: str, revision: str, on_progress: OnProgress | None, remedy: str) -> Path:
+    """`remedy` is how to have it on a machine with a network."""
     from huggingface_hub import errors, snapshot_download
 
     try:
@@ -219,19 +224,30 @@ def _fetch(repo: str, revision: str, on_progress: OnProgress | None) -> Path:
         if error.errno is not None:  # a full disk, a cache that cannot be written
             raise ModelNotFoundError(f"{repo} cannot be stored in the cache {cache_folder()} ({error.strerror}); free "
                                      "space there or set HF_HOME to another folder.") from None  # fmt: skip
-        raise _no_network(repo) from None
+        raise _no_network(repo, error, remedy) from None
     except Exception as error:  # httpx's and requests' errors, by the client's version
         logger.debug("%s: %s", repo, error)
-        raise _no_network(repo) from None
+        raise _no_network(repo, error, remedy) from None
     if missing := _missing(folder):
         raise ModelNotFoundError(f"{repo} has no {', '.join(missing[:3])}; only checkpoints with safetensors weights "
                                  "are read, never pickled ones.")  # fmt: skip
     return folder
 
 
-def _no_network(repo: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{repo} is not in the cache {cache_folder()}, and the Hub cannot be reached"
-                              f"{_close(repo)}; {_remedy(repo)}.")  # fmt: skip
+def _no_network(repo: str, error: BaseException, remedy: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{repo} is not complete in the cache {cache_folder()}, and the Hub cannot be reached "
+                              f"({_cause(error)}){_close(repo)}; check the network, or {remedy} on a machine "
+                              "that has one and copy its cache here.")  # fmt: skip
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason that says something: the client wraps a failed connection several times."""
+    reasons: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None and len(reasons) < 20:
+        reasons.append(" ".join(str(seen).split()) or type(seen).__name__)
+        seen = seen.__cause__ or seen.__context__
+    return reasons[-1][:200].rstrip(".")
 
 
 def _progress_class(on_progress: OnProgress | None) -> type[Any]:
@@ -252,9 +268,8 @@ def _progress_class(on_progress: OnProgress | None) -> type[Any]:
     return Progress
 
 
-def _offline(offline: bool | None) -> bool:
-    value = os.environ.get("HF_HUB_OFFLINE", "")
-    return offline if offline is not None else value.upper() in ("1", "ON", "YES", "TRUE")
+def _forbidden_by_environment() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _checked_revision(revision: str | None) -> str:
@@ -263,10 +278,6 @@ def _checked_revision(revision: str | None) -> str:
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise ModelNotFoundError(f"{revision!r} is no revision; name a branch, tag or commit.")
     return revision
-
-
-def _remedy(repo: str) -> str:
-    return f"run `smolvlm download {repo}` on a machine with network and copy its cache, or pass a checkpoint's folder"
 
 
 def _known_names() -> str:

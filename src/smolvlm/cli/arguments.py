@@ -1,10 +1,12 @@
-"""Which of a command's plain arguments are media and which one is the prompt."""
+"""Which of a command's plain arguments are media and which one is the prompt; `-` is standard input for one of them."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,25 +14,39 @@ import typer
 if TYPE_CHECKING:
     from smolvlm.media import MediaOptions
 
+STDIN = "-"
+_MAX_PROMPT_BYTES = 1_000_000
+
 # A suffix as media files have it, at the very end: "photo.jpg", not "What is this?" and not "Read it. Then stop."
 _LIKE_A_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$", re.ASCII)
 _LIKE_A_URL = re.compile(r"^(https?|data):", re.IGNORECASE)
 
 
 def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[str], str]:
-    """(media, prompt): the last argument is the prompt. Raises typer.BadParameter when a file stands in its place."""
+    """(media, prompt): the last argument is the prompt, or `-` for standard input.
+
+    Raises typer.BadParameter for an empty prompt, a file in its place, and standard input that is wanted twice.
+    """
     *media, prompt = arguments
-    if _is_file(prompt) or _LIKE_A_URL.match(prompt):
+    _once(arguments)
+    if prompt == STDIN:
+        return media, _prompt_from_stdin(what)
+    if not prompt.strip():
+        raise typer.BadParameter(f'the {what} is empty; ask something, such as "What is this?".')
+    if _is_media(prompt):
         raise typer.BadParameter(f"{prompt!r} is media, but the last argument is the {what}: add one, "
                                  'such as "What is this?".')  # fmt: skip
     return media, prompt
 
 
 def split_optional_prompt(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    """(media, prompt or None): the last of several is the prompt unless it is, or looks like, a file or URL."""
+    """(media, prompt or None): the last of several is the prompt unless it is, or looks like, a file or URL, or is `-`."""
     last = arguments[-1]
-    if len(arguments) < 2 or _is_file(last) or _LIKE_A_URL.match(last) or _LIKE_A_FILE.search(last):
+    _once(arguments)
+    if len(arguments) < 2 or last == STDIN or _is_media(last) or _LIKE_A_FILE.search(last):
         return list(arguments), None
+    if not last.strip():
+        raise typer.BadParameter('the prompt is empty; leave it out, or say what to look for, such as "Read the sign.".')
     return list(arguments[:-1]), last
 
 
@@ -39,12 +55,55 @@ def opened(media: Sequence[str], options: MediaOptions) -> list[dict[str, Any]]:
     from smolvlm.media import SourcePolicy
     from smolvlm.media_parts import media_parts
 
-    return media_parts(list(media), SourcePolicy(), options.media_kind)
+    _once(media)
+    return media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(),
+                       options.media_kind)  # fmt: skip
 
 
-def _is_file(text: str) -> bool:
-    """Whether `text` names a file, or a folder with its final slash: "photos" may be a question, "photos/" is none."""
+def _once(arguments: Sequence[str]) -> None:
+    if sum(argument == STDIN for argument in arguments) > 1:
+        raise typer.BadParameter("'-' stands for standard input, which can be one argument only; pass the others as files "
+                                 "or text.")  # fmt: skip
+
+
+def _prompt_from_stdin(what: str) -> str:
+    """All of standard input as a prompt; from a terminal one line."""
+    if sys.stdin is None:
+        raise typer.BadParameter(f"'-' reads the {what} from standard input, which is closed; pass the {what} itself.")
+    if sys.stdin.isatty():
+        sys.stderr.write(f"{what}: ")
+        sys.stderr.flush()
+        data = sys.stdin.buffer.readline(_MAX_PROMPT_BYTES + 1)
+    else:
+        data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
+    if len(data) > _MAX_PROMPT_BYTES:
+        raise typer.BadParameter(f"standard input holds more than {_MAX_PROMPT_BYTES:,} bytes, which is no {what}; pass "
+                                 "media as the arguments before it.")  # fmt: skip
     try:
-        return os.path.isfile(text) or (text.endswith(("/", os.sep)) and os.path.isdir(text))
-    except ValueError:  # a null character
-        return False
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise typer.BadParameter(f"standard input is no text (UTF-8), and the last argument is the {what}: a picture comes "
+                                 'before it, as in `smolvlm ask - "What is this?" < photo.jpg`.')  # fmt: skip
+    if not text:
+        raise typer.BadParameter(f"standard input is empty; write the {what} to it, or pass it in place of '-'.")
+    return text
+
+
+def _media_from_stdin() -> Any:
+    """Standard input as a binary file. Raises typer.BadParameter where nobody pipes anything in."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("'-' reads a picture or video from standard input, and nothing is piped in; write "
+                                 '`smolvlm ask - "What is this?" < photo.jpg`.')  # fmt: skip
+    return sys.stdin.buffer
+
+
+def _is_media(text: str) -> bool:
+    """A file, an address, or a folder written like one. A question may have the name of a folder here."""
+    try:
+        path = Path(text)
+        folder = path.is_dir() and (text.endswith(("/", os.sep)) or text.startswith(("/", ".", "~")))
+        return folder or path.is_file() or bool(_LIKE_A_URL.match(text))
+    except (OSError, ValueError):  # too long for a name, or a null character
+        return bool(_LIKE_A_URL.match(text))

@@ -6,6 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from smolvlm.cli import wording
 from smolvlm.cli.flags import GenerationFlags, MediaFlags
 
 
@@ -15,6 +16,11 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Without the brackets and dots that Typer would put around `[MEDIA]... PROMPT`."""
         return ["[OPTIONS]", *(_metavar(p) for p in self.params if p.param_type_name == "argument")]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what the library says about its arguments is said about the flags that were typed."""
+        wording.enter(self.params, ctx.params)
+        return super().invoke(ctx)
 
     def more_defaults(self) -> dict[str, Any]:
         """Defaults of options that this command alone has, by parameter name."""

@@ -38,6 +38,7 @@ from smolvlm.cli.serve import ServeCommand, serve
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
 from smolvlm.cli.ui import ui
+from smolvlm.cli.wording import enter, worded
 from smolvlm.errors import SmolVLMError
 
 # Typer brings its own copy of click in newer versions and uses the real one in older: the class is found, not imported.
@@ -112,6 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code. Never raises."""
     state = _State(debug=os.environ.get("SMOLVLM_DEBUG", "") not in ("", "0"))
     _tolerate_any_text()
+    enter((), {})
     with _log_on_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other libraries' remarks to programmers
         try:
@@ -136,7 +138,7 @@ def _show(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, SmolVLMError):
-        note(f"error: {one_line(str(error))}")
+        note(f"error: {worded(one_line(str(error)))}")
         return _BAD_INPUT
     if isinstance(error, _CLICK_ERROR):
         context = getattr(error, "ctx", None)
@@ -149,11 +151,16 @@ def _show(error: Exception, debug: bool) -> int:
     return 1
 
 
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return worded(super().format(record))
+
+
 @contextlib.contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Warnings of the library, such as unknown keys in a checkpoint's files, reach the user as plain lines."""
     logger, handler = logging.getLogger("smolvlm"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("smolvlm: %(message)s"))
+    handler.setFormatter(_Lines("smolvlm: %(message)s"))
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING)

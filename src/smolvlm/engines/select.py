@@ -20,6 +20,7 @@ from smolvlm.errors import EngineError, MissingExtraError
 logger = logging.getLogger(__name__)
 
 ENGINES = ("native", "torch")
+_TORCH_DTYPES = ("float32", "float16")  # beside those of both; known without importing torch
 
 # Where a GPU's driver shows itself; looking there is free, while asking torch costs seconds.
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -44,6 +45,9 @@ def make_engine(
     """
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine={engine!r} is unknown; use auto, {' or '.join(ENGINES)}.")
+    if engine == "auto" and "=" not in dtype and dtype not in (*native_engine.DTYPES, *_TORCH_DTYPES):
+        raise EngineError(f"dtype={dtype[:80]!r} is unknown; use {', '.join(native_engine.DTYPES)} or parts such as "
+                          f"vision=q8,text=q4 (native engine), {' or '.join(_TORCH_DTYPES)} (torch engine).")  # fmt: skip
     chosen = _choose(folder, device, dtype) if engine == "auto" else engine
     if chosen == "native":
         if device not in ("auto", "cpu"):
