@@ -15,6 +15,7 @@ FLOORS = [
     ["json_file"],
     ["config"],
     ["hub", "listening", "media", "prompt", "checkpoint", "synth"],
+    ["known_world"],
     ["processor", "nn"],
     ["engines"],
     ["generation"],

@@ -45,7 +45,8 @@ class Answer:
 
     finish_reason: "stop" (the model ended it, or a stop string), "length" (max_new_tokens or the context), "repetition"
     (the loop guard ended it before text that only repeats), "cancelled".
-    warnings: sentences about the media that a reader of the answer should know, such as that colors were not tone-mapped.
+    warnings: sentences that a reader of the answer should know, such as that colors were not tone-mapped, or that the model
+    knows drawn scenes only.
     """
 
     text: str
@@ -88,6 +89,7 @@ class Choice:
     index: int
     probabilities: Mapping[str, float]
     logprobs: Mapping[str, float] = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def probability(self) -> float:

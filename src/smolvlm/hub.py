@@ -34,6 +34,7 @@ OFFICIAL_IDS = (
     "HuggingFaceTB/SmolVLM-Instruct",
 )
 BUILT_IN = ("nano",)
+_MODELS = Path(__file__).parent / "models"
 # Names that tutorials use and under which nothing is published.
 UNPUBLISHED = tuple(f"{owner}{name}" for owner in ("huggingface/", "huggingfacetb/", "") for name in ("smolvlm", "smolvlm2"))
 
@@ -121,8 +122,13 @@ def _as_folder(name: str) -> Path | None:
     return None
 
 
+def is_built_in(folder: Path) -> bool:
+    """Whether the folder is that of a model in the package."""
+    return folder.parent == _MODELS and folder.name in BUILT_IN
+
+
 def _built_in(name: str) -> Path:
-    folder = Path(__file__).parent / "models" / name
+    folder = _MODELS / name
     if (folder / "config.json").is_file():
         return folder
     raise ModelNotFoundError(f"{folder}: the files of {name} are missing from this installation; install smolvlm again.")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm import known_world
 from smolvlm.config import ModelConfig, ProcessorConfig, load_configs
 from smolvlm.errors import CheckpointError, ContextLengthError, PromptError
 from smolvlm.media.images import load_image
@@ -25,7 +26,7 @@ from smolvlm.media.pixels import normalise
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
 from smolvlm.media.video import sample_video
-from smolvlm.prompt.messages import ImagePart, Message, TokenPart, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
 from smolvlm.prompt.placeholders import IMAGE_TOKEN, image_prompt, video_prompt
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style, video_outro
@@ -39,7 +40,8 @@ OnFrame = Callable[[int, int], None]
 class MediaInfo:
     """What became of one picture or video. `rows` and `cols` are 0 for what was not split; times in seconds.
 
-    `warnings` are sentences for whoever asked, such as that only the first frame of an animation was used.
+    `warnings` are sentences for whoever asked, such as that only the first frame of an animation was used. `looks_drawn`
+    is told for a model that knows drawn scenes only.
     """
 
     kind: Literal["image", "video"]
@@ -51,6 +53,7 @@ class MediaInfo:
     duration_s: float | None = None
     decoded_frames: int = 0
     warnings: tuple[str, ...] = ()
+    looks_drawn: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class ModelInputs:
     tiles: npt.NDArray[np.uint8]
     media: tuple[MediaInfo, ...]
     config: ProcessorConfig
+    world_warning: str | None = None  # whether the prompt lies in the world of a model that knows a small one
 
     @property
     def tile_count(self) -> int:
@@ -77,6 +81,11 @@ class ModelInputs:
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """What a reader of the answer should know: `media_warnings`, and what the model does not know."""
+        return (*self.media_warnings, *(() if self.world_warning is None else (self.world_warning,)))
+
+    @property
+    def media_warnings(self) -> tuple[str, ...]:
         """What the media's readers want to be known, each sentence with the medium's label before it."""
         return tuple(f"{info.label}: {sentence}" for info in self.media for sentence in info.warnings)
 
@@ -129,6 +138,7 @@ class Processor:
         self.template = template
         self.prompt_style = prompt_style
         self.policy = policy or SourcePolicy()
+        self.knows_drawn_only = False  # set for nano, whose answers say so: `known_world`
         image_token_id = tokenizer.id_of(IMAGE_TOKEN)
         if image_token_id != model.image_token_id:
             raise CheckpointError(f"{tokenizer.label}: {IMAGE_TOKEN} is {image_token_id}, but config.json says "
@@ -162,7 +172,7 @@ class Processor:
                       on_frame: OnFrame | None = None) -> list[PreparedMedia]:  # fmt: skip
         """Open, sample and tile every picture and video of the messages, in order. A part's own options come first."""
         options = options or MediaOptions()
-        return [self._prepare(part, dataclasses.replace(options, **part.options), on_frame)
+        return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame))
                 for part in _media_parts(normalise_messages(messages))]  # fmt: skip
 
     def build(self, messages: Any, prepared: Sequence[PreparedMedia], *,
@@ -189,7 +199,21 @@ class Processor:
         tiles = self.stack_tiles(prepared)
         expected = sum(media.info.tile_count for media in prepared) * self.config.image_seq_len  # pixels may be gone
         assert input_ids.count(image_token_id) == expected, f"the prompt must hold {expected} image tokens"
-        return ModelInputs(input_ids, tiles, tuple(media.info for media in prepared), self.config)
+        infos = tuple(media.info for media in prepared)
+        return ModelInputs(input_ids, tiles, infos, self.config, self._world_warning(conversation, infos))
+
+    def _world_warning(self, conversation: Sequence[Message], infos: Sequence[MediaInfo]) -> str | None:
+        if not self.knows_drawn_only:
+            return None
+        asked = next((m for m in reversed(conversation) if m.role == "user"), None)
+        question = " ".join(p.text for p in asked.parts if isinstance(p, TextPart)) if asked is not None else ""
+        return known_world.warning(question, [info.label for info in infos if info.looks_drawn is False])
+
+    def looked_at(self, media: PreparedMedia) -> PreparedMedia:
+        """The same, with what its pixels tell a model that knows drawn scenes only."""
+        if not self.knows_drawn_only:
+            return media
+        return PreparedMedia(dataclasses.replace(media.info, looks_drawn=known_world.looks_drawn(media.tiles)), media.tiles)
 
     def _prepare(self, part: ImagePart | VideoPart, options: MediaOptions, on_frame: OnFrame | None) -> PreparedMedia:
         label = _label(part.source)

@@ -38,6 +38,7 @@ class Runtime:
     processor: Processor
     name: str
     counters: Counters = field(default_factory=Counters)
+    _told: str | None = field(default=None, repr=False)
 
     def encode(self, inputs: ModelInputs, on_progress: Progress | None = None) -> list[ImageEmbeds]:
         """All tiles of a prompt through the vision encoder, in order."""
@@ -52,6 +53,13 @@ class Runtime:
         self.counters.tiles_encoded += total
         return embeds
 
+    def tell(self, inputs: ModelInputs, *, media: bool = True) -> None:
+        """Log what a reader of the answer should know; what the model does not know only where that is news."""
+        log_warnings(inputs.media_warnings if media else ())
+        if inputs.world_warning not in (None, self._told):
+            self._told = inputs.world_warning
+            logger.warning("%s", self._told)
+
     def room(self, inputs: ModelInputs, max_new_tokens: int) -> int:
         """Tokens to reserve for a prompt and its answer. Raises ContextLengthError when not one new token fits."""
         context = self.engine.config.text.max_position_embeddings
@@ -63,7 +71,7 @@ class Runtime:
         """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
         clock = Clock()
         inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
-        log_warnings(inputs.warnings)
+        self.tell(inputs)
         clock.lap("media")
         capacity = self.room(inputs, max_new_tokens)  # before the long part, not after
         embeds = self.encode(inputs, on_progress)

@@ -26,6 +26,7 @@ def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], optio
     processor, engine = runtime.processor, runtime.engine
     prepared = processor.prepare_media(messages, options=media_options, on_frame=stage(on_progress, "frames"))
     prompt = processor.build(messages, prepared)
+    runtime.tell(prompt)
     replies = [{"role": "assistant", "content": option} for option in options]
     whole = [processor.build([*messages, reply], prepared, add_generation_prompt=False) for reply in replies]
     room = max(runtime.room(inputs, 1) for inputs in whole)
@@ -50,7 +51,7 @@ def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], optio
     probabilities = weights / weights.sum()
     best = int(scores.argmax())
     return Choice(options[best], best, dict(zip(options, probabilities.tolist(), strict=True)),
-                  dict(zip(options, sums, strict=True)))  # fmt: skip
+                  dict(zip(options, sums, strict=True)), prompt.warnings)  # fmt: skip
 
 
 def _check(options: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from smolvlm.media import MediaOptions
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Progress, Runtime, log_warnings, stage
+from smolvlm.runtime import Clock, Progress, Runtime, stage
 
 
 class Session:
@@ -101,8 +101,7 @@ class Session:
             on_frame = stage(on_progress, "frames")
             self._prepared = processor.prepare_media(messages, options=self._options, on_frame=on_frame)
         inputs = processor.build(messages, self._prepared)
-        if first:
-            log_warnings(inputs.warnings)
+        self._runtime.tell(inputs, media=first)
         self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after
         clock.lap("media")
         if len(inputs.tiles) and not self._embeds:

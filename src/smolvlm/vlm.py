@@ -15,7 +15,7 @@ from smolvlm.engines.base import Engine
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams, GrammarCompiler, parse_as
-from smolvlm.hub import resolve
+from smolvlm.hub import is_built_in, resolve
 from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
@@ -55,6 +55,7 @@ def load(
     adapted = None if adapter is None else Adapter(adapter)
     folder = resolve(str(model))
     processor = Processor.from_folder(folder, prompt_style=prompt_style, policy=policy or SourcePolicy())
+    processor.knows_drawn_only = adapted is None and is_built_in(folder)
     on_tensor = stage(on_progress, "weights")
     loaded = make_engine(folder, processor.model, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapted)
     return SmolVLM(loaded, processor, name=str(model) if adapter is None else f"{model} + {adapter}")

@@ -15,7 +15,7 @@ import typer
 from smolvlm.cli.console import Bars, note
 from smolvlm.cli.flags import GenerationFlags, MediaFlags, ModelFlags, SystemOption, with_flags
 from smolvlm.cli.help import Command
-from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model
+from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model, say_world
 
 if TYPE_CHECKING:
     from smolvlm.scale.batch import BatchResult
@@ -134,7 +134,7 @@ def batch(
     The answers go to a Parquet file.
 
     One row an input and question: id, source, question, answer, finish_reason, prompt_tokens, completion_tokens,
-    seconds, error, model. An input that cannot be read is a row with an error, and the run goes on. Stopped or killed,
+    seconds, error, model, warnings. An input that cannot be read is a row with an error, and the run goes on. Stopped or killed,
     the same command continues where it was.
 
     \b
@@ -161,6 +161,7 @@ def batch(
     check_out(run.out.expanduser().absolute(), run.overwrite)
     with Bars() as bars:
         name, folder = find_model(model, bars)
+    say_world(folder, model)
     adapter = None if model.adapter is None else _absolute(model.adapter)
     spec = ModelSpec(_same_everywhere(name), fingerprint_of(folder, model.adapter), adapter, model.engine,
                      model.device, model.dtype, model.prompt_style)  # fmt: skip

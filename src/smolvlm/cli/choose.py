@@ -50,7 +50,8 @@ def choose(
     announce(loaded, folder)
     if json:
         write_json({"option": choice.option, "probabilities": dict(choice.probabilities),
-                    "logprobs": dict(choice.logprobs), "model": loaded.name})  # fmt: skip
+                    "logprobs": dict(choice.logprobs), "model": loaded.name,
+                    **({"warnings": list(choice.warnings)} if choice.warnings else {})})  # fmt: skip
         return
     width = max(len(one_line(text)) for text in option)
     for text, probability in sorted(choice.probabilities.items(), key=lambda item: -item[1]):

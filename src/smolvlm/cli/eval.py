@@ -134,6 +134,7 @@ def _evaluate(suite: Suite, model_flags: EvaluatedFlags, run: RunFlags) -> None:
     with Bars() as bars:
         name, folder = find_model(flags, bars)
         model = open_model(name, flags, bars)
+        model.processor.knows_drawn_only = False  # what it is asked is chosen here, and the report says how it went
         announce(model, folder)
         report = evaluate(model, suite, tasks=run.task or (), items=run.items, out=run.out, options=options,
                           fingerprint=fingerprint_of(folder, flags.adapter), batch_size=run.batch_size, on_progress=bars)  # fmt: skip

@@ -57,6 +57,14 @@ def announce(model: SmolVLM, folder: Path) -> None:
         note("this checkpoint has random weights: it knows nothing, and its answers mean nothing.")
 
 
+def say_world(folder: Path, flags: ModelFlags) -> None:
+    """Before many answers: say on stderr, once, that the built-in model knows little. Single answers say it themselves."""
+    from smolvlm import hub, known_world
+
+    if flags.adapter is None and hub.is_built_in(folder):
+        note(known_world.KNOWS)
+
+
 def has_random_weights(folder: Path) -> bool:
     """Whether `write_random_checkpoint` made the checkpoint, by the README that it leaves there."""
     try:

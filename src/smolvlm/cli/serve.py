@@ -13,7 +13,7 @@ import typer
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import ModelFlags
 from smolvlm.cli.help import Command
-from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model
+from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model, say_world
 from smolvlm.errors import MissingExtraError
 from smolvlm.serve.config import ServeConfig
 
@@ -114,6 +114,7 @@ def serve(
     else:
         random = " with random weights: its answers mean nothing" if has_random_weights(folder) else ""
         note(f"{name} answers from {chosen.workers} processes{random}", dim=not random)
+    say_world(folder, flags)
     if chosen.keys_file is None and "*" in chosen.cors_origin:
         note("any web page that a user of this machine looks at may ask: --cors-origin is * and there is no --keys-file.")
     if chosen.keys_file is None and chosen.host not in ("127.0.0.1", "::1", "localhost"):

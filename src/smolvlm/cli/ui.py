@@ -10,7 +10,7 @@ import typer
 
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import ModelFlags, with_flags
-from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model
+from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model, say_world
 from smolvlm.ui.config import PageConfig
 
 _DEFAULTS = PageConfig()
@@ -65,6 +65,7 @@ def ui(
         loaded = open_model(name, model, bars)
     config = replace(config, random_weights=has_random_weights(folder))
     announce(loaded, folder)
+    say_world(folder, model)
     if host not in ("127.0.0.1", "::1", "localhost"):
         note(f"anybody who reaches {host} may ask, and upload files of up to {max_upload_mb} MB.")
 

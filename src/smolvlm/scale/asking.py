@@ -119,7 +119,7 @@ class Asker:
             messages = [self._model.messages([part], question, self._settings.system) for question in questions]
             prepared = processor.prepare_media(messages[0], options=self._media_options)
         inputs = [processor.build(conversation, prepared) for conversation in messages]
-        log_warnings(inputs[0].warnings)
+        log_warnings(inputs[0].media_warnings)  # what the model does not know is said once, when the run begins
         rooms = [runtime.room(each, self._params.max_new_tokens) for each in inputs]  # before the long part, not after
         embeds = runtime.encode(inputs[0])
         shared = clock.elapsed / len(questions)
@@ -170,6 +170,7 @@ class Asker:
             "seconds": asked.seconds,
             "error": asked.error,
             "model": self._settings.model.name,
+            "warnings": " ".join(answer.warnings) or None if answer is not None else None,
         }
         assert list(values) == list(COLUMNS)
         return values

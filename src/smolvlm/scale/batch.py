@@ -20,6 +20,9 @@ from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)
 
+# Names that promise another format than is written.
+_OTHER_FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".arrow", ".feather", ".orc", ".avro",
+                  ".db", ".sqlite", ".yaml", ".yml", ".xml", ".html", ".md", ".tar", ".zip", ".gz", ".zst")  # fmt: skip
 OnProgress = Callable[[int, int, int], None]
 
 
@@ -70,6 +73,9 @@ def run_batch(
 
 def check_out(out: Path, overwrite: bool) -> None:
     """Raise BatchError unless a run may write `out`. Cheap: to be asked before anything is loaded."""
+    if out.suffix.lower() in _OTHER_FORMATS:
+        raise BatchError(f"{out}: answers are written as Parquet only, not as {out.suffix[1:].lower()}; name it "
+                         f"{out.with_suffix('.parquet').name}, and read it with pandas, polars or DuckDB.")  # fmt: skip
     try:
         if out.is_dir():
             raise BatchError(f"{out} is a folder; name the file to write, such as {out / 'results.parquet'}.")

@@ -24,10 +24,11 @@ from smolvlm.scale.errors import BatchError, parquet
 from smolvlm.scale.settings import BatchSettings
 
 _RUN, _PLAN, _LOCK = "run.json", "plan.parquet", "lock"
-_FORMAT = 2  # since 2 a plan says which folder binds a path
+_FORMAT = 2  # since 2 a plan says which folder binds a path, and answers have warnings
 COLUMNS = {
     "id": "string", "source": "string", "question": "string", "answer": "string", "finish_reason": "string",
     "prompt_tokens": "int64", "completion_tokens": "int64", "seconds": "float64", "error": "string", "model": "string",
+    "warnings": "string",
 }  # fmt: skip
 
 

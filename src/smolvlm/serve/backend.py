@@ -188,7 +188,7 @@ class Backend:
         tiles: list[Tile] = []
         for key, found in zip(keys, known, strict=True):
             if found is None:
-                fresh = next(opened)
+                fresh = await asyncio.to_thread(self.model.processor.looked_at, next(opened))
                 found = fresh.info, await asyncio.to_thread(_tiles_of, fresh.tiles)
                 self._remember(key, found[0], found[1])
             prepared.append(PreparedMedia(found[0], self._no_pixels))

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from smolvlm.errors import ParamsError, SmolVLMError
+from smolvlm.known_world import KNOWS
 from smolvlm.ui.config import PageConfig
 from smolvlm.ui.controls import settings_of
 from smolvlm.ui.examples import Example
@@ -115,7 +116,7 @@ class Page:
         )
         if usage.image_tokens:
             said.append(text("encoded" if usage.encoded_tiles else "reused", lang, tiles=usage.encoded_tiles))
-        said += answer.warnings
+        said += [sentence for sentence in answer.warnings if sentence != KNOWS]  # the page says that all the time
         return f"<p>{html.escape(' '.join(said))}</p>"
 
 
