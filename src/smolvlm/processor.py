@@ -55,6 +55,11 @@ class MediaInfo:
     warnings: tuple[str, ...] = ()
     looks_drawn: bool | None = None
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The warnings with the medium's label before each."""
+        return tuple(f"{self.label}: {sentence}" for sentence in self.warnings)
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedMedia:
@@ -87,7 +92,7 @@ class ModelInputs:
     @property
     def media_warnings(self) -> tuple[str, ...]:
         """What the media's readers want to be known, each sentence with the medium's label before it."""
-        return tuple(f"{info.label}: {sentence}" for info in self.media for sentence in info.warnings)
+        return tuple(sentence for info in self.media for sentence in info.sentences)
 
     def without_pixels(self) -> ModelInputs:
         """The same prompt once its tiles are encoded: those of a long video are 50 MB that nothing reads again."""

@@ -14,10 +14,11 @@ from smolvlm.engines.base import ImageEmbeds
 from smolvlm.errors import PromptError
 from smolvlm.generation import GenerationParams
 from smolvlm.media import MediaOptions
+from smolvlm.media_parts import media_parts
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
 from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Progress, Runtime, stage
+from smolvlm.runtime import Clock, Progress, Runtime, log_warnings, stage
 
 
 class Session:
@@ -26,10 +27,11 @@ class Session:
     def __init__(self, runtime: Runtime, parts: Sequence[Mapping[str, Any]], system: str | None, options: MediaOptions,
                  params: GenerationParams) -> None:  # fmt: skip
         self._runtime, self._options, self._params = runtime, options, params
-        self._opening = [] if system is None else [{"role": "system", "content": system}]
+        self.system = system
         self._parts = [dict(part) for part in parts]
+        self._placed = 0  # of the media, those that earlier questions brought; the next brings the rest
         self._turns: list[dict[str, Any]] = []
-        self._prepared: list[PreparedMedia] | None = None
+        self._prepared: list[PreparedMedia] = []  # of the media in their order; pixels go when they are encoded
         self._embeds: list[ImageEmbeds] = []
         self._cache: PromptCache | None = None
         self._lock = os.getpid(), threading.RLock()
@@ -55,10 +57,12 @@ class Session:
         running = self._stream() if self._stream is not None else None
         if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
-        content = [*(self._parts if not self._turns else []), {"type": "text", "text": prompt}]
+        brought = len(self._parts)
+        content = [*self._parts[self._placed :], {"type": "text", "text": prompt}]
         turns = [*self._turns, {"role": "user", "content": content}]
         clock = Clock()
-        inputs, encoded = self._inputs([*self._opening, *turns], on_progress, clock)
+        opening = [] if self.system is None else [{"role": "system", "content": self.system}]
+        inputs, encoded = self._inputs([*opening, *turns], on_progress, clock)
         if self._cache is None:  # room for the whole context, so that a long conversation never moves
             self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
         cache = self._cache
@@ -69,14 +73,30 @@ class Session:
             cache.ids = [*inputs.input_ids, *sampled_ids][: self._runtime.engine.length(cache.seq)]
             if remember:
                 self._turns = [*turns, {"role": "assistant", "content": [self._answer_part(answer)]}]
+                self._placed = brought
 
         stream = AnswerStream(self._runtime, prompted, self._params, on_done=done)
         self._stream = weakref.ref(stream)
         return stream
 
+    def add(self, media: Any, *, on_progress: Progress | None = None) -> None:
+        """Media that the next question brings along; they are read now. Raises what `ask` raises for media, and is then
+        as before."""
+        parts = media_parts(media, self._runtime.processor.policy)
+        self._read(on_progress)
+        fresh = self._prepare(parts, on_progress)
+        self._parts, self._prepared = [*self._parts, *parts], [*self._prepared, *fresh]
+
+    def take_back(self, count: int) -> None:
+        """Leave out the last `count` media; those that a remembered question brought stay."""
+        keep = max(self._placed, len(self._parts) - count)
+        del self._parts[keep:], self._prepared[keep:]
+        del self._embeds[sum(media.info.tile_count for media in self._prepared) :]
+
     def reset(self) -> None:
-        """Forget the questions and answers; the media stay encoded."""
+        """Forget the questions and answers; the media stay encoded, and the next question brings them all."""
         self._turns = []
+        self._placed = 0
 
     def close(self) -> None:
         """Free the KV cache. A later question would prefill everything again, but encode nothing."""
@@ -94,21 +114,30 @@ class Session:
         self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock
     ) -> tuple[ModelInputs, int]:
         """The prompt of a conversation; media are read and encoded the first time only."""
-        processor = self._runtime.processor
-        encoded = 0
-        first = self._prepared is None
-        if self._prepared is None:
-            on_frame = stage(on_progress, "frames")
-            self._prepared = processor.prepare_media(messages, options=self._options, on_frame=on_frame)
-        inputs = processor.build(messages, self._prepared)
-        self._runtime.tell(inputs, media=first)
+        self._read(on_progress)
+        inputs = self._runtime.processor.build(messages, self._prepared)
+        self._runtime.tell(inputs, media=False)  # of the media when they were read
         self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after
         clock.lap("media")
-        if len(inputs.tiles) and not self._embeds:
-            self._embeds = self._runtime.encode(inputs, on_progress)
-            encoded = len(inputs.tiles)
+        encoded = len(inputs.tiles)  # pixels are there for new media only
+        if encoded:
+            self._embeds = [*self._embeds, *self._runtime.encode(inputs, on_progress)]
+            self._prepared = [PreparedMedia(media.info, media.tiles[:0].copy()) for media in self._prepared]
         clock.lap("encode")
         return inputs, encoded
+
+    def _read(self, on_progress: Progress | None) -> None:
+        """Read the media that were not read yet."""
+        self._prepared = [*self._prepared, *self._prepare(self._parts[len(self._prepared) :], on_progress)]
+
+    def _prepare(self, parts: Sequence[Mapping[str, Any]], on_progress: Progress | None) -> list[PreparedMedia]:
+        if not parts:
+            return []
+        messages = [{"role": "user", "content": list(parts)}]
+        on_frame = stage(on_progress, "frames")
+        fresh = self._runtime.processor.prepare_media(messages, options=self._options, on_frame=on_frame)
+        log_warnings([sentence for media in fresh for sentence in media.info.sentences])
+        return fresh
 
     def _answer_part(self, answer: Answer) -> Any:
         """The exact tokens of the answer: text that is tokenised again may split differently and miss the cache."""

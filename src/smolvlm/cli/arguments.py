@@ -40,11 +40,13 @@ def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[s
 
 
 def split_optional_prompt(arguments: Sequence[str]) -> tuple[list[str], str | None]:
-    """(media, prompt or None): the last of several is the prompt unless it is, or looks like, a file or URL, or is `-`."""
+    """(media, prompt or None): the last of several is the prompt unless it is, or looks like, a file or URL."""
     last = arguments[-1]
     _once(arguments)
-    if len(arguments) < 2 or last == STDIN or _is_media(last) or _LIKE_A_FILE.search(last):
+    if len(arguments) < 2 or _is_media(last) or _LIKE_A_FILE.search(last):
         return list(arguments), None
+    if last == STDIN:
+        return list(arguments[:-1]), _prompt_from_stdin("prompt")
     if not last.strip():
         raise typer.BadParameter('the prompt is empty; leave it out, or say what to look for, such as "Read the sign.".')
     return list(arguments[:-1]), last
@@ -68,7 +70,7 @@ def _once(arguments: Sequence[str]) -> None:
 
 def _prompt_from_stdin(what: str) -> str:
     """All of standard input as a prompt; from a terminal one line."""
-    if sys.stdin is None:
+    if sys.stdin is None or sys.stdin.closed:
         raise typer.BadParameter(f"'-' reads the {what} from standard input, which is closed; pass the {what} itself.")
     if sys.stdin.isatty():
         sys.stderr.write(f"{what}: ")
@@ -93,9 +95,11 @@ def _prompt_from_stdin(what: str) -> str:
 
 def _media_from_stdin() -> Any:
     """Standard input as a binary file. Raises typer.BadParameter where nobody pipes anything in."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         raise typer.BadParameter("'-' reads a picture or video from standard input, and nothing is piped in; write "
                                  '`smolvlm ask - "What is this?" < photo.jpg`.')  # fmt: skip
+    if not sys.stdin.buffer.peek(1):  # type: ignore[attr-defined]
+        raise typer.BadParameter("standard input is empty; pipe a picture or video in, or pass a file in place of '-'.")
     return sys.stdin.buffer
 
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smolvlm.cli.arguments import opened
+from smolvlm.cli.arguments import STDIN, opened
 from smolvlm.cli.ask import explain_ending
+from smolvlm.cli.chat_commands import HELP, Talk, obey
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import GenerationFlags, MediaFlags, ModelFlags, SystemOption, with_flags
 from smolvlm.cli.loading import announce, find_model, open_model
+from smolvlm.cli.wording import worded
 from smolvlm.errors import SmolVLMError
 
 if TYPE_CHECKING:
     from smolvlm.answering import AnswerStream
-    from smolvlm.session import Session
 
-_HELP = "/reset forgets the questions and answers (media stay), /exit leaves, Ctrl-C stops an answer."
 
 
 @with_flags
@@ -37,8 +37,8 @@ def chat(
 ) -> None:
     """Talk about pictures or videos, turn by turn.
 
-    Media are encoded once; each further question costs only its own tokens.
-    Inside, /help lists the commands; Ctrl-C stops an answer, /exit or Ctrl-D leaves.
+    Media are encoded once; each further question costs only its own tokens. Inside, /help lists the commands: /image PATH
+    and /video PATH add media, /system TEXT, /save PATH, /reset, /exit. Ctrl-C stops an answer, Ctrl-D leaves.
 
     \b
     Examples:
@@ -47,6 +47,9 @@ def chat(
       printf 'What is this?\\nWhich colour?\\n' | smolvlm chat photo.jpg
     """
     options, params = media.options(), generation.params()
+    if STDIN in (sources or []):
+        raise typer.BadParameter("'-' is standard input, where chat reads its questions; pass media as files, or add them "
+                                 "with /image PATH.")  # fmt: skip
     interactive = sys.stdin.isatty()
     with Bars() as bars:
         name, folder = find_model(model, bars)
@@ -55,19 +58,21 @@ def chat(
     with loaded.session(parts, system=system, **vars(options), **vars(params)) as session:
         announce(loaded, folder)
         if interactive:
-            note(_HELP, dim=True)
+            note(HELP, dim=True)
+        talk = Talk(session, loaded.name, list(sources or []))
         for line in _questions(interactive):
             if line == "/exit":
                 return
             if line.startswith("/"):
-                _command(line, session)
+                obey(line, talk)
                 continue
             try:
-                _turn(session, line)
+                _turn(talk, line)
             except SmolVLMError as error:
                 if not interactive:  # a script should not go on as if it had an answer
                     raise
-                note(f"error: {error}")
+                note(f"error: {worded(str(error))}")
+                talk.refused()
 
 
 def _questions(interactive: bool) -> Iterator[str]:
@@ -94,29 +99,20 @@ def _questions(interactive: bool) -> Iterator[str]:
             yield line
 
 
-def _command(line: str, session: Session) -> None:
-    if line == "/reset":
-        session.reset()
-        note("the conversation starts again; media are kept.")
-    elif line == "/help":
-        note(_HELP)
-    else:
-        note(f"{line.split()[0]} is no command. {_HELP}")
-
-
-def _turn(session: Session, question: str) -> None:
+def _turn(talk: Talk, question: str) -> None:
     """Ask and show the answer as it comes. Ctrl-C ends the answer only."""
     try:
         with Bars() as bars:
-            stream = session.stream(question, on_progress=bars)
+            stream = talk.session.stream(question, on_progress=bars)
     except KeyboardInterrupt:
-        session.close()  # a prefill cut in half leaves a cache that must not be trusted; media stay encoded
+        talk.session.close()  # a prefill cut in half leaves a cache that must not be trusted; media stay encoded
         note("stopped before the answer.")
         return
     with _ctrl_c_cancels(stream):
         for piece in stream:
             write(piece, flush=True)
         write("\n", flush=True)
+        talk.answered(question, stream.answer.text)
         explain_ending(stream.answer)
 
 

@@ -32,7 +32,7 @@ class Conversation(Session):
         before = self._seen, self._embeds
         self._turn = turn
         self._options, self._params = turn.settings.media, turn.settings.params
-        self._opening = [] if turn.settings.system is None else [{"role": "system", "content": turn.settings.system}]
+        self.system = turn.settings.system
         try:
             stream = self.stream(turn.prompt, on_progress=turn.progress)
             turn.on_stop(stream.cancel)
