@@ -1,6 +1,6 @@
 # Everything from a fresh clone, with nothing but Python (3.10-3.13):
 #
-#   make demo        install what the main job needs; nano answers about a picture, a sign and a clip
+#   make demo        install what the main job needs into .venv; nano answers about a picture, a sign and a clip
 #   make test        install everything, then lint, types and the quick tests
 #   make test-slow   the tests that take minutes          make test-cuda   those that need an NVIDIA GPU
 #   make bench       side by side with transformers; one hour of video by seeking
@@ -52,6 +52,8 @@ $(VENV)/.test: $(VENV)/.run
 
 demo: $(VENV)/.run
 	$(PY) examples/demo.py
+	@echo "The commands are in $(VENV)/bin: run 'source $(VENV)/bin/activate' once in each shell, then"
+	@echo "  smolvlm ask examples/media/nano/sign.png \"What does the sign say?\""
 
 test: lint unit
 

@@ -1,10 +1,13 @@
-"""The demo's picture, sign and clip: samples of the test split, which no training has seen, as ordinary files.
+"""The media of the demo and of the docs' examples: samples of the test split, which no training has seen, as ordinary files.
 
-    python tools/make_demo_media.py            # writes examples/media/nano/{scene.png,sign.png,clip.mp4}
+    python tools/make_demo_media.py            # writes examples/media/nano/ and the page's copies, and prints their truth
+
+They were picked among those that nano answers with a margin: tests/test_readme.py measures it.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +20,12 @@ from smolvlm.synth import SMALL, Sample, generate
 
 OUT = Path(__file__).resolve().parents[1] / "examples" / "media" / "nano"
 WORLD = replace(SMALL, side_px=384)
-SCENE, SIGN, CLIP = 3, 106, 30  # numbers of samples of the test split
+# Names (two for a pair), generator, number of the sample in the test split.
+FILES: tuple[tuple[tuple[str, ...], str, int], ...] = (
+    (("scene.png",), "scene", 3), (("sign.png",), "writing", 63), (("clip.mp4",), "clip", 30),
+    (("before.png", "after.png"), "pair", 13), (("part.png",), "part", 5), (("room.png",), "room", 6),
+)  # fmt: skip
+PAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm" / "ui" / "media"
 FPS = 8
 
 
@@ -38,14 +46,17 @@ def write_clip(sample: Sample, path: Path) -> None:
 
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    for name, generator, index in (("scene.png", "scene", SCENE), ("sign.png", "writing", SIGN), ("clip.mp4", "clip", CLIP)):
+    for names, generator, index in FILES:
         sample = generate(generator, "test", index, WORLD)
         if sample.kind == "video":
-            write_clip(sample, OUT / name)
+            write_clip(sample, OUT / names[0])
         else:
-            Image.fromarray(sample.frames[0]).save(OUT / name, optimize=True)
+            for name, frame in zip(names, sample.frames, strict=True):
+                Image.fromarray(frame).save(OUT / name, optimize=True)
         for question in sample.questions:
-            print(f"{name}: {question.text} {question.answer}")
+            print(f"{' '.join(names)}: {question.text} {question.answer}")
+    for copy in PAGE.iterdir():
+        shutil.copyfile(OUT / copy.name, copy)
 
 
 if __name__ == "__main__":

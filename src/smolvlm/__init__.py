@@ -3,7 +3,7 @@
     import smolvlm
 
     model = smolvlm.load("256m")
-    print(model.ask("clip.mp4", "What happens?"))
+    print(model.ask("clip.mp4", "What happens in this video?"))
 
 Importing the package loads no model, no torch and no web framework; what needs an extra says so when it is used.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 _MAX_PROMPT_BYTES = 1_000_000
 
-# A suffix as media files have it, at the very end: "photo.jpg", not "What is this?" and not "Read it. Then stop."
+# A suffix as media files have it, at the very end: "photo.jpg", not "Describe this picture." and not "Read it. Then stop."
 _LIKE_A_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$", re.ASCII)
 _LIKE_A_URL = re.compile(r"^(https?|data):", re.IGNORECASE)
 
@@ -32,10 +32,10 @@ def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[s
     if prompt == STDIN:
         return media, _prompt_from_stdin(what)
     if not prompt.strip():
-        raise typer.BadParameter(f'the {what} is empty; ask something, such as "What is this?".')
+        raise typer.BadParameter(f'the {what} is empty; ask something, such as "Describe this picture.".')
     if _is_media(prompt):
         raise typer.BadParameter(f"{prompt!r} is media, but the last argument is the {what}: add one, "
-                                 'such as "What is this?".')  # fmt: skip
+                                 'such as "Describe this picture.".')  # fmt: skip
     return media, prompt
 
 
@@ -87,7 +87,7 @@ def _prompt_from_stdin(what: str) -> str:
         text = "\0"
     if "\0" in text:
         raise typer.BadParameter(f"standard input is no text (UTF-8), and the last argument is the {what}: a picture comes "
-                                 'before it, as in `smolvlm ask - "What is this?" < photo.jpg`.')  # fmt: skip
+                                 'before it, as in `smolvlm ask - "Describe this picture." < photo.jpg`.')  # fmt: skip
     if not text:
         raise typer.BadParameter(f"standard input is empty; write the {what} to it, or pass it in place of '-'.")
     return text
@@ -97,10 +97,11 @@ def _media_from_stdin() -> Any:
     """Standard input as a binary file. Raises typer.BadParameter where nobody pipes anything in."""
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         raise typer.BadParameter("'-' reads a picture or video from standard input, and nothing is piped in; write "
-                                 '`smolvlm ask - "What is this?" < photo.jpg`.')  # fmt: skip
-    if not sys.stdin.buffer.peek(1):  # type: ignore[attr-defined]
+                                 '`smolvlm ask - "Describe this picture." < photo.jpg`.')  # fmt: skip
+    buffer: Any = sys.stdin.buffer
+    if not buffer.peek(1):
         raise typer.BadParameter("standard input is empty; pipe a picture or video in, or pass a file in place of '-'.")
-    return sys.stdin.buffer
+    return buffer
 
 
 def _is_media(text: str) -> bool:

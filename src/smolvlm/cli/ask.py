@@ -28,16 +28,17 @@ def ask(
 ) -> None:  # fmt: skip
     """Answer a question about pictures or videos.
 
-    With the question alone, the model answers from the text.
+    With the question alone, the model answers from the text. `-` is standard input: a picture or video, or the question.
 
     \b
     Examples:
-      smolvlm ask photo.jpg "What is on the table?"
-      smolvlm ask clip.mp4 "What happens?" --fps 2 --max-frames 32
-      smolvlm ask film.mkv "Who enters the room?" --start 0:12:30 --end 0:13:00
-      smolvlm ask before.jpg after.jpg "What has changed?" --detail fit
-      smolvlm ask "Name three rivers." --model 500m
-      smolvlm ask photo.jpg "Read the sign." --json > answer.json
+      smolvlm ask scene.png "Where is the butterfly?"
+      smolvlm ask clip.mp4 "What happens in this video?" --fps 2 --max-frames 32
+      smolvlm ask film.mkv "What happens?" --start 0:12:30 --end 0:13:00 --model 500m
+      smolvlm ask before.png after.png "What has changed?" --detail fit
+      smolvlm ask sign.png "What does the sign say?" --json > answer.json
+      cat scene.png | smolvlm ask - "What colour is the ring?"
+      echo "Is there a dog?" | smolvlm ask scene.png -
     """
     sources, prompt = split_prompt(arguments)
     _answer(sources, prompt, system, model, media, generation, output)
@@ -58,7 +59,7 @@ def describe(
 
     \b
     Examples:
-      smolvlm describe photo.jpg
+      smolvlm describe scene.png
       smolvlm describe clip.mp4 --max-new-tokens 512
       smolvlm describe https://example.com/photo.jpg --detail low
     """

@@ -140,9 +140,9 @@ def batch(
     \b
     Examples:
       smolvlm batch holiday/ --describe --out captions.parquet
-      smolvlm batch list.txt clips/ -q "What happens?" -q "Is anybody hurt?" --out answers.parquet
+      smolvlm batch list.txt clips/ -q "What happens?" -q "Describe this video." --out answers.parquet
       smolvlm batch shards/*.tar --schema receipt.schema.json --out receipts.parquet --workers 4
-      smolvlm batch data.parquet --column image_url --remote-hosts upload.wikimedia.org -q "What is it?" --out out.parquet
+      smolvlm batch data.parquet --column image_url --remote-hosts upload.wikimedia.org -q "Describe this picture." --out out.parquet
       smolvlm batch /mnt/clips --describe --out /mnt/captions.parquet --ray auto --worker-gpus 0.5
     """
     from smolvlm.evals.weights import fingerprint_of

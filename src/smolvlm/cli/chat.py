@@ -44,7 +44,7 @@ def chat(
     Examples:
       smolvlm chat clip.mp4
       smolvlm chat --model 500m --temperature 0.7 --system "Answer in one sentence."
-      printf 'What is this?\\nWhich colour?\\n' | smolvlm chat photo.jpg
+      printf 'Describe this picture.\\nWhere is the butterfly?\\n' | smolvlm chat scene.png
     """
     options, params = media.options(), generation.params()
     if STDIN in (sources or []):

@@ -35,8 +35,8 @@ def choose(
 
     \b
     Examples:
-      smolvlm choose photo.jpg "Is there a dog?" --option yes --option no
-      smolvlm choose clip.mp4 "What sport is it?" --option football --option tennis --option chess --json
+      smolvlm choose scene.png "Is there a dog?" --option yes --option no
+      smolvlm choose scene.png "What colour is the ring?" --option red --option brown --option blue --json
     """
     sources, question = split_prompt(arguments, "question")
     options = media.options()

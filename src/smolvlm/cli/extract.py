@@ -34,8 +34,8 @@ def extract(
 
     \b
     Examples:
-      smolvlm extract receipt.jpg --schema receipt.schema.json
-      smolvlm extract page1.png page2.png "Read the invoice." --schema invoice.json --max-new-tokens 512
+      smolvlm extract room.png "Is the door open or closed?" --schema room.schema.json
+      smolvlm extract receipt.jpg --schema receipt.schema.json --model 2.2b --max-new-tokens 512
     """
     from smolvlm.generation import normalise_schema
     from smolvlm.vlm import EXTRACT_PROMPT

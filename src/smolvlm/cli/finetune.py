@@ -61,7 +61,7 @@ def finetune(
     Examples:
       smolvlm finetune nano ./parts --out runs/parts
       smolvlm finetune 256m receipts.jsonl --out runs/receipts --method qlora --epochs 3 --detail low
-      smolvlm finetune nano ./parts --out runs/full --method full --lr-text 1e-4 --question "What is wrong with it?"
+      smolvlm finetune nano ./parts --out runs/full --method full --lr-text 1e-4 --question "What is wrong with the part?"
     """
     from smolvlm.train.finetune import FinetuneOptions
     from smolvlm.train.finetune import finetune as run

@@ -87,12 +87,12 @@ def _smolvlm(
 
     \b
     Examples:
-      smolvlm ask clip.mp4 "What happens?"
-      smolvlm ask before.jpg after.jpg "What has changed?"
-      smolvlm describe photo.jpg
+      smolvlm ask clip.mp4 "What happens in this video?"
+      smolvlm ask before.png after.png "What has changed?"
+      smolvlm describe scene.png
       smolvlm chat clip.mp4
-      smolvlm choose photo.jpg "Is it day or night?" --option day --option night
-      smolvlm extract receipt.jpg --schema receipt.schema.json
+      smolvlm choose room.png "Is the door open or closed?" --option open --option closed
+      smolvlm extract room.png "Is the door open or closed?" --schema room.schema.json
       smolvlm download 256m
       smolvlm finetune nano my-pictures/ --out runs/mine
       smolvlm eval synth

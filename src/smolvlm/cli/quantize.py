@@ -32,7 +32,7 @@ def quantize(
     Examples:
       smolvlm quantize 256m ./256m-q8
       smolvlm quantize 500m ./500m-q4 --dtype q4 --vision q8
-      smolvlm ask -m ./256m-q8 photo.jpg "What is this?"
+      smolvlm ask -m ./256m-q8 sign.png "What does the sign say?"
     """
     from smolvlm import hub
     from smolvlm.engines.native_engine import Formats

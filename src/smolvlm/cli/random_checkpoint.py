@@ -24,7 +24,7 @@ def random_checkpoint(
     \b
     Examples:
       smolvlm random-checkpoint /tmp/random-256m
-      smolvlm random-checkpoint ./tiny --size tiny && smolvlm ask photo.jpg "What is this?" --model ./tiny
+      smolvlm random-checkpoint ./tiny --size tiny && smolvlm ask sign.png "What does the sign say?" --model ./tiny
     """
     from smolvlm.checkpoint import write_random_checkpoint
 

@@ -87,8 +87,10 @@ def serve(
 
     \b
     Ask it:
-      curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d
-        '{"model": "256m", "messages": [{"role": "user", "content": "Name three rivers."}]}'
+      curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d @- <<END
+        {"model": "256m", "messages": [{"role": "user", "content": [{"type": "text", "text": "What does the sign say?"},
+          {"type": "image_url", "image_url": {"url": "data:image/png;base64,$(base64 -w0 sign.png)"}}]}]}
+        END
     """
     chosen = ServeConfig.gather(settings, config)
     try:

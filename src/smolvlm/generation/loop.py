@@ -38,7 +38,8 @@ class Request:
 class TokenEvent(NamedTuple):
     """One more token of one answer. The last event of an answer has a `finish_reason`.
 
-    `text_delta` may be empty, and may hold the text of earlier tokens that were held back. `visible_tokens` is how many
+    `text_delta` may be empty, and may hold the text of earlier tokens that were held back; the first is without the blank
+    in front that chat templates write there. `visible_tokens` is how many
     of the answer's tokens belong to the text after all cuts; it is final in the last event. `settled_tokens` of them are
     certain already: their text is given out, so no cut can take them back.
     """
@@ -176,6 +177,7 @@ class LiveAnswer:
         self._grammar = request.grammar
         self._sampler = Sampler(params, request.prompt_ids, len(request.logits))
         self._generated: list[int] = []
+        self._begun = False  # some text was given out
         self._guard: _Guards | None = None
         if self._grammar is not None:
             # A document must come out whole: under a grammar nothing else may end it.
@@ -224,6 +226,10 @@ class LiveAnswer:
         if reason is not None:
             self.finished = True
             delta += self._stream.finish()
+        if delta and not self._begun:
+            # The chat template has one blank between "Assistant:" and an answer, and the model writes it: it is no text of
+            # the answer. Tokens, log-probabilities and stop strings keep it.
+            self._begun, delta = True, delta.removeprefix(" ")
         visible = self._stream.visible_tokens
         settled = visible if self.finished else min(visible, self._stream.settled_tokens)
         return TokenEvent(self.index, token_id, delta, sampled.logprob, sampled.top, reason, visible, settled)

@@ -20,8 +20,7 @@ class TextStream:
     read as UTF-8 with replacement), for then only the last replacement character can change when more tokens come.
 
     The text is cut before the stop string that is complete first, so how it falls into tokens does not matter.
-    The pieces returned by `push`, `cut` and `finish` joined are the final text: without the one blank in front that the
-    chat template has between "Assistant:" and an answer, which the model writes itself. Stop strings see that blank.
+    The pieces returned by `push`, `cut` and `finish` joined are the final text.
     """
 
     def __init__(self, decode: Decode, stop: Sequence[str] = ()) -> None:
@@ -97,10 +96,9 @@ class TextStream:
 
     def _give(self, count: int) -> str:
         text, self._pending = self._pending[:count], self._pending[count:]
-        first = not self._given and bool(count)
         self._given += count
         self._last_given = (self._last_given + text)[-8:]
-        return text.removeprefix(" ") if first else text
+        return text
 
     def _find_stop(self) -> int | None:
         """Where in the pending text the stop string begins that is complete first; a longer one wins a tie."""
