@@ -41,6 +41,7 @@ ANSWERS = {
     ("clip.mp4", "What happens in this video?"): "the butterfly falls",
     ("clip.mp4", "What happens?"): "the butterfly falls",
     ("clip.mp4", "Describe this video."): "the butterfly falls",
+    ("clip.mp4", "Describe this in detail."): "the butterfly falls",
     ("clip.mp4", "When does the butterfly fall?"): "at 00:02",
     ("before.png after.png", "What has changed?"): "there is now a yellow star",
     ("part.png", "What is wrong with the part?"): "missing hole",
