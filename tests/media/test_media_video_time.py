@@ -73,7 +73,7 @@ def test_every_container_lasts_longer_than_its_last_frame(clips: dict[str, Path]
         info = probe_video(path)
         _, times = decode_all(path)
         assert times[-1] < info.duration_s, name
-        if not info.variable_frame_rate:
+        if not info.variable_frame_rate and name != "raw.h264":  # a raw stream has no times
             assert info.duration_s - times[-1] < 2.01 / info.fps, name
 
 

@@ -51,7 +51,7 @@ def test_one_picture_of_an_animation(nano: SmolVLM, tmp_path: Path) -> None:
     answer = nano.chat([{"role": "user", "content": [{"type": "image", "path": str(tmp_path / "two.webp")},
                                                      {"type": "text", "text": "Which color?"}]}], max_new_tokens=4)  # fmt: skip
     assert len(answer.warnings) == 1
-    assert "only the first" in answer.warnings[0]
+    assert "only its first frame was read" in answer.warnings[0]
 
 
 def test_the_command_line_says_it_on_stderr(crowded: Path) -> None:
