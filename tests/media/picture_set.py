@@ -30,6 +30,8 @@ from helpers_pictures import (
     to_srgb_by_hand,
     turned,
 )
+from smolvlm.media.apng import chunk
+from smolvlm.media.tone_map import ColorTags, tone_map
 
 ANIMATION = "an animation: only its first frame was read"
 
@@ -257,6 +259,20 @@ def _colored() -> Iterator[Case]:
         yield Case(f"PNG in {name}, converted", data, to_srgb_by_hand(pixels, colorants, gamma), 1.5, options={"tone_map": "auto"})
         jpeg = encoded(image, "JPEG", quality=98, subsampling=0, icc_profile=profile)
         yield Case(f"JPEG in {name}, converted", jpeg, to_srgb_by_hand(pixels, colorants, gamma), 4, options={"tone_map": "auto"})
+    p3 = to_srgb_by_hand(pixels, DISPLAY_P3, 2.2)  # sRGB's curve is within two levels of 2.2 here
+    tagged = _with_cicp(encoded(image, "PNG"), 12, 13)
+    yield Case("PNG in P3 by its cICP", tagged, pixels, warning="its colors are wide-gamut (P3)")
+    yield Case("PNG in P3 by its cICP, converted", tagged, p3, 2.5, options={"tone_map": "auto"})
+    avif = encoded(image, "AVIF", quality=97, subsampling="4:4:4")
+    for name, primaries, transfer in (("PQ", 9, 16), ("HLG", 9, 18)):
+        lit = tone_map(pixels, ColorTags(primaries=primaries, transfer=transfer))  # held against hand-worked light elsewhere
+        tagged = _with_cicp(encoded(image, "PNG"), primaries, transfer)
+        yield Case(f"PNG in {name}", tagged, pixels, warning=f"its colors are HDR ({name})")
+        yield Case(f"PNG in {name}, converted", tagged, lit, options={"tone_map": "auto"})
+        at = avif.index(b"colrnclx") + 8
+        tagged = avif[:at] + struct.pack(">HH", primaries, transfer) + avif[at + 4 :]
+        yield Case(f"AVIF in {name}", tagged, pixels, 4, warning=f"its colors are HDR ({name})")
+        yield Case(f"AVIF in {name}, converted", tagged, lit, 8, options={"tone_map": "auto"})
     yield Case("PNG in sRGB by its profile", encoded(image, "PNG", icc_profile=icc_profile(SRGB, 2.2, "of another name")), pixels)
     yield Case("PNG with a broken profile", encoded(image, "PNG", icc_profile=b"no profile" * 20), pixels)
 
@@ -277,6 +293,10 @@ def _odd() -> Iterator[Case]:
     yield Case("JPEG 2000 at 1/2 of its size", encoded(Image.fromarray(large), "JPEG2000"),
                large.reshape(152, 2, 200, 2, 3).mean((1, 3)).round().astype(np.uint8), 4, "decoded at 1/2 of its size",
                {"max_pixels": 152 * 200})  # fmt: skip
+
+
+def _with_cicp(png: bytes, primaries: int, transfer: int) -> bytes:
+    return png[:33] + chunk(b"cICP", bytes([primaries, transfer, 0, 1])) + png[33:]
 
 
 def _top_down(bmp: bytes) -> bytes:

@@ -6,49 +6,27 @@ Sources: ICC.1:2022 (tags rXYZ, gXYZ, bXYZ, desc), ITU-T H.273 (code points), PN
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from smolvlm.media.labels import short
+from smolvlm.media.tone_map import ColorTags
 
 _SRGB_COLORANTS = (0.4360, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7141)  # X, Y, Z under D50
-_PRIMARIES = {1: "BT.709", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
-_TRANSFERS = {16: "PQ", 18: "HLG"}
-_MAX_HEAD = 1 << 20
 
 
-@dataclass(frozen=True)
-class Cicp:
-    """Code points of ITU-T H.273: primaries 9 is BT.2020, 12 Display P3; transfer 16 is PQ, 18 HLG."""
-
-    primaries: int
-    transfer: int
-
-    @property
-    def is_hdr(self) -> bool:
-        return self.transfer in _TRANSFERS
-
-    @property
-    def is_wide(self) -> bool:
-        return self.primaries in (9, 11, 12)
-
-    def __str__(self) -> str:
-        names = (_TRANSFERS.get(self.transfer), _PRIMARIES.get(self.primaries))
-        return " ".join(name for name in names if name) or "unnamed"
-
-
-def cicp_of(head: bytes) -> Cicp | None:
-    """The code points in the beginning of a PNG, AVIF or HEIC file, or None."""
+def color_tags(head: bytes) -> ColorTags:
+    """The code points in the beginning of a PNG, AVIF or HEIC file; unspecified ones where it names none."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         at = 8
         while at + 12 <= len(head) and head[at + 4 : at + 8] not in (b"IDAT", b"IEND"):
             if head[at + 4 : at + 8] == b"cICP":
-                return Cicp(head[at + 8], head[at + 9])
+                return ColorTags(primaries=head[at + 8], transfer=head[at + 9])
             at += 12 + int.from_bytes(head[at : at + 4], "big")
-        return None
-    if head[4:8] != b"ftyp":
-        return None
-    at = head.find(b"colrnclx")
-    return Cicp(*struct.unpack(">HH", head[at + 8 : at + 12])) if 0 < at <= len(head) - 12 else None
+        return ColorTags()
+    at = head.find(b"colrnclx") if head[4:8] == b"ftyp" else -1
+    if not 0 < at <= len(head) - 12:
+        return ColorTags()
+    primaries, transfer = struct.unpack(">HH", head[at + 8 : at + 12])
+    return ColorTags(primaries=primaries, transfer=transfer)
 
 
 def profile_name(profile: bytes) -> str | None:

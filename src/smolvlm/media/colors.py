@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
 
-from smolvlm.media.color_facts import cicp_of, profile_name
+from smolvlm.media.color_facts import color_tags, profile_name
 from smolvlm.media.options import MediaOptions, OnWarning
+from smolvlm.media.tone_map import ColorTags, left_as_stored, tone_map
+from smolvlm.media.transparency import has_transparency
 
-_REMEDY = 'tone_map="auto" converts them'
+_REMEDY = 'pass tone_map="auto" (--tone-map auto) to convert it'
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, head: bytes, options: MediaOptions,
             on_warning: OnWarning) -> Image.Image:  # fmt: skip
     """`image` itself, or its colors in sRGB with `tone_map="auto"`. `head`: the beginning of its file, or nothing."""
-    cicp = cicp_of(head)
+    tags = color_tags(head)
     convert = options.tone_map == "auto"
-    if cicp is not None and (cicp.is_hdr or cicp.is_wide):
-        kind = "an HDR picture" if cicp.is_hdr else "a picture of wide color"
-        on_warning(f"{kind} ({cicp}): its colors were read as they are and look washed out; {_REMEDY}.")
+    if tags.name is not None:
+        if convert:
+            return _from_tags(image, tags)
+        on_warning(left_as_stored(tags))
         return image
     name = profile_name(profile) if isinstance(profile, bytes) else None
     if name is None:
@@ -34,13 +38,28 @@ def to_srgb(image: Image.Image, profile: bytes | None, head: bytes, options: Med
     return image
 
 
+def _from_tags(image: Image.Image, tags: ColorTags) -> Image.Image:
+    rgb, alpha = _split(image)
+    result = Image.fromarray(tone_map(np.asarray(rgb), tags))
+    if alpha is not None:
+        result.putalpha(alpha)
+    return result
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colors as RGB, or CMYK where they are that, and the alpha channel if there is one."""
+    if image.mode in ("RGB", "CMYK") and "transparency" not in image.info:
+        return image, None
+    if not has_transparency(image):
+        return image.convert("RGB"), None
+    full = image.convert("RGBA")
+    return full.convert("RGB"), full.getchannel("A")
+
+
 def _from_profile(image: Image.Image, profile: bytes, name: str, on_warning: OnWarning) -> Image.Image:
     from PIL import ImageCms
 
-    alpha = None
-    if image.mode not in ("RGB", "CMYK"):
-        full = image.convert("RGBA")
-        image, alpha = full.convert("RGB"), full.getchannel("A")
+    image, alpha = _split(image)
     try:
         converted = ImageCms.profileToProfile(
             image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB",
