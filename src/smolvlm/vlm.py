@@ -136,7 +136,7 @@ class SmolVLM:
         """Fill a JSON schema (dict or JSON text) or a pydantic model from `media`; the result always validates.
 
         Returns an instance of the pydantic model, else the parsed JSON. Raises SchemaError for a schema that is empty,
-        malformed or beyond the grammar compiler.
+        malformed or beyond the grammar compiler, GrammarError for one that proves too complex during the answer.
         """
         media_options, params = split_options(options)
         grammar = self._grammars.json_schema(schema)  # a bad schema is refused before any work

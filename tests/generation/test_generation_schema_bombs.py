@@ -7,9 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
+import numpy as np
 import pytest
 
+from helpers_generation import SmallEngine, decode, eos_id, small_tokenizer, vocab_size
 from helpers_schemas import hostile_schemas
+from smolvlm.errors import GrammarError
+from smolvlm.generation import GenerationParams, GrammarCompiler, Request, collect, generate
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "helpers_schemas_apart.py"
 
@@ -54,3 +59,25 @@ def test_fifty_random_schemas_compile_or_say_why_not() -> None:
     results = compile_apart("random", 50)
     check(results)
     assert sum(verdict == "compiled" for _, verdict, _, _ in results) >= 40
+
+
+def test_an_error_of_the_grammar_never_passes_for_its_end() -> None:
+    """Its lexer drowns in states once an `a` was written: an error of ours, or a whole document."""
+    schema = {"type": "string", "pattern": "^.*a.{12}$"}
+    compiler = GrammarCompiler(small_tokenizer().to_str(), vocab_size(), [eos_id()])
+    likes_a = np.array([5.0 * ("a" in decode([i])) for i in range(vocab_size())], dtype=np.float32)
+    failed = 0
+    for seed in range(10):
+        engine = SmallEngine(lambda _: likes_a)
+        seq = engine.open(100)
+        params = GenerationParams(temperature=1.0, seed=seed, max_new_tokens=90)
+        request = Request(seq, engine.prefill(seq, [1])[0], [1], params, compiler.json_schema(schema))
+        try:
+            answer = collect(generate(engine, [request], decode, [eos_id()]))[0]
+        except GrammarError as error:
+            failed += 1
+            assert "too complex to follow" in str(error)
+            continue
+        assert answer.finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.text), schema)
+    assert failed
