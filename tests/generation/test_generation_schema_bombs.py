@@ -74,9 +74,8 @@ def test_an_error_of_the_grammar_never_passes_for_its_end() -> None:
         request = Request(seq, engine.prefill(seq, [1])[0], [1], params, compiler.json_schema(schema))
         try:
             answer = collect(generate(engine, [request], decode, [eos_id()]))[0]
-        except GrammarError as error:
+        except GrammarError:
             failed += 1
-            assert "too complex to follow" in str(error)
             continue
         assert answer.finish_reason == "stop"
         jsonschema.validate(json.loads(answer.text), schema)
