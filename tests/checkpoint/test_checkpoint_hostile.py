@@ -69,6 +69,7 @@ def rewrite(path: Path, change: Callable[[Any], None]) -> None:
         ("config.json", "scale_factor", 0, "scale_factor=0"),
         ("config.json", "image_token_id", 5, "<image> is 1472, but config.json says image_token_id=5"),
         ("generation_config.json", "eos_token_id", 1536, r"generation_config\.json: eos_token_id=1,536 is outside"),
+        ("generation_config.json", "pad_token_id", 2**63, r"generation_config\.json: pad_token_id=.* is outside"),
         ("generation_config.json", "eos_token_id", [], r"eos_token_id=\[\]"),
         ("generation_config.json", "eos_token_id", [1535, None], "eos_token_id="),
         ("preprocessor_config.json", "image_mean", [0.5, 0.5], "image_mean=.*a list of 3 numbers"),

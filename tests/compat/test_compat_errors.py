@@ -96,6 +96,8 @@ def test_calling_the_processor(arguments: dict[str, Any], words: str) -> None:
         ({"max_new_tokens": 2.5}, "max_new_tokens"),
         ({"max_length": 3}, "max_length=3"),
         ({"eos_token_id": "end"}, "eos_token_id"),
+        ({"pad_token_id": 2**63}, "pad_token_id=9223372036854775808: expected a token id"),
+        ({"eos_token_id": [2, 2**70]}, "eos_token_id"),
         ({"stop_strings": [""]}, "stop"),
     ],
 )

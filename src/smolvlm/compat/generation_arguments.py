@@ -12,7 +12,7 @@ from smolvlm.compat.arguments import logger, refuse_unknown
 from smolvlm.config import ModelConfig
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams
-from smolvlm.json_file import read_json
+from smolvlm.json_file import read_json, short
 
 # `GenerationConfig._get_default_generation_params` of transformers 5.23; 20 new tokens where no length is given.
 _DEFAULTS: dict[str, Any] = {
@@ -21,6 +21,7 @@ _DEFAULTS: dict[str, Any] = {
     "pad_token_id": None,
 }  # fmt: skip
 _DEFAULT_NEW_TOKENS = 20
+_NO_ID = 1 << 31  # no vocabulary comes near
 
 # Accepted and without effect: our cache is always on, and for stop strings we have a tokenizer of our own.
 _UNUSED = frozenset({"use_cache", "cache_implementation", "cache_config", "disable_compile", "compile_config",
@@ -74,7 +75,7 @@ class GenerateArguments:
         given = {**_DEFAULTS, **from_file, **{name: left.pop(name) for name in _DEFAULTS if name in left}}
         refuse_unknown(left, "generate", ", ".join(_DEFAULTS))
         if not isinstance(given["do_sample"], bool):
-            raise ParamsError(f"do_sample={given['do_sample']!r}: expected True or False.")
+            raise ParamsError(f"do_sample={short(repr(given['do_sample']))}: expected True or False.")
         if given["do_sample"] and given["temperature"] == 0:
             raise ParamsError("temperature=0 with do_sample=True: expected a temperature above 0; pass do_sample=False "
                               "for the likeliest token.")  # fmt: skip
@@ -131,7 +132,7 @@ def _length(value: Any, name: str) -> int | None:
     except TypeError:
         number = 0
     if number < 1:
-        raise ParamsError(f"{name}={value!r}: expected a whole number of at least 1.")
+        raise ParamsError(f"{name}={short(repr(value))}: expected a whole number of at least 1.")
     return number
 
 
@@ -141,6 +142,9 @@ def _token_ids(value: Any, name: str) -> tuple[int, ...]:
         return ()
     value = value.tolist() if hasattr(value, "tolist") else value
     try:
-        return tuple(operator.index(item) for item in (value if isinstance(value, list | tuple) else [value]))
+        ids = tuple(operator.index(item) for item in (value if isinstance(value, list | tuple) else [value]))
     except TypeError:
-        raise ParamsError(f"{name}={value!r}: expected a token id or a list of them.") from None
+        ids = (_NO_ID,)
+    if any(abs(item) >= _NO_ID for item in ids):
+        raise ParamsError(f"{name}={short(repr(value))}: expected a token id or a list of them.")
+    return ids

@@ -241,7 +241,10 @@ class ModelConfig:
         read = Fields(raw, "config.json: ")
         text = TextConfig.from_dict(raw["text_config"])
         factor = read.inner("text_config").whole("pixel_shuffle_factor", 1, 64, 2)
-        stops = Fields(generation or {}, "generation_config.json: ").ids("eos_token_id", text.vocab_size)
+        beside = Fields(generation or {}, "generation_config.json: ")
+        for key in ("bos_token_id", "pad_token_id"):
+            beside.ids(key, text.vocab_size)
+        stops = beside.ids("eos_token_id", text.vocab_size)
         return cls(
             vision=VisionConfig.from_dict(read.inner("vision_config").raw),
             text=text,
