@@ -33,7 +33,7 @@ def test_what_is_refused_leaves_nothing_behind(run: Run, tiny_checkpoint: Path, 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for arguments, message in (
-        ((tiny_checkpoint, tmp_path / "out", "--dtype", "q5"), "dtype='q5' is unknown"),
+        ((tiny_checkpoint, tmp_path / "out", "--dtype", "q5"), "--dtype q5 is unknown"),
         ((tiny_checkpoint, tmp_path / "out", "--vision", "float32"), "'vision=float32' is not understood"),
         ((tiny_checkpoint, tmp_path / "mine"), "not empty"),
         ((tiny_checkpoint, tmp_path / "mine", "--overwrite"), "other than a checkpoint"),

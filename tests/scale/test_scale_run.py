@@ -263,8 +263,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         ((tmp_path / "none", "--out", tmp_path / "o.parquet", *FLAGS), "no such file or folder"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--worker-cpus", 2), "--workers N"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--remote-hosts", "a b"), "no host name"),
-        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--part-inputs", 0), "part_inputs=0"),
-        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--workers", 0), "workers=0"),
+        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--part-inputs", 0), "--part-inputs 0"),
+        ((tmp_path / "media", "--out", tmp_path / "o.parquet", *FLAGS, "--workers", 0), "--workers 0"),
         ((tmp_path / "media", "--out", tmp_path / "o.parquet", "--schema", out, "--model", "nano"), "not UTF-8"),
     ):
         refused = run(*args)

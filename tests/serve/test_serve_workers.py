@@ -303,6 +303,6 @@ def test_what_is_wrong_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        for flags, word in ((["--workers", "0"], "workers=0"), (["--workers", "2", "--port", port], "cannot listen")):
+        for flags, word in ((["--workers", "0"], "--workers 0"), (["--workers", "2", "--port", port], "cannot listen")):
             assert main(["serve", "--model", "nano", *flags]) == 2
             assert word in capfd.readouterr().err

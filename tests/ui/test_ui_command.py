@@ -27,9 +27,9 @@ def test_without_gradio_the_extra_is_named(capsys: pytest.CaptureFixture[str], m
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--lang", "fr"], "lang='fr': expected one of auto, en, zh."),
-        (["--port", "70000"], "port=70000: expected a number from 0 to 65535."),
-        (["--max-upload-mb", "0"], "max_upload_mb=0"),
+        (["--lang", "fr"], "--lang fr: expected one of auto, en, zh."),
+        (["--port", "70000"], "--port 70000: expected a number from 0 to 65535."),
+        (["--max-upload-mb", "0"], "--max-upload-mb 0"),
     ],
 )
 def test_a_bad_flag_is_one_line(flags: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

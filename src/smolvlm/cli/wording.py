@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _VALUE = r"""'[^'\n]*'|"[^"\n]*"|\.\.\.|[^\s,;:()\[\]{}'"]*[^\s,;:()\[\]{}'".?!]"""
-_ARGUMENT = re.compile(rf"(?<![\w?&./=:\\-])`?([A-Za-z]\w*)(?:=({_VALUE}))?`?(?![\w=])")
+_ARGUMENT = re.compile(rf"(?<![\w?&./=:'\"\\-])`?([A-Za-z]\w*)(?:=({_VALUE}))?`?(?![\w=])")
 _FLOAT = re.compile(r"-?\d+\.0")
 _PLAIN = re.compile(r"[\w.+:/=,-]+")
 
