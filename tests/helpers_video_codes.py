@@ -107,7 +107,7 @@ def truth_of(path: Path, stream: int = 0) -> Truth:
     # ffprobe's own word for the stream, unless it says less than its own frames.
     duration_s = next((value for value in known if value > last), 0.0)
     begins_s = float(probed["format"].get("start_time") or 0)
-    if begins_s > 1 and duration_s - begins_s > last:  # Matroska, FLV and NUT count from zero, not from the first frame
+    if begins_s > 1 and duration_s - begins_s > last - 0.001:  # Matroska, FLV, NUT count from zero, not from the first frame
         duration_s -= begins_s
     frame_s = duration_s / len(frames)
     return Truth(tuple(read_code(frame) for frame in frames), times, duration_s, frame_s)
