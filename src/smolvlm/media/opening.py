@@ -70,7 +70,7 @@ def open_picture(stream: BinaryIO, label: str) -> Image.Image:
         raise ImageError(f"{label} is not a picture that can be read{what_instead(head)}; "
                          f"expected {READABLE}.") from None  # fmt: skip
     except Image.DecompressionBombError:
-        raise ImageError(f"{label}: a frame of the picture has far too many pixels; shrink it first.") from None
+        raise ImageError(f"{label}: the picture is damaged (a frame of it claims far too many pixels); save it again.") from None
     except Exception as error:  # plugins raise anything on hostile headers; all of it means the same
         raise ImageError(f"{label}: the picture's header is damaged ({one_line(error)}); "
                          "copy or download the file again.") from None  # fmt: skip
@@ -82,11 +82,11 @@ def _as_format(name: str, head: bytes, stream: BinaryIO) -> Image.Image | None:
     if name not in Image.OPEN:
         return None  # this Pillow was built without it
     factory, accept = Image.OPEN[name]
-    accepted = accept is None or accept(head)
-    if isinstance(accepted, str) or not accepted:
-        return None
-    stream.seek(0)
     try:
+        accepted = accept is None or accept(head)
+        if isinstance(accepted, str) or not accepted:
+            return None
+        stream.seek(0)
         return factory(stream, "")
     except (SyntaxError, IndexError, TypeError, struct.error):  # a plugin's way of saying: not mine
         return None
