@@ -21,7 +21,8 @@ using namespace nb::literals;
 namespace smolvlm {
 namespace {
 
-using Floats = nb::ndarray<const float, nb::numpy, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows2 = nb::ndarray<const float, nb::numpy, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Array = nb::ndarray<nb::numpy, float>;
 
@@ -64,15 +65,28 @@ After after_of(const std::string& name) {
   throw std::invalid_argument("after: " + name);
 }
 
-Source source_of(const Floats& w) {
+void need(bool fine, const char* what) {
+  if (!fine) throw std::invalid_argument(what);
+}
+
+// The rows and columns of a matrix, within what the kernels take.
+std::pair<int, int> size_of(const Rows2& x) {
+  need(x.shape(0) >= 1 && x.shape(0) <= (1 << 24) && x.shape(1) >= 1 && x.shape(1) <= size_t(kMaxDepth), "a matrix is empty or too large");
+  return {int(x.shape(0)), int(x.shape(1))};
+}
+
+Source source_of(const Rows2& w) {
   return {reinterpret_cast<const uint8_t*>(w.data()), Number::f32, int(w.shape(0)), int(w.shape(1))};
 }
 
 // x (m, k) times the rows of w (n, k), and what comes after. swiglu: w holds the gates above the ups, n/2 each.
-Array product(const std::string& set, Format format, Floats x, Floats w, Floats bias, const std::string& after) {
+Array product(const std::string& set, Format format, Rows2 x, Rows2 w, Floats bias, const std::string& after) {
   const Kernels& kernels = select_kernels(set);
-  int m = int(x.shape(0)), k = int(x.shape(1)), n = int(w.shape(0));
+  auto [m, k] = size_of(x);
+  int n = size_of(w).first;
   After what = after_of(after);
+  need(size_of(w).second == k && (!bias.size() || bias.size() == size_t(n)), "x, w and bias disagree");
+  need(what != After::swiglu || n % 2 == 0, "gates and ups are not as many");
   bool pairs = what == After::swiglu;
   int results = pairs ? n / 2 : n;
   Heap heap;
@@ -102,9 +116,13 @@ Array product(const std::string& set, Format format, Floats x, Floats w, Floats 
 }
 
 // query (rows, dim) rounded to bf16; key and value (keys, dim) as `kept` keeps them in the cache; visible (rows).
-Array attend(const std::string& set, Format kept, Floats query, Floats key, Floats value, Ints visible, int group) {
+Array attend(const std::string& set, Format kept, Rows2 query, Rows2 key, Rows2 value, Ints visible, int group) {
   const Kernels& kernels = select_kernels(set);
-  int rows = int(query.shape(0)), dim = int(query.shape(1)), count = int(key.shape(0)), padded = round_up(dim, kPanel);
+  auto [rows, dim] = size_of(query);
+  int count = size_of(key).first, padded = round_up(dim, kPanel);
+  need(size_of(key).second == dim && size_of(value) == size_of(key) && visible.size() == size_t(rows), "query, key, value and visible disagree");
+  need(dim <= kMaxHeadDim && group >= 1 && group <= kAttentionRows && rows % group == 0 && kept != Format::q4, "no such attention");
+  for (int r = 0; r < rows; r++) need(visible.data()[r] >= 1 && visible.data()[r] <= count, "a row sees keys that are not there");
   int pages = (count + kPage - 1) / kPage;
   std::vector<uint16_t> q(size_t(rows) * padded);
   for (int r = 0; r < rows; r++) kernels.to_bf16(query.data() + size_t(r) * dim, dim, q.data() + size_t(r) * padded);
@@ -142,17 +160,17 @@ Array attend(const std::string& set, Format kept, Floats query, Floats key, Floa
 }
 
 // What a row of x is after packing for weights of this format.
-Array pack(const std::string& set, Format format, Floats x) {
+Array pack(const std::string& set, Format format, Rows2 x) {
   const Kernels& kernels = select_kernels(set);
-  int m = int(x.shape(0)), k = int(x.shape(1));
+  auto [m, k] = size_of(x);
   HeldRows rows(kernels, format, m, k);
   for (int r = 0; r < m; r++) kernels.pack_row(x.data() + size_t(r) * k, k, rows.rows, r);
   return make_array(rows.values(m, k), {size_t(m), size_t(k)});
 }
 
 // What a weight matrix is after packing.
-Array quantised(Format format, Floats w) {
-  int n = int(w.shape(0)), k = int(w.shape(1));
+Array quantised(Format format, Rows2 w) {
+  auto [n, k] = size_of(w);
   std::vector<float> out(size_t(n) * k);
   for (int r = 0; r < n; r++) {
     for (int b = 0; b < k; b += kBlock) {
@@ -168,9 +186,10 @@ Array quantised(Format format, Floats w) {
   return make_array(std::move(out), {size_t(n), size_t(k)});
 }
 
-Array norm(const std::string& set, Floats x, Floats weight, Floats bias, float eps) {
+Array norm(const std::string& set, Rows2 x, Floats weight, Floats bias, float eps) {
   const Kernels& kernels = select_kernels(set);
-  int m = int(x.shape(0)), n = int(x.shape(1));
+  auto [m, n] = size_of(x);
+  need(weight.size() == size_t(n) && (!bias.size() || bias.size() == size_t(n)), "x, weight and bias disagree");
   std::vector<float> out(size_t(m) * n);
   for (int r = 0; r < m; r++) {
     if (bias.size()) kernels.layer_norm(x.data() + size_t(r) * n, weight.data(), bias.data(), n, eps, out.data() + size_t(r) * n);
@@ -179,9 +198,10 @@ Array norm(const std::string& set, Floats x, Floats weight, Floats bias, float e
   return make_array(std::move(out), {size_t(m), size_t(n)});
 }
 
-Array rotate(const std::string& set, Floats x, Floats cos, Floats sin) {
+Array rotate(const std::string& set, Rows2 x, Floats cos, Floats sin) {
   const Kernels& kernels = select_kernels(set);
-  int m = int(x.shape(0)), n = int(x.shape(1));
+  auto [m, n] = size_of(x);
+  need(cos.size() >= size_t(n / 2) && sin.size() >= size_t(n / 2), "x, cos and sin disagree");
   std::vector<float> out(x.data(), x.data() + x.size());
   for (int r = 0; r < m; r++) kernels.rotate(out.data() + size_t(r) * n, cos.data(), sin.data(), n);
   return make_array(std::move(out), {size_t(m), size_t(n)});
@@ -191,7 +211,10 @@ Array rotate(const std::string& set, Floats x, Floats cos, Floats sin) {
 // small ones come from memory as they do between the layers of a model.
 double time_product(const std::string& set, Format format, int m, int n, int k, int threads, int copies, int repeats) {
   const Kernels& kernels = select_kernels(set);
+  for (int count : {m, n, copies, repeats}) need(count >= 1 && count <= (1 << 24), "a count is below 1 or too large");
+  need(k >= 1 && k <= kMaxDepth && threads >= 1 && threads <= 1024, "k or threads are below 1 or too large");
   Team team(threads);
+  team.start();
   Heap heap;
   std::vector<Packed> weights;
   for (int i = 0; i < copies; i++) {
@@ -221,14 +244,14 @@ double time_product(const std::string& set, Format format, int m, int n, int k, 
 
 void bind_probe(nb::module_& m, Format (*format_of)(const std::string&)) {
   m.doc() = "Single kernels, for tests and benchmarks.";
-  m.def("product", [=](const std::string& set, const std::string& format, Floats x, Floats w, Floats bias, const std::string& after) {
+  m.def("product", [=](const std::string& set, const std::string& format, Rows2 x, Rows2 w, Floats bias, const std::string& after) {
     return product(set, format_of(format), x, w, bias, after);
   });
-  m.def("attend", [=](const std::string& set, const std::string& kept, Floats query, Floats key, Floats value, Ints visible, int group) {
+  m.def("attend", [=](const std::string& set, const std::string& kept, Rows2 query, Rows2 key, Rows2 value, Ints visible, int group) {
     return attend(set, format_of(kept), query, key, value, visible, group);
   });
-  m.def("pack", [=](const std::string& set, const std::string& format, Floats x) { return pack(set, format_of(format), x); });
-  m.def("quantised", [=](const std::string& format, Floats w) { return quantised(format_of(format), w); });
+  m.def("pack", [=](const std::string& set, const std::string& format, Rows2 x) { return pack(set, format_of(format), x); });
+  m.def("quantised", [=](const std::string& format, Rows2 w) { return quantised(format_of(format), w); });
   m.def("norm", &norm);
   m.def("rotate", &rotate);
   m.def("time_product", [=](const std::string& set, const std::string& format, int m, int n, int k, int threads, int copies, int repeats) {
