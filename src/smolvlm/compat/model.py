@@ -180,8 +180,8 @@ class ImageTextToTextModel(nn.Module):
         """Let gradients reach the embeddings' output, though the table itself is frozen."""
         self.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Recompute the layers in the backward pass: less memory, a third more time."""
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None, **_: Any) -> None:
+        """Recompute every layer in the backward pass: less memory, a third more time."""
         del gradient_checkpointing_kwargs  # the reentrant kind cannot follow frozen parts; ours is the other
         enable_checkpointing(self._graph())
 
