@@ -27,17 +27,21 @@ def _body(url: str, **video: Any) -> dict[str, Any]:
             "messages": [{"role": "user", "content": [part, {"type": "text", "text": "What happens?"}]}]}  # fmt: skip
 
 
+def _rate(reply: dict[str, Any]) -> list[str]:
+    """Its warnings about the frame rate: nano has a word of its own for pictures outside its world."""
+    return [sentence for sentence in reply.get("warnings", []) if "frame rate" in sentence]
+
+
 def test_chat_completions(server: Server, url: str) -> None:
     chat = f"{server.url}/v1/chat/completions"
     for _ in range(2):  # the second time the tiles are known and nothing is decoded
         whole = httpx.post(chat, json=_body(url), timeout=60).json()
-        assert len(whole["warnings"]) == 1
-        assert "its frame rate varies" in whole["warnings"][0]
-    assert "warnings" not in httpx.post(chat, json=_body(url, sampling="time"), timeout=60).json()
+        assert len(_rate(whole)) == 1
+    assert _rate(httpx.post(chat, json=_body(url, sampling="time"), timeout=60).json()) == []
     streamed = httpx.post(chat, json={**_body(url), "stream": True}, timeout=60).text
     chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
-    assert [i for i, chunk in enumerate(chunks) if "warnings" in chunk] == [0]
-    assert chunks[0]["warnings"] == whole["warnings"]
+    assert [i for i, chunk in enumerate(chunks) if _rate(chunk)] == [0]
+    assert _rate(chunks[0]) == _rate(whole)
     wrong = httpx.post(chat, json=_body(url, sampling="even"), timeout=60)
     assert wrong.status_code in (400, 422)
     assert "sampling" in wrong.text
@@ -46,9 +50,9 @@ def test_chat_completions(server: Server, url: str) -> None:
 def test_responses(server: Server, url: str) -> None:
     content = [{"type": "input_video", "video_url": url, "max_frames": 8}, {"type": "input_text", "text": "What happens?"}]
     body = {"model": "nano", "max_output_tokens": 16, "input": [{"role": "user", "content": content}]}
-    assert "its frame rate varies" in httpx.post(f"{server.url}/v1/responses", json=body, timeout=60).json()["warnings"][0]
+    assert len(_rate(httpx.post(f"{server.url}/v1/responses", json=body, timeout=60).json())) == 1
     content[0]["sampling"] = "time"
-    assert "warnings" not in httpx.post(f"{server.url}/v1/responses", json=body, timeout=60).json()
+    assert _rate(httpx.post(f"{server.url}/v1/responses", json=body, timeout=60).json()) == []
 
 
 @pytest.mark.parametrize("warnings", [["x"] * 9, ["x" * 401]])

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,23 +27,27 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return crowded_clip(tmp_path_factory.mktemp("warnings") / "crowded.mp4")
 
 
+def _rate(sentences: Sequence[str]) -> list[str]:
+    """Those about the frame rate: nano has a word of its own for pictures outside its world."""
+    return [sentence for sentence in sentences if "frame rate" in sentence]
+
+
 def test_an_answer_carries_its_warnings(nano: SmolVLM, crowded: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "smolvlm"):
         answer = nano.ask(crowded, "What happens?", max_frames=8, max_new_tokens=4)
-    assert len(answer.warnings) == 1
-    assert answer.warnings[0].startswith(f"{crowded}: its frame rate varies")
+    assert len(_rate(answer.warnings)) == 1
+    assert _rate(answer.warnings)[0].startswith(f"{crowded}: its frame rate varies")
     assert answer.to_dict()["warnings"] == list(answer.warnings)
-    assert [record.getMessage() for record in caplog.records] == list(answer.warnings)
+    assert _rate([record.getMessage() for record in caplog.records]) == _rate(answer.warnings)
     quiet = nano.ask(crowded, "What happens?", max_frames=8, sampling="time", max_new_tokens=4)
-    assert quiet.warnings == ()
-    assert "warnings" not in quiet.to_dict()
+    assert _rate(quiet.warnings) == _rate(quiet.to_dict().get("warnings", [])) == []
 
 
 def test_a_session_logs_them_once(nano: SmolVLM, crowded: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "smolvlm"), nano.session(crowded, max_frames=8, max_new_tokens=4) as session:
         answers = [session.ask("What happens?"), session.ask("Where?")]
-    assert all(len(answer.warnings) == 1 for answer in answers)
-    assert len(caplog.records) == 1
+    assert all(len(_rate(answer.warnings)) == 1 for answer in answers)
+    assert len(_rate([record.getMessage() for record in caplog.records])) == 1
 
 
 def test_one_picture_of_an_animation(nano: SmolVLM, tmp_path: Path) -> None:
@@ -50,16 +55,15 @@ def test_one_picture_of_an_animation(nano: SmolVLM, tmp_path: Path) -> None:
     frames[0].save(tmp_path / "two.webp", save_all=True, append_images=frames[1:])
     answer = nano.chat([{"role": "user", "content": [{"type": "image", "path": str(tmp_path / "two.webp")},
                                                      {"type": "text", "text": "Which color?"}]}], max_new_tokens=4)  # fmt: skip
-    assert len(answer.warnings) == 1
-    assert "only its first frame was read" in answer.warnings[0]
+    assert sum("only its first frame was read" in sentence for sentence in answer.warnings) == 1
 
 
 def test_the_command_line_says_it_on_stderr(crowded: Path) -> None:
     command = [sys.executable, "-m", "smolvlm", "ask", str(crowded), "What happens?", "--model", "nano", "--max-frames", "8",
                "--max-new-tokens", "4", "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "its frame rate varies" in json.loads(done.stdout)["warnings"][0]
+    assert len(_rate(json.loads(done.stdout)["warnings"])) == 1
     assert done.stderr.count("its frame rate varies") == 1
     done = subprocess.run([*command, "--sampling", "time"], capture_output=True, text=True, timeout=120)
-    assert "warnings" not in json.loads(done.stdout)
+    assert _rate(json.loads(done.stdout).get("warnings", [])) == []
     assert "frame rate" not in done.stderr
