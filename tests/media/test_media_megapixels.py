@@ -40,7 +40,8 @@ def test_a_photo_beyond_the_limit_is_decoded_at_half_its_size(width: int, height
     assert all(abs(a - b) <= 2 for a, b in zip(color, (200, 60, 30), strict=True))
     assert len(warnings) == 1
     assert f"{width} x {height}" in warnings[0]
-    # Two copies of the half-size picture, at four bytes a pixel in Pillow; a progressive file's coefficients (2 bytes x 1.5 a pixel) come before them.
+    # Two copies of the half-size picture, at four bytes a pixel in Pillow; before them a progressive file's coefficients (2
+    # bytes x 1.5 a pixel).
     coefficients = width * height * 3 if options else 0
     assert peak_mb < (2 * 4 * width * height / 4 + coefficients) * 1.2 / 2**20 + 40
 
