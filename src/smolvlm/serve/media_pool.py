@@ -154,7 +154,8 @@ class WorkerPool:
                                         f"{self._limits.queue_s:g} s; try again later.") from None  # fmt: skip
         turn = _Turn(owner, expected_s, time.monotonic())
         while self._idle:
-            worker = self._idle.pop()  # the warmest
+            worker = max(self._idle, key=lambda each: each.jobs_done)  # the warmest
+            self._idle.remove(worker)
             if worker.alive:
                 return turn, worker
             self._do(self._end(worker))  # killed while it slept

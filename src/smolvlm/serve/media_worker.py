@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from PIL import Image
 from pydantic import TypeAdapter
 
 from smolvlm.config import ProcessorConfig
@@ -122,6 +124,7 @@ def serve(jobs: BinaryIO, replies: BinaryIO, files: int | None) -> None:
     with open(os.devnull, "wb") as nothing:  # libtiff and others write what they think of a file to stderr
         os.dup2(nothing.fileno(), 2)
         os.dup2(nothing.fileno(), 1)
+    _warm_up(decoder)
     replies.write(pack({"ready": True, "missing": confine(setup["memory_mb"])}))
     replies.flush()
     while header := _header(jobs):
@@ -136,6 +139,13 @@ def serve(jobs: BinaryIO, replies: BinaryIO, files: int | None) -> None:
         replies.write(pack(reply))
         replies.write(tiles)
         replies.flush()
+
+
+def _warm_up(decoder: Decoder) -> None:
+    """Load what the first picture would load: after a crash, that one is somebody else's."""
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    decoder.answer(Job(want="image", label="warm-up", size=len(png.getvalue())), png.getvalue())
 
 
 @contextlib.contextmanager
