@@ -100,7 +100,7 @@ class _Reading:
             image.load()
             return image
         except Exception as error:  # decoders raise anything on damaged data
-            reason = one_line(error)
+            reason, cause = one_line(error), error
             rest = self._rest(stream, image) if isinstance(error, OSError) else None
         if rest is not None and rest.image is not None and rest.missing <= MAX_MISSING:
             self._warn(f"the file is cut off: {rest.what}.")
@@ -108,7 +108,7 @@ class _Reading:
         if rest is not None:
             reason = rest.what
         raise ImageError(f"{self._label}: the picture is damaged or cut off ({reason}); "
-                         "copy or download the file again.")  # fmt: skip
+                         "copy or download the file again.") from cause  # fmt: skip
 
     def _rest(self, stream: BinaryIO, image: Image.Image) -> Rest | None:
         def reopen(whole: BinaryIO) -> Image.Image:
