@@ -396,4 +396,4 @@ def test_a_worker_killed_during_every_tenth_request(server: tuple[httpx.Client, 
                         child.kill()
                         killed += 1
             assert answer.result(30).status_code == 200, answer.result().text
-    assert killed == 2
+    assert killed >= 2, "each time all the decoding processes, of which there are two or more"

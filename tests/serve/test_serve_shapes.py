@@ -32,6 +32,11 @@ def video(url: Any, **more: Any) -> dict[str, Any]:
     return {"type": "video_url", "video_url": url, **more}
 
 
+def named_in(made: dict[str, Any]) -> list[str]:
+    """Warnings about fields; nano adds one about what it knows."""
+    return [text for text in made.get("warnings", []) if text.endswith("changed nothing.")]
+
+
 def user(*parts: Any) -> list[Any]:
     return [{"role": "user", "content": list(parts)}]
 
@@ -123,7 +128,7 @@ def test_a_history_with_calls_of_tools(server: Server) -> None:
 def test_harmless_fields_change_nothing(server: Server, nano: SmolVLM, field: dict[str, Any]) -> None:
     made = post(server, CHAT, {"messages": about("sign.png", SIGN["text"])} | field).json()
     assert made["choices"][0]["message"]["content"] == nano.ask(MEDIA / "sign.png", SIGN["text"], max_new_tokens=12).text
-    assert "warnings" not in made
+    assert named_in(made) == []
 
 
 def test_an_unknown_field_is_named_in_the_answer(server: Server) -> None:
@@ -131,11 +136,11 @@ def test_an_unknown_field_is_named_in_the_answer(server: Server) -> None:
     body = {"messages": user(part), "zeal": 9}
     named = ["zeal: this field is unknown here and changed nothing.",
              "messages.0.content.0.emphasis: this field is unknown here and changed nothing."]  # fmt: skip
-    assert post(server, CHAT, body).json()["warnings"] == named
+    assert named_in(post(server, CHAT, body).json()) == named
     lines = post(server, CHAT, body | {"stream": True}).text.splitlines()
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    assert [chunk.get("warnings") for chunk in chunks] == [named] + [None] * (len(chunks) - 1)
-    assert post(server, RESPONSES, {"input": "x", "zeal": 9}).json()["warnings"] == named[:1]
+    assert [named_in(chunk) for chunk in chunks] == [named] + [[]] * (len(chunks) - 1)
+    assert named_in(post(server, RESPONSES, {"input": "x", "zeal": 9}).json()) == named[:1]
 
 
 @pytest.mark.parametrize("url", [bare("sign.png"), bare("sign.png", 76), data_url("sign.png").replace("image/png", "")])
