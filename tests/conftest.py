@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,17 @@ def pytest_configure() -> None:
 def examples() -> Path:
     """Real photos and a real clip, with their licences."""
     return ROOT / "examples" / "media"
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_scheduling() -> Iterator[None]:
+    """SVT-AV1, which writes some pictures and clips of the tests, gives its caller real-time priority where it runs as root.
+
+    A browser or a server that is started afterwards would inherit it, and nothing else would get that core.
+    """
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture(autouse=True)
