@@ -129,6 +129,7 @@ def measure(
     return share(quiet, part), share(loud, part)
 
 
+@pytest.mark.slow
 def test_huge_pictures_of_another_key(pair: tuple[Server, str, str]) -> None:
     """The quick one of the trials below: six connections, and nine tenths of a few requests. It was 59 s."""
     for _ in range(TRIES):
