@@ -16,7 +16,7 @@ import httpx
 from benchmarks.fault_requests import CHAT, Known, Scale, asked, endless, expect, known_questions, raw_request
 from benchmarks.server_process import ServerProcess, run_server
 
-_HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+_HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 _SLACK_S = 5.0  # in which the server notices, on a busy machine
 _OTHERS = 40  # files that a server and a client have open beside connections, and more
 

@@ -112,7 +112,7 @@ Address: TypeAlias = tuple[str, int]
 
 def _request(body: bytes) -> bytes:
     """HTTP/1.0: one answer a connection, and its end is the connection's. A client library costs more than the server's part."""
-    head = f"POST /v1/chat/completions HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

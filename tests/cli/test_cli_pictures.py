@@ -51,7 +51,7 @@ def test_max_pixels(run, tmp_path) -> None:
     assert "it was decoded at 1/2 of its size" in run("ask", large, "What?", "--max-pixels", 100_000, *NANO).err
     refused = run("ask", drawing, "What?", "--max-pixels", 100_000, *NANO)
     assert refused.code == 2
-    assert "raise max_pixels" in refused.err
+    assert "raise --max-pixels" in refused.err
 
 
 def test_a_question_may_be_a_folders_name(run, tmp_path, monkeypatch) -> None:

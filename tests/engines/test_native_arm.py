@@ -43,6 +43,10 @@ def run(*command: str | Path) -> list[str]:
     return lines
 
 
+def _emulator() -> str:
+    return shutil.which("qemu-aarch64-static") or need("qemu-aarch64", "qemu-user")
+
+
 @pytest.fixture(scope="module")
 def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu")
@@ -59,14 +63,14 @@ def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_arm_kernels(arm_program: Path, processor: str, usable: list[str], checked: list[str]) -> None:
-    emulator = need("qemu-aarch64-static", "qemu-user-static")
+    emulator = _emulator()
     first, *lines, _ = run(emulator, "-cpu", processor, arm_program, *checked)
     assert first == "usable here: " + " ".join(usable)
     assert {line.split()[0] for line in lines} == set(checked)
 
 
 def test_a_set_that_the_processor_lacks_is_refused_by_name(arm_program: Path) -> None:
-    emulator = need("qemu-aarch64-static", "qemu-user-static")
+    emulator = _emulator()
     command = [emulator, "-cpu", "cortex-a53", str(arm_program), "neon_dotprod"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

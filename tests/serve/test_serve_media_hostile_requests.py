@@ -276,23 +276,23 @@ def test_an_upload_beyond_the_limit(server: tuple[httpx.Client, psutil.Process])
     still_well(client)
 
 
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 RAW: dict[str, bytes] = {
     "not_http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
     "endless_line": b"GET /" + b"a" * 1_000_000,
-    "huge_header": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Huge: " + b"a" * 1_000_000 + b"\r\n\r\n",
-    "many_headers": b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"X-Many: a\r\n" * 100_000 + b"\r\n",
-    "slow_head": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    "huge_header": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + b"a" * 1_000_000 + b"\r\n\r\n",
+    "many_headers": b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X-Many: a\r\n" * 100_000 + b"\r\n",
+    "slow_head": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
     "body_that_never_comes": POST + b"Content-Length: 1000\r\n\r\n{",
     "length_of_a_petabyte": POST + b"Content-Length: 1000000000000000\r\n\r\n{",
     "negative_length": POST + b"Content-Length: -5\r\n\r\n{",
     "length_and_chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunk_of_endless_size": POST + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n",
-    "bad_method": b"{{7*7}} / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "path_of_nulls": b"GET /\x00\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bad_method": b"{{7*7}} / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "path_of_nulls": b"GET /\x00\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "proxy_request": b"GET http://127.0.0.1:9/x HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n",
     "connect": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n",
-    "upgrade": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "upgrade": b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
 }  # fmt: skip
 
