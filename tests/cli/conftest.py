@@ -39,20 +39,26 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _load_once() -> Iterator[None]:
-    """A model that was loaded serves later command lines with the same options: loading is most of their time."""
-    load, loaded = smolvlm.vlm.load, {}
+@pytest.fixture(scope="session")
+def _loaded() -> dict[Any, smolvlm.vlm.SmolVLM]:
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _load_once(_loaded: dict[Any, smolvlm.vlm.SmolVLM], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was loaded serves later command lines with the same options: loading is most of their time.
+
+    For each test anew: tests of other folders that run after these in one process load models of their own.
+    """
+    load = smolvlm.vlm.load
 
     def load_once(model: Any, *, on_progress: Any = None, **options: Any) -> smolvlm.vlm.SmolVLM:
         key = (str(model), *sorted(options.items()))
-        if key not in loaded:
-            loaded[key] = load(model, on_progress=on_progress, **options)
-        return loaded[key]
+        if key not in _loaded:
+            _loaded[key] = load(model, on_progress=on_progress, **options)
+        return _loaded[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smolvlm.vlm, "load", load_once)
-        yield
+    monkeypatch.setattr(smolvlm.vlm, "load", load_once)
 
 
 @pytest.fixture

@@ -64,7 +64,6 @@ class Most:
         return looked
 
 
-@pytest.mark.slow  # after tests/cli/test_cli_eval.py in one process the engine holds 43 pages already; why is open
 def test_short_questions_stay_within_the_budget(own: SmolVLM) -> None:
     """150 sequences of 20 tokens: 40 pages hold 40 of them, not 130."""
     bench = Bench(own, kv_tokens=40 * 64, max_waiting=1000)
@@ -75,7 +74,6 @@ def test_short_questions_stay_within_the_budget(own: SmolVLM) -> None:
     assert engine.kv_pages == bench.scheduler._pages.total == len(bench.scheduler._prefixes) == 40
 
 
-@pytest.mark.slow  # after tests/cli/test_cli_eval.py in one process the engine holds 43 pages already; why is open
 def test_the_number_of_kept_sequences_is_bounded(own: SmolVLM) -> None:
     bench = Bench(own, kv_tokens=10**6, max_waiting=1000)
     bench.run(*(bench.job(None, f"{i}?", max_new_tokens=2, **FREE) for i in range(MOST_KEPT + 20)))
@@ -83,7 +81,6 @@ def test_the_number_of_kept_sequences_is_bounded(own: SmolVLM) -> None:
     assert engine_of(own).kv_pages == MOST_KEPT == len(bench.engine.open_sequences)
 
 
-@pytest.mark.slow  # after tests/cli/test_cli_eval.py in one process the engine holds 43 pages already; why is open
 def test_pages_that_forks_share_count_once(own: SmolVLM) -> None:
     """Twenty questions on one long text hold it once; the budget would not hold it three times."""
     bench = Bench(own, kv_tokens=64 * 64, max_waiting=1000, max_running=1)
@@ -97,7 +94,6 @@ def test_pages_that_forks_share_count_once(own: SmolVLM) -> None:
     assert sum(size for name, size in bench.engine.calls if name == "prefill") < 2 * 1300
 
 
-@pytest.mark.slow  # after tests/cli/test_cli_eval.py in one process the engine holds 43 pages already; why is open
 def test_choices_of_one_prompt_stay_within_the_budget(own: SmolVLM) -> None:
     """Prompts with eight choices each, beside single ones: what runs, what is promised and what is kept fit together."""
     bench = Bench(own, kv_tokens=30 * 64, max_waiting=1000, max_running=32)
