@@ -59,7 +59,7 @@ test: lint unit
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m mypy -n $(TESTERS)
 
 unit: $(VENV)/.test
 	$(PY) -m pytest -n $(TESTERS) --dist loadfile

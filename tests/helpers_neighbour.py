@@ -7,16 +7,18 @@ import contextlib
 import io
 import json
 import random
-import threading
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 from PIL import Image
 
+import helpers_attack
+from helpers_attack import Request
 from helpers_serve import Server, serving
 from smolvlm.cli.main import main
 
@@ -69,29 +71,21 @@ class Neighbour:
 
 
 @contextlib.contextmanager
-def attacks(
-    server: Server, key: str, sends: list[Callable[[httpx.Client], Any]], at_once: int = 6
-) -> Iterator[list[Any]]:
-    """`at_once` connections that send one after the other of `sends` until the block ends; gives what came back."""
-    stop, got = threading.Event(), []
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-
-    def attack(first: int) -> None:
-        with httpx.Client(base_url=server.url, headers=headers, timeout=300) as http:
-            turn = first
-            while not stop.is_set():
-                with contextlib.suppress(httpx.HTTPError):
-                    got.append(sends[turn % len(sends)](http))
-                turn += 1
-
-    threads = [threading.Thread(target=attack, args=(i,), daemon=True) for i in range(at_once)]
-    for thread in threads:
-        thread.start()
-    try:
-        time.sleep(2)
-        yield got
-    finally:
-        stop.set()
+def attacks(server: Server, key: str, requests: list[Request], folder: Path, at_once: int = 6) -> Iterator[Path]:
+    """Another process whose `at_once` connections send one after the other of `requests` until the block ends; gives the file
+    with the answers' statuses. Its own work is no part of what the server does: it runs at the lowest priority."""
+    files = [str(request.write(folder / f"request{i}")) for i, request in enumerate(requests)]
+    statuses = folder / "statuses"
+    with statuses.open("wb") as out:
+        command = [sys.executable, helpers_attack.__file__, server.url, key, str(at_once), *files]
+        process = subprocess.Popen(command, stdout=out)
+        try:
+            time.sleep(3)
+            assert process.poll() is None
+            yield statuses
+        finally:
+            process.kill()
+            process.wait()
 
 
 def share(waits: list[float], part: float) -> float:
