@@ -16,6 +16,7 @@ from smolvlm.config import ProcessorConfig
 
 BIG = ProcessorConfig(longest_edge=1536, tile_size=384, image_seq_len=81, video_longest_edge=384)  # the 2.2B's
 OFFICIAL = ProcessorConfig()
+SMALL = ProcessorConfig(tile_size=128, video_longest_edge=256)  # the same path: for tests of which frame, not of its size
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:

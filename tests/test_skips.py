@@ -23,9 +23,9 @@ def test_a_skip_is_said_and_fails_ci_unless_allowed(
     (tmp_path / "test_made.py").write_text(SKIPS.format(reason=reason) + "def test_passes(): ...\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "helpers_skips", "-n", processes, "-p", "no:cacheprovider", "."],
+        [sys.executable, "-m", "pytest", "-p", "helpers_skips", "-p", "xdist", "-n", processes, "-p", "no:cacheprovider", "."],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": str(TESTS), "SMOLVLM_NO_SKIPS": strict},
+        env=os.environ | {"PYTHONPATH": str(TESTS), "SMOLVLM_NO_SKIPS": strict, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )  # fmt: skip
     assert run.returncode == code, run.stdout + run.stderr
     assert f"2 tests: {reason}" in run.stdout

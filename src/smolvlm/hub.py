@@ -183,6 +183,8 @@ def _from_hub(repo: str, revision: str | None, offline: bool | None, on_progress
 
 def _cached(repo: str, revision: str) -> Path | None:
     """The complete snapshot in the cache, or None. Reads the Hub's documented cache layout; asks nobody."""
+    if not (cache_folder() / f"models--{repo.replace('/', '--')}").is_dir():
+        return None  # without the client, whose import takes half a second of every command
     from huggingface_hub import snapshot_download
 
     try:

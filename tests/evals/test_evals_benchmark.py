@@ -31,10 +31,10 @@ def test_there_are_the_tasks_that_the_issue_asks_for() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_items_come_from_the_test_split_one_a_sample_and_do_not_depend_on_the_count(task: str) -> None:
-    many, few = list(items(task, 24)), list(items(task, 5))
-    assert [identity(item) for item in few] == [identity(item) for item in many[:5]]
-    assert [item.number for item in many] == list(range(24))
-    assert len({item.index for item in many}) == 24
+    many, few = list(items(task, 10)), list(items(task, 3))
+    assert [identity(item) for item in few] == [identity(item) for item in many[:3]]
+    assert [item.number for item in many] == list(range(10))
+    assert len({item.index for item in many}) == 10
     for item in many[:2]:
         drawn = generate(TASKS[task].generator, "test", item.index)
         assert item.question in drawn.questions

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers_media import OFFICIAL, numbered_frame, read_number
+from helpers_media import SMALL, numbered_frame, read_number
 from helpers_pictures import encoded
 from smolvlm.errors import ImageError, ParamsError, VideoError
 from smolvlm.media import MediaOptions, SourcePolicy, load_image, media_kind, open_source, probe_video, sample_video
@@ -45,7 +45,7 @@ def _numbers(frames: np.ndarray) -> list[int]:
 def test_every_frame_and_its_time(format: str) -> None:
     source = open_source(_animation(format))
     assert media_kind(source) == "video"
-    video = sample_video(source, OFFICIAL, EVERY)
+    video = sample_video(source, SMALL, EVERY)
     assert _numbers(video.frames) == list(range(10))
     assert video.timestamps_s == pytest.approx(STARTS_S)
     assert video.duration_s == pytest.approx(1.13)
@@ -63,13 +63,13 @@ def test_times_as_ffprobe_says(format: str, tmp_path: Path) -> None:
     told = subprocess.run(["ffprobe", "-v", "error", "-show_entries", "frame=pts_time", "-of", "csv=p=0", path],
                           capture_output=True, text=True, check=True).stdout  # fmt: skip
     times = [float(line.strip(",")) for line in told.split()]
-    assert list(sample_video(path, OFFICIAL, EVERY).timestamps_s) == pytest.approx([t - times[0] for t in times], abs=1e-3)
+    assert list(sample_video(path, SMALL, EVERY).timestamps_s) == pytest.approx([t - times[0] for t in times], abs=1e-3)
 
 
 def test_a_frame_without_a_time_is_shown_for_a_tenth_of_a_second() -> None:
     for format, delays, expected in (("GIF", [0, 10, 20, 50], [0, 0.1, 0.2, 0.22]), ("WEBP", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13]),
                                      ("PNG", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13])):  # fmt: skip
-        video = sample_video(_animation(format, delays), OFFICIAL, EVERY)
+        video = sample_video(_animation(format, delays), SMALL, EVERY)
         assert video.timestamps_s == pytest.approx(expected), format
 
 
@@ -157,7 +157,7 @@ def test_what_is_asked_decides(tmp_path: Path) -> None:
     still.write_bytes(encoded(Image.fromarray(numbered_frame(3)).quantize(64), "GIF"))
     assert media_parts(still, policy)[0]["type"] == "image"
     with pytest.raises(VideoError, match=r"is a picture \(GIF\), not a video"):
-        sample_video(still, OFFICIAL)
+        sample_video(still, SMALL)
     with pytest.raises(ParamsError, match="media_kind='film': expected one of auto, image, video"):
         MediaOptions(media_kind="film")  # type: ignore[arg-type]
     warnings: list[str] = []
@@ -168,26 +168,26 @@ def test_what_is_asked_decides(tmp_path: Path) -> None:
 
 def test_a_span_and_a_cap() -> None:
     source = open_source(_animation("WEBP"))
-    video = sample_video(source, OFFICIAL, MediaOptions(fps=60, start=0.15, end=0.45))
+    video = sample_video(source, SMALL, MediaOptions(fps=60, start=0.15, end=0.45))
     assert _numbers(video.frames) == [2, 3, 4, 5, 6]
-    assert len(sample_video(source, OFFICIAL, MediaOptions(fps=60, max_frames=3)).frames) == 3
+    assert len(sample_video(source, SMALL, MediaOptions(fps=60, max_frames=3)).frames) == 3
 
 
 def test_an_animation_that_is_cut_off_says_how_much_is_there() -> None:
     data = _animation("GIF")
     with pytest.raises(VideoError, match=r"is cut off: it holds \d of \d+ frames"):
-        sample_video(data[: len(data) * 6 // 10], OFFICIAL, EVERY)
+        sample_video(data[: len(data) * 6 // 10], SMALL, EVERY)
 
 
 def test_the_limits_hold_for_frames() -> None:
     with pytest.raises(VideoError, match="more than the limit of 9000"):
-        sample_video(_animation("PNG"), OFFICIAL, policy=SourcePolicy(limits=Limits(max_video_pixels=9000)))
+        sample_video(_animation("PNG"), SMALL, policy=SourcePolicy(limits=Limits(max_video_pixels=9000)))
 
 
 def test_a_png_whose_first_picture_is_not_of_the_animation() -> None:
     frames = [Image.fromarray(numbered_frame(i)) for i in range(4)]
     data = encoded(frames[3], "PNG", save_all=True, append_images=frames[:3], duration=[100, 40, 60], default_image=True)
-    video = sample_video(data, OFFICIAL, EVERY)
+    video = sample_video(data, SMALL, EVERY)
     assert _numbers(video.frames) == [0, 1, 2]
     assert video.timestamps_s == pytest.approx([0, 0.1, 0.14])
 

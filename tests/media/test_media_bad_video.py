@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from helpers_media import OFFICIAL, decode_all, make_clip
+from helpers_media import SMALL, decode_all, make_clip
 from smolvlm.errors import SourceError, VideoError
 from smolvlm.media import Limits, MediaOptions, SourcePolicy, sample_video
 from smolvlm.media.video import square_frame
@@ -27,7 +27,7 @@ def faststart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _fails(path: Path, message: str, **options: float) -> str:
     with pytest.raises(VideoError, match=message) as caught:
-        sample_video(path, OFFICIAL, MediaOptions(**options))  # type: ignore[arg-type]
+        sample_video(path, SMALL, MediaOptions(**options))  # type: ignore[arg-type]
     text = str(caught.value)
     assert path.name in text
     assert "\n" not in text
@@ -49,9 +49,9 @@ def test_data_ends_before_a_sampled_frame(faststart: Path, tmp_path: Path) -> No
     end = float(text.split("end=")[1].split()[0])
     assert 4 < end < 8
     expected, _ = decode_all(faststart)
-    video = sample_video(path, OFFICIAL, MediaOptions(end=end))  # the remedy works
+    video = sample_video(path, SMALL, MediaOptions(end=end))  # the remedy works
     for i, frame in zip(video.indices, video.frames, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL))
+        assert np.array_equal(frame, square_frame(expected[i], SMALL))
     _fails(path, "is cut off", start=7.0)
 
 
@@ -60,11 +60,11 @@ def test_transport_streams_end_anywhere(clips: dict[str, Path], tmp_path: Path) 
     data = clips["sound.ts"].read_bytes()
     path = tmp_path / "stopped.ts"
     path.write_bytes(data[: len(data) * 2 // 3])
-    video = sample_video(path, OFFICIAL)
+    video = sample_video(path, SMALL)
     assert 60 < video.info.total_num_frames < 110
     expected, _ = decode_all(clips["sound.ts"])
     for i, frame in zip(video.indices[:-1], video.frames[:-1], strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL))
+        assert np.array_equal(frame, square_frame(expected[i], SMALL))
 
 
 def test_no_video_stream(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_not_videos(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     for path, message in ((tmp_path / "empty.mp4", "is empty"), (tmp_path / "none.mp4", "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(SourceError, match=message):
-            sample_video(path, OFFICIAL)
+            sample_video(path, SMALL)
 
 
 def test_playlists_open_nothing(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -130,15 +130,15 @@ def test_avi_header_that_lies(clips: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "lies.avi"
     path.write_bytes(data)
     _fails(path, "is cut off: it holds 60 of 17000000 frames")
-    assert sample_video(path, OFFICIAL, MediaOptions(end=2.0)).indices[-1] == 50
+    assert sample_video(path, SMALL, MediaOptions(end=2.0)).indices[-1] == 50
 
 
 def test_frames_beyond_the_limit(clips: dict[str, Path]) -> None:
     limits = Limits(max_video_pixels=128 * 96 - 1)
     for name in ("cfr.mp4", "vp9.webm", "mpeg4.avi", "sound.ts"):
         with pytest.raises(VideoError, match="128 x 96 pixels, more than the limit|cannot be"):
-            sample_video(clips[name], OFFICIAL, policy=SourcePolicy(limits=limits))
-    assert sample_video(clips["cfr.mp4"], OFFICIAL, policy=SourcePolicy(limits=Limits(max_video_pixels=128 * 96)))
+            sample_video(clips[name], SMALL, policy=SourcePolicy(limits=limits))
+    assert sample_video(clips["cfr.mp4"], SMALL, policy=SourcePolicy(limits=Limits(max_video_pixels=128 * 96)))
 
 
 def test_damaged_in_the_middle(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_damaged_in_the_middle(clips: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "noisy.mp4"
     path.write_bytes(data)
     expected, _ = decode_all(clips["cfr.mp4"])
-    video = sample_video(path, OFFICIAL)
+    video = sample_video(path, SMALL)
     assert len(video.frames) == len(video.indices) == len(video.timestamps_s)
     assert 80 < video.info.total_num_frames < 120
     assert video.duration_s == 4.8
@@ -158,7 +158,7 @@ def test_damaged_in_the_middle(clips: dict[str, Path], tmp_path: Path) -> None:
         number = round(time * 25)
         lost = max(lost, number - i)
         if number < 24 or number >= 96:  # outside the damaged groups
-            assert np.array_equal(frame, square_frame(expected[number], OFFICIAL)), (i, time)
+            assert np.array_equal(frame, square_frame(expected[number], SMALL)), (i, time)
     assert lost == 120 - video.info.total_num_frames
 
 

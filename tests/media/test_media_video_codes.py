@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers_media import OFFICIAL
+from helpers_media import SMALL
 from helpers_video_codes import Truth, have_ffmpeg, read_code, truth_of
 from helpers_video_set import Case, cases
 from smolvlm.media import MediaOptions, SampledVideo, sample_video
 
 pytestmark = pytest.mark.skipif(not have_ffmpeg(), reason="needs the ffmpeg and ffprobe commands: apt-get install ffmpeg")
 
-SMALL = replace(OFFICIAL, tile_size=128, video_longest_edge=256)  # the same frames, sooner shrunk
+SMALL = replace(SMALL, tile_size=128, video_longest_edge=256)  # the same frames, sooner shrunk
 QUICK = ("h264b.mp4", "share-h264b.mp4", "varied-h264b.mkv", "share-vp9.webm", "varied-h264b.ts", "mpeg4b.avi", "vp9alt.mkv",
          "dropped-end-mjpeg.avi", "gaps-mjpeg.avi", "turned1-h264.mp4", "turned6-h264.mp4", "trimmed-h264b.mp4", "second.mkv",
          "cover.mp4", "late.flv", "interlaced.ts")  # fmt: skip

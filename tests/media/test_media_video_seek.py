@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from helpers_media import OFFICIAL, decode_all, read_number
+from helpers_media import SMALL, decode_all, read_number
 from smolvlm.media import Limits, MediaOptions, open_source, sample_video
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.video import square_frame
@@ -43,11 +43,11 @@ def test_seeking_gives_the_same_frames_as_decoding_all(clips: dict[str, Path], n
 @pytest.mark.parametrize("name", STRAIGHT + BY_COUNTING)
 def test_sampled_frames_are_the_files_own(clips: dict[str, Path], name: str) -> None:
     expected, times = decode_all(clips[name])
-    video = sample_video(clips[name], OFFICIAL, MediaOptions(fps=3))
+    video = sample_video(clips[name], SMALL, MediaOptions(fps=3))
     assert list(video.indices) == sorted(set(video.indices))
     assert video.indices[-1] == len(expected) - 1 or len(video.indices) == 1
     for i, frame, time in zip(video.indices, video.frames, video.timestamps_s, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL)), (name, i)
+        assert np.array_equal(frame, square_frame(expected[i], SMALL)), (name, i)
         assert abs(time - times[i]) < 0.021 or name in BY_COUNTING, (name, i)  # half a frame, where the rate is constant
 
 
@@ -86,10 +86,10 @@ def test_a_lying_index_is_noticed_and_counted(clips: dict[str, Path], tmp_path: 
         raise SeekMismatch
 
     monkeypatch.setattr(VideoReader, "_decode_group", wrong)
-    video = sample_video(clips["b_frames.mp4"], OFFICIAL)
+    video = sample_video(clips["b_frames.mp4"], SMALL)
     assert [read_number(expected[i]) for i in video.indices] == list(video.indices)
     for i, frame in zip(video.indices, video.frames, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL))
+        assert np.array_equal(frame, square_frame(expected[i], SMALL))
 
 
 def _remux(source: Path, target: Path, change) -> Path:  # type: ignore[no-untyped-def]
@@ -107,9 +107,9 @@ def test_missing_frames_in_the_middle(clips: dict[str, Path], tmp_path: Path) ->
     path = _remux(clips["intra.mp4"], tmp_path / "gap.mkv", lambda n, _: not 10 <= n < 20)
     expected, times = decode_all(path)
     assert len(expected) == 30
-    video = sample_video(path, OFFICIAL, MediaOptions(fps=8))
+    video = sample_video(path, SMALL, MediaOptions(fps=8))
     for i, frame, time in zip(video.indices, video.frames, video.timestamps_s, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL))
+        assert np.array_equal(frame, square_frame(expected[i], SMALL))
         assert abs(time - times[i]) < 1e-9
     assert video.info.variable_frame_rate
 
@@ -124,10 +124,10 @@ def test_start_in_the_middle_of_an_open_group(clips: dict[str, Path], tmp_path: 
 
     path = _remux(clips["open_gop.ts"], tmp_path / "cut.ts", later)
     expected, _ = decode_all(path)
-    video = sample_video(path, OFFICIAL, MediaOptions(fps=4))
+    video = sample_video(path, SMALL, MediaOptions(fps=4))
     assert video.indices[0] == 0
     for i, frame in zip(video.indices, video.frames, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL)), i
+        assert np.array_equal(frame, square_frame(expected[i], SMALL)), i
 
 
 def test_edit_list_hides_the_frames_before_it(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -144,25 +144,25 @@ def test_edit_list_hides_the_frames_before_it(clips: dict[str, Path], tmp_path: 
     expected, _ = decode_all(path)
     assert read_number(expected[0]) == 10
     assert len(expected) == 110
-    video = sample_video(path, OFFICIAL, MediaOptions(fps=5))
+    video = sample_video(path, SMALL, MediaOptions(fps=5))
     assert video.info.total_num_frames == 110
     for i, frame in zip(video.indices, video.frames, strict=True):
-        assert np.array_equal(frame, square_frame(expected[i], OFFICIAL)), i
+        assert np.array_equal(frame, square_frame(expected[i], SMALL)), i
 
 
 @pytest.mark.parametrize(("name", "turns"), [("turned_90.mp4", 1), ("turned_180.mp4", 2), ("turned_270.mp4", 3)])
 def test_rotation_is_applied(clips: dict[str, Path], name: str, turns: int) -> None:
     """`rotation=90` turns counter-clockwise, as libav's display matrix says."""
     stored, _ = decode_all(clips[name])
-    video = sample_video(clips[name], OFFICIAL)
+    video = sample_video(clips[name], SMALL)
     for i, frame in zip(video.indices, video.frames, strict=True):
-        assert np.array_equal(frame, square_frame(np.rot90(stored[i], turns), OFFICIAL))
+        assert np.array_equal(frame, square_frame(np.rot90(stored[i], turns), SMALL))
 
 
 def test_missing_duration_and_count(clips: dict[str, Path]) -> None:
     """Matroska and MPEG-TS name no frame count; the packets do."""
     for name in ("open_gop.mkv", "open_gop.ts", "sound.mkv"):
-        info = sample_video(clips[name], OFFICIAL).info
+        info = sample_video(clips[name], SMALL).info
         assert (info.total_num_frames, info.fps, info.duration_s) == (120, 25.0, 4.8), name
 
 
@@ -172,6 +172,6 @@ def test_variable_rate_times(clips: dict[str, Path]) -> None:
         timeline = Timeline.of(reader, reader.build_index())
     assert timeline.variable
     assert timeline.times([0, 50, 100]) == (times[0], times[50], times[100])
-    video = sample_video(clips["vfr.mp4"], OFFICIAL, MediaOptions(start=3.0, end=5.0))
+    video = sample_video(clips["vfr.mp4"], SMALL, MediaOptions(start=3.0, end=5.0))
     assert all(3.0 <= t <= 5.0 for t in video.timestamps_s)
     assert video.timestamps_s == tuple(times[i] for i in video.indices)

@@ -39,7 +39,13 @@ SIZES = {
 }
 
 
-@pytest.fixture(params=list(SIZES), scope="module")
+# One size at full depth in the quick suite; the others repeat its path at another width and cost minutes on two cores.
+QUICK = ("tiny", "256m", "tied, 2 layers")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SIZES], scope="module"
+)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", SIZES[request.param], seed=3)
     yield folder
@@ -60,7 +66,7 @@ def prompt(config: ModelConfig, tiles: int) -> tuple[torch.Tensor, torch.Tensor]
 
 def test_float32_logits_equal_the_reference_at_every_position(checkpoint: Path) -> None:
     config, _ = load_configs(checkpoint)
-    ids, pixel_values = prompt(config, tiles=3)
+    ids, pixel_values = prompt(config, tiles=2)
     reference, info = Reference.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

@@ -121,6 +121,7 @@ def test_a_folder_of_someone_elses_is_refused(tmp_path: Path) -> None:
         recipe("nope")
 
 
+@pytest.mark.slow  # as test_train_loop.py does in small
 def test_kill_9_and_resume_gives_the_same_losses(trained: Path, tmp_path: Path) -> None:
     """In the middle of the second stage: the stages after it and their losses must come out as in the unbroken run."""
     out = tmp_path / "run"

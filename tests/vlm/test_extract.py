@@ -45,16 +45,14 @@ SCHEMAS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_200_of_200_results_validate(model: SmolVLM, examples: Path) -> None:
-    """Forty seeds of each of five schemas, sampled hot from random weights; budgets from tight to ample."""
+@pytest.mark.parametrize("seeds", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_every_result_validates(model: SmolVLM, seeds: int) -> None:
+    """Each of five schemas, sampled hot from random weights; budgets from tight to ample. 40 seeds make 200 results."""
     frames = [np.full((8, 8, 3), shade, np.uint8) for shade in (0, 255)]
-    valid = 0
     for schema in SCHEMAS:
-        for seed in range(40):
-            result = model.extract([frames], schema, temperature=1.5, seed=seed, max_new_tokens=40 + 4 * seed)
+        for seed in range(seeds):
+            result = model.extract([frames], schema, temperature=1.5, seed=seed, max_new_tokens=40 + 160 * seed // seeds)
             jsonschema.validate(result, schema)
-            valid += 1
-    assert valid == 200
 
 
 def test_a_pydantic_model_comes_back_as_an_instance(model: SmolVLM, examples: Path) -> None:
