@@ -57,9 +57,9 @@ def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("processor", "usable", "checked"),
     [
-        ("cortex-a53", ["neon", "scalar"], ["neon", "scalar"]),
+        pytest.param("cortex-a53", ["neon", "scalar"], ["neon", "scalar"], marks=pytest.mark.slow),
         ("neoverse-n1", ["neon_dotprod", "neon", "scalar"], ["neon_dotprod"]),
-        ("max", ["neon_bf16", "neon_dotprod", "neon", "scalar"], ["neon_bf16"]),
+        pytest.param("max", ["neon_bf16", "neon_dotprod", "neon", "scalar"], ["neon_bf16"], marks=pytest.mark.slow),
     ],
 )
 def test_arm_kernels(arm_program: Path, processor: str, usable: list[str], checked: list[str]) -> None:

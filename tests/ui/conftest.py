@@ -28,8 +28,9 @@ def _programs() -> tuple[str, str]:
     return chromium, driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """For one file of tests: an open page and its server would take a tenth of a core each from all that follow."""
     chromium, driver = _programs()
     from helpers_ui import Browser
 
@@ -38,7 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     made.driver.quit()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nano_page(browser: Browser) -> Iterator[Server]:
     """The conversation with the model of the package."""
     from helpers_ui_server import Server
@@ -48,7 +49,7 @@ def nano_page(browser: Browser) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endless_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A model of random weights, slow enough to be watched; at a temperature of 1 it never ends an answer by itself."""
     import dataclasses
