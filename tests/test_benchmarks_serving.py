@@ -152,6 +152,7 @@ def test_half_an_answer_is_no_answer(status: int, text: str, message: str) -> No
         closed_loop(url, [body(STRIP, 0, 1)], 1)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """nano on a real server: everything is asked, heard and written; with --resume nothing is asked again."""
     monkeypatch.setattr(serving, "WORK", tmp_path)

@@ -26,7 +26,7 @@ from smolvlm.nn.weights import load_model
 pytest.importorskip("smolvlm.engines._native", reason="the native engine is not built here")
 
 CHANNEL, HEIGHT, MASSIVE = 77, -15_504.0, 1000  # tokens below MASSIVE carry it
-POSITIONS, EVERY = 1024, 32
+POSITIONS, EVERY = 512, 16
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 

@@ -237,6 +237,7 @@ print(before, admitted())
     assert done.stdout.split() == ["2", "4"], done.stderr  # the first one still met what had been written
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_drains_every_worker(log: Path) -> None:
     with serving(log, "--workers", "2") as server:
         server.wait_for_metric("smolvlm_worker_processes", 2)

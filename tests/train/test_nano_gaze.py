@@ -7,6 +7,7 @@ prompt has other tokens between frames. Questions stand at START.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import CharacterTruth, FrameTruth, ItemTruth, Question, Sample
 from smolvlm.train.nano.gaze import ANSWER_LAYER, CHANGE_LAYER, HEADS, QUESTION_LAYER, TIME_LAYER, Gaze, gaze_loss
 from smolvlm.train.nano.rows import RowMaker
-from smolvlm.train.nano.tokenizer import build_tokenizer
 
 IMAGE, START = 5, 400
 
@@ -47,8 +47,8 @@ SCENE = FrameTruth((STAR, DOG))
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PromptTokenizer:
-    return PromptTokenizer(build_tokenizer())
+def tokenizer(nano_tokenizer: Path) -> PromptTokenizer:
+    return PromptTokenizer(nano_tokenizer.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,8 +58,10 @@ def start(out: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, nano_tokenizer: Path) -> Path:
     out = tmp_path_factory.mktemp("nano") / "run"
+    out.mkdir()
+    shutil.copy(nano_tokenizer, out / "tokenizer.json")
     assert start(out).wait() == 0
     return out
 
@@ -113,6 +116,20 @@ def test_a_finished_run_is_left_as_it_is(trained: Path) -> None:
     assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
+def test_a_run_makes_its_tokenizer(nano_tokenizer: Path, tmp_path: Path) -> None:
+    """What the other runs here are given, a run in an empty folder makes itself."""
+    process = start(tmp_path / "run")
+    made = tmp_path / "run" / "tokenizer.json"
+    deadline = time.monotonic() + 240
+    while not made.is_file() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert made.read_bytes() == nano_tokenizer.read_bytes()
+
+
 def test_a_folder_of_someone_elses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
     with pytest.raises(TrainingError, match="is not empty and holds no pretraining of ours"):
@@ -125,6 +142,8 @@ def test_a_folder_of_someone_elses_is_refused(tmp_path: Path) -> None:
 def test_kill_9_and_resume_gives_the_same_losses(trained: Path, tmp_path: Path) -> None:
     """In the middle of the second stage: the stages after it and their losses must come out as in the unbroken run."""
     out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(trained / "tokenizer.json", out)
     process = start(out)
     log = out / "tower" / "log.jsonl"
     deadline = time.monotonic() + 240

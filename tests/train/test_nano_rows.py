@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from smolvlm.synth import SMALL, generate
 from smolvlm.train.nano.dense import FIELDS, UNKNOWN, dense_labels
 from smolvlm.train.nano.export import nano_processor
 from smolvlm.train.nano.rows import PAD_SEGMENT, RowMaker, row_mask
-from smolvlm.train.nano.tokenizer import VOCAB, build_tokenizer
+from smolvlm.train.nano.tokenizer import VOCAB
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PromptTokenizer:
-    return PromptTokenizer(build_tokenizer())
+def tokenizer(nano_tokenizer: Path) -> PromptTokenizer:
+    return PromptTokenizer(nano_tokenizer.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,8 @@ def same_gradients(one: Path, other: Path) -> None:
     assert abs(log(one)[0]["loss"] - log(other)[0]["loss"]) < 1e-5
 
 
-@pytest.mark.parametrize("fsdp", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["ddp", "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
 def test_two_processes_have_the_gradients_of_one(tiny_checkpoint: Path, mixture: Path, tmp_path: Path, fsdp: bool) -> None:
     """The rows of one process have no picture (DDP) or both have some (FSDP): all take part in every exchange."""
     same = {"steps": 1, "packing": False, "neftune_alpha": 0.0, "max_grad_norm": 0.0}

@@ -187,6 +187,7 @@ def test_two_tabs_take_turns_and_a_closed_one_makes_room(browser: Browser, endle
     assert _idle(endless_page)
 
 
+@pytest.mark.slow  # a server of its own
 def test_the_simple_form(browser: Browser) -> None:
     from helpers_ui_server import Server
 
@@ -227,6 +228,7 @@ def test_nothing_is_fetched_from_elsewhere(browser: Browser, nano_page: Server) 
     assert hosts == {"127.0.0.1"}
 
 
+@pytest.mark.slow  # a server of its own
 def test_the_uploads_go_with_the_process(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers_ui_server import Server
 

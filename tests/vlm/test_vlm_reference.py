@@ -16,7 +16,7 @@ from helpers_media import make_clip
 from helpers_prompt import reference_processor
 from smolvlm.checkpoint.random import write_random_checkpoint
 
-NEW_TOKENS = 24
+NEW_TOKENS = 16
 
 
 @pytest.fixture(scope="module")

@@ -151,8 +151,8 @@ class Asker:
             asked.seconds += seconds
 
     def _fill(self, asked: _Asked, prompted: Prompted, schema: str) -> None:
-        grammar = self._grammars.json_schema(schema)  # it is the state of one answer, and ends up used
         try:
+            grammar = self._grammars.json_schema(schema)  # it is the state of one answer, and ends up used
             asked.answer = AnswerStream(self._model.runtime, prompted, self._params, grammar=grammar).answer
         except SmolVLMError as error:
             asked.error = " ".join(str(error).split())
