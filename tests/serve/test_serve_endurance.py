@@ -153,7 +153,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
 
     def memory(server: Server) -> int:
         process = psutil.Process(server.process.pid)
-        return sum(int(p.memory_full_info().pss) for p in (process, *process.children(recursive=True)))
+        return sum(int(p.memory_full_info().uss) for p in (process, *process.children(recursive=True)))  # of no other process
 
     with serving(tmp_path / "log", "--log-level", "warning") as server:
         numbers = iter(range(count))
