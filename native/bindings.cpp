@@ -127,33 +127,33 @@ NB_MODULE(_native, m) {
              for (size_t given : {numbers.size(), rows.size(), columns.size()}) need(given, tensors.size(), "a list");
              std::vector<Source> sources;
              for (size_t i = 0; i < tensors.size(); i++) sources.push_back(source_of(tensors[i], numbers[i], rows[i], columns[i]));
-             self([&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_matrix(name, sources, team); }); });
+             self([&](Engine& engine) { engine.load([&](Weights& w, ThreadPool& threads) { w.set_matrix(name, sources, threads); }); });
            },
            nb::arg(), exact, nb::arg(), nb::arg(), nb::arg())
       .def("attach_matrix",
            [](Door& self, const std::string& name, Bytes data, Bytes scales) {
              self([&](Engine& engine) {
-               engine.load([&](Weights& w, Team&) { w.attach_matrix(name, data.data(), data.size(), scales.data(), scales.size()); });
+               engine.load([&](Weights& w, ThreadPool&) { w.attach_matrix(name, data.data(), data.size(), scales.data(), scales.size()); });
              });
            },
            nb::arg(), exact, exact, nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
       .def("attach_embedding",
            [](Door& self, Bytes data) {
              self([&](Engine& engine) {
-               engine.load([&](Weights& w, Team&) { w.attach_embedding(data.data(), data.size()); });
+               engine.load([&](Weights& w, ThreadPool&) { w.attach_embedding(data.data(), data.size()); });
              });
            },
            exact, nb::keep_alive<1, 2>())
       .def("set_vector",
            [](Door& self, const std::string& name, Floats values) {
              Source source{reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, count_of(values.size())};
-             self([&](Engine& engine) { engine.load([&](Weights& w, Team&) { w.set_vector(name, source); }); });
+             self([&](Engine& engine) { engine.load([&](Weights& w, ThreadPool&) { w.set_vector(name, source); }); });
            },
            nb::arg(), exact)
       .def("set_embedding",
            [](Door& self, Bytes tensor, const std::string& number, int rows, int columns) {
              Source source = source_of(tensor, number, rows, columns);
-             self([&](Engine& engine) { engine.load([&](Weights& w, Team& team) { w.set_embedding(source, team); }); });
+             self([&](Engine& engine) { engine.load([&](Weights& w, ThreadPool& threads) { w.set_embedding(source, threads); }); });
            },
            exact, nb::arg(), nb::arg(), nb::arg())
       .def("matrix",

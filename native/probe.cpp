@@ -207,14 +207,14 @@ Array rotate(const std::string& set, Rows2 x, Floats cos, Floats sin) {
   return make_array(std::move(out), {size_t(m), size_t(n)});
 }
 
-// Seconds of one product of m rows, the shortest of `repeats`, on a team of `threads`; `copies` matrices take turns, so that
+// Seconds of one product of m rows, the shortest of `repeats`, on `threads` threads; `copies` matrices take turns, so that
 // small ones come from memory as they do between the layers of a model.
 double time_product(const std::string& set, Format format, int m, int n, int k, int threads, int copies, int repeats) {
   const Kernels& kernels = select_kernels(set);
   for (int count : {m, n, copies, repeats}) need(count >= 1 && count <= (1 << 24), "a count is below 1 or too large");
   need(k >= 1 && k <= kMaxDepth && threads >= 1 && threads <= 1024, "k or threads are below 1 or too large");
-  Team team(threads);
-  team.start();
+  ThreadPool pool(threads);
+  pool.start();
   Heap heap;
   std::vector<Packed> weights;
   for (int i = 0; i < copies; i++) {
@@ -231,10 +231,8 @@ double time_product(const std::string& set, Format format, int m, int n, int k, 
   double best = 1e9;
   for (int r = 0; r < repeats; r++) {
     auto start = std::chrono::steady_clock::now();
-    team.run([&](int) {
-      for (Packed& w : weights)
-        multiply(team, kernels, in.rows, m, w.matrix, {After::store, out.data(), nullptr, size_t(n), {}});
-    });
+    for (Packed& w : weights)
+      multiply(pool, kernels, in.rows, m, w.matrix, {After::store, out.data(), nullptr, size_t(n), {}});
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / copies);
   }
   return best;

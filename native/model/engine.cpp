@@ -51,7 +51,7 @@ class Undo {
 Engine::Engine(const Shape& shape, Formats formats, int threads, const std::string& instructions)
     : shape_(checked(shape)),
       kernels_(trusted_kernels(instructions)),
-      team_(checked(threads)),
+      threads_(checked(threads)),
       weights_(shape_, formats),
       pool_({shape.text.layers, shape.text.kv_heads, round_up(shape.text.head_dim, kPanel), formats.cache}),
       hook_([this] { after_fork(); }, [this] { thread_ends(); }) {
@@ -69,12 +69,12 @@ Engine::Turn::Turn(Engine& engine, bool closing) : engine_(engine) {
 void Engine::after_fork() {
   interrupted_fork_ = interrupted_fork_ || turns_.taken();
   turns_.after_fork();
-  team_.after_fork();
+  threads_.after_fork();
 }
 
 void Engine::thread_ends() {
   if (!turns_.take(nullptr)) return;
-  team_.stop();
+  threads_.stop();
   turns_.give();
 }
 
@@ -93,14 +93,14 @@ void Engine::finish() {
   Turn turn(*this);
   need_loaded(false);
   weights_.finish();
-  auto vision = std::make_unique<VisionTower>(shape_, weights_, kernels_, team_);
-  text_ = std::make_unique<TextTower>(shape_, weights_, kernels_, team_, pool_);
+  auto vision = std::make_unique<VisionTower>(shape_, weights_, kernels_, threads_);
+  text_ = std::make_unique<TextTower>(shape_, weights_, kernels_, threads_, pool_);
   vision_ = std::move(vision);
 }
 
 // Whether to stop, for the layers of one call to ask.
 std::function<bool()> Engine::stop_check() {
-  team_.start();
+  threads_.start();
   auto last = std::chrono::steady_clock::now();
   return [this, last]() mutable {
     if (cancelled_ || interrupted_fork_) return true;

@@ -28,15 +28,15 @@ class Engine {
 
   const Shape& shape() const { return shape_; }
   std::string instructions() const { return kernels_.name; }
-  int threads() const { return team_.size(); }
+  int threads() const { return threads_.size(); }
 
-  // `use(weights, team)` fills the weights; `use(weights)` looks at them. Throws std::invalid_argument once they are final.
+  // `use(weights, threads)` fills the weights; `use(weights)` looks at them. Throws std::invalid_argument once they are final.
   template <class Use>
   auto load(Use use) {
     Turn turn(*this);
     need_loaded(false);
-    team_.start();
-    return use(weights_, team_);
+    threads_.start();
+    return use(weights_, threads_);
   }
   template <class Use>
   auto read(Use use) {
@@ -84,7 +84,7 @@ class Engine {
 
   Shape shape_;
   const Kernels& kernels_;
-  Team team_;
+  ThreadPool threads_;
   Weights weights_;
   PagePool pool_;
   std::unique_ptr<VisionTower> vision_;

@@ -14,16 +14,16 @@ int parts_of(int keys) { return (keys + kPart - 1) / kPart; }
 
 }  // namespace
 
-TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team, PagePool& pool)
-    : shape_(shape), weights_(weights), kernels_(kernels), team_(team), pool_(pool) {
+TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads, PagePool& pool)
+    : shape_(shape), weights_(weights), kernels_(kernels), threads_(threads), pool_(pool) {
   const TextShape& t = shape.text;
   Format format = weights.formats().text;
   dim_ = t.dim;
   head_dim_ = t.head_dim;
   padded_head_ = round_up(head_dim_, kPanel);
   group_ = t.group();
-  int threads = team.size(), attended = t.heads * head_dim_;
-  own_rows_.resize(threads);
+  int attended = t.heads * head_dim_;
+  own_rows_.resize(threads.size());
   for (Rows& own : own_rows_) plan_rows(arena_, own, format, kSmall, dim_, kernels);
   plan_rows(arena_, rows_, format, kRows, dim_, kernels);
   plan_rows(arena_, head_rows_, weights.formats().head, kRows, dim_, kernels);
@@ -32,7 +32,7 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
   arena_.plan(x_, size_t(kRows) * dim_);
   arena_.plan(qkv_, size_t(kRows) * t.qkv());
   arena_.plan(attended_, size_t(kRows) * attended);
-  arena_.plan(scratch_, size_t(threads) * dim_);
+  arena_.plan(scratch_, size_t(threads.size()) * dim_);
   arena_.plan(query_, size_t(t.kv_heads) * kRows * group_ * padded_head_);
   max_parts_ = kSegments * parts_of(t.positions);
   size_t parts = size_t(max_parts_) * t.heads;
@@ -51,9 +51,9 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
     }
   }
   int pages = (t.positions + kPage - 1) / kPage;
-  read_.resize(threads);
-  visible_.resize(threads);
-  for (int i = 0; i < threads; i++) {
+  read_.resize(threads.size());
+  visible_.resize(threads.size());
+  for (int i = 0; i < threads.size(); i++) {
     read_[i].resize(pages);
     visible_[i].resize(kAttentionRows);
   }
@@ -190,59 +190,56 @@ void TextTower::merge(int row) {
   }
 }
 
-// Rows of floats, made one by one, as the next product reads them: shared out, or made by each thread for itself.
+// The rows of this pass, each made by `make(row, thread)`, times `w`. A thread makes few rows for itself; many are shared.
 template <class Make>
-const Rows& TextTower::prepare(int rows, int thread, const Rows& shared, std::vector<Rows>& own, int width, Make make) {
-  if (rows <= kSmall) {
-    for (int i = 0; i < rows; i++) kernels_.pack_row(make(i), width, own[thread], i);
-    return own[thread];
+void TextTower::project(const Make& make, const Matrix& w, const Epilogue& to) {
+  auto pack = [&](const Rows& rows, int row, int thread) { kernels_.pack_row(make(row, thread), dim_, rows, row); };
+  if (count_ <= kSmall) {
+    auto begin = [&](int thread) {
+      for (int row = 0; row < count_; row++) pack(own_rows_[thread], row, thread);
+    };
+    multiply(threads_, kernels_, [&](int thread) -> const Rows& { return own_rows_[thread]; }, count_, w, to, begin);
+    return;
   }
-  team_.share(rows, 8, [&](int i) { kernels_.pack_row(make(i), width, shared, i); });
-  return shared;
+  const Rows rows = shaped_for(kernels_, count_, rows_);
+  threads_.parallel_for(count_, 8, [&](int row, int thread) { pack(rows, row, thread); });
+  multiply(threads_, kernels_, rows, count_, w, to);
 }
 
 bool TextTower::forward(const std::vector<Segment>& segments, float* logits, const std::function<bool()>& stop) {
   const TextShape& t = shape_.text;
   plan(segments);
-  const Rows rows = shaped_for(kernels_, count_, rows_), attended_rows = shaped_for(kernels_, count_, attended_rows_),
-             inter_rows = shaped_for(kernels_, count_, inter_rows_),
-             head_rows = shaped_for(kernels_, int(wanted_.size()), head_rows_);
-  stopped_ = false;
-  team_.run([&](int thread) {
-    float* scratch = scratch_ + size_t(thread) * dim_;
-    auto normalised = [&](const float* weight) {
-      return [&, weight](int row) {
-        kernels_.rms_norm(x_ + size_t(row) * dim_, weight, dim_, t.eps, scratch);
-        return static_cast<const float*>(scratch);
-      };
+  int attended = t.heads * head_dim_, wanted = int(wanted_.size());
+  const Rows attended_rows = shaped_for(kernels_, count_, attended_rows_), inter_rows = shaped_for(kernels_, count_, inter_rows_),
+             head_rows = shaped_for(kernels_, wanted, head_rows_);
+  auto normalised = [&](const float* weight) {
+    return [&, weight](int row, int thread) {
+      float* scratch = scratch_ + size_t(thread) * dim_;
+      kernels_.rms_norm(x_ + size_t(row) * dim_, weight, dim_, t.eps, scratch);
+      return static_cast<const float*>(scratch);
     };
-    int attended = t.heads * head_dim_;
-    team_.share(count_, 8, [&](int row) { embed(row); });
-    for (int layer = 0; layer < t.layers; layer++) {
-      const TextLayer& w = weights_.text[layer];
-      if (thread == 0 && stop()) stopped_ = true;
-      const Rows& in = prepare(count_, thread, rows, own_rows_, dim_, normalised(w.norm1));
-      multiply(team_, kernels_, in, count_, w.qkv, {After::store, qkv_, nullptr, size_t(t.qkv()), {}});
-      if (stopped_) return;  // the product ended with a barrier: all threads see the same
-      team_.share(count_ * t.kv_heads, count_ > kSmall ? 16 : 1,
-                  [&](int i) { rotate_and_keep(layer, i / t.kv_heads, i % t.kv_heads); });
-      team_.share(int(tasks_.size()), 1, [&](int i) { attend(layer, tasks_[i], thread); });
-      team_.share(count_, 1, [&](int row) {
-        merge(row);
-        kernels_.pack_row(attended_ + size_t(row) * attended, attended, attended_rows, row);
-      });
-      multiply(team_, kernels_, attended_rows, count_, w.out, {After::add, x_, nullptr, size_t(dim_), {}});
-      const Rows& mid = prepare(count_, thread, rows, own_rows_, dim_, normalised(w.norm2));
-      multiply(team_, kernels_, mid, count_, w.gate_up, {After::swiglu, nullptr, nullptr, 0, inter_rows});
-      multiply(team_, kernels_, inter_rows, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
-    }
-    int wanted = int(wanted_.size());
-    if (!wanted) return;
-    auto make = normalised(weights_.norm);
-    team_.share(wanted, 8, [&](int i) { kernels_.pack_row(make(wanted_[i]), dim_, head_rows, i); });
-    multiply(team_, kernels_, head_rows, wanted, weights_.head, {After::store, logits, nullptr, size_t(t.vocab), {}});
-  });
-  return !stopped_;
+  };
+  threads_.parallel_for(count_, 8, [&](int row, int) { embed(row); });
+  for (int layer = 0; layer < t.layers; layer++) {
+    const TextLayer& w = weights_.text[layer];
+    if (stop()) return false;
+    project(normalised(w.norm1), w.qkv, {After::store, qkv_, nullptr, size_t(t.qkv()), {}});
+    threads_.parallel_for(count_ * t.kv_heads, count_ > kSmall ? 16 : 1,
+                          [&](int i, int) { rotate_and_keep(layer, i / t.kv_heads, i % t.kv_heads); });
+    threads_.parallel_for(int(tasks_.size()), 1, [&](int i, int thread) { attend(layer, tasks_[i], thread); });
+    threads_.parallel_for(count_, 1, [&](int row, int) {
+      merge(row);
+      kernels_.pack_row(attended_ + size_t(row) * attended, attended, attended_rows, row);
+    });
+    multiply(threads_, kernels_, attended_rows, count_, w.out, {After::add, x_, nullptr, size_t(dim_), {}});
+    project(normalised(w.norm2), w.gate_up, {After::swiglu, nullptr, nullptr, 0, inter_rows});
+    multiply(threads_, kernels_, inter_rows, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
+  }
+  if (!wanted) return true;
+  auto make = normalised(weights_.norm);
+  threads_.parallel_for(wanted, 8, [&](int i, int thread) { kernels_.pack_row(make(wanted_[i], thread), dim_, head_rows, i); });
+  multiply(threads_, kernels_, head_rows, wanted, weights_.head, {After::store, logits, nullptr, size_t(t.vocab), {}});
+  return true;
 }
 
 }  // namespace smolvlm

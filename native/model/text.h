@@ -25,7 +25,7 @@ class TextTower {
   static constexpr int kRows = 512;      // tokens of a pass
   static constexpr int kSegments = 64;   // sequences of a pass
 
-  TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team, PagePool& pool);
+  TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads, PagePool& pool);
 
   // One pass: at most kRows tokens and kSegments segments, whose sequences have been prepared. Appends to the caches, but
   // not to the lengths. logits: a row of the vocabulary for each wanted position. False when `stop` said so.
@@ -43,12 +43,12 @@ class TextTower {
   void attend(int layer, const Task& task, int thread);
   void merge(int row);
   template <class Make>
-  const Rows& prepare(int rows, int thread, const Rows& shared, std::vector<Rows>& own, int width, Make make);
+  void project(const Make& make, const Matrix& w, const Epilogue& to);
 
   const Shape& shape_;
   const Weights& weights_;
   const Kernels& kernels_;
-  Team& team_;
+  ThreadPool& threads_;
   PagePool& pool_;
   int dim_, head_dim_, padded_head_, group_;
   Arena arena_;
@@ -66,7 +66,6 @@ class TextTower {
   std::vector<Task> tasks_;
   std::vector<std::vector<KvPage>> read_;  // of each thread, for the task at hand
   std::vector<std::vector<int>> visible_;
-  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace smolvlm

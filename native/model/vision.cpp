@@ -23,8 +23,8 @@ std::vector<int> position_ids(int side) {
   return ids;
 }
 
-VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team)
-    : shape_(shape), weights_(weights), kernels_(kernels), team_(team) {
+VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads)
+    : shape_(shape), weights_(weights), kernels_(kernels), threads_(threads) {
   const VisionShape& v = shape.vision;
   Format format = weights.formats().vision;
   patches_ = v.patches();
@@ -41,7 +41,7 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   plan_rows(arena_, folded_rows_, format, shape.image_tokens(), shape.folded_dim(), kernels, true);
   arena_.plan(x_, size_t(patches_) * dim_);
   arena_.plan(attended_, size_t(patches_) * dim_);
-  arena_.plan(scratch_, size_t(team.size()) * std::max({dim_, 3 * v.patch * v.patch, shape.folded_dim()}));
+  arena_.plan(scratch_, size_t(threads.size()) * std::max({dim_, 3 * v.patch * v.patch, shape.folded_dim()}));
   arena_.plan(qkv_, size_t(patches_) * 3 * dim_);
   arena_.plan(query_, tokens * padded_head_ * value);
   arena_.plan(keys_, tokens * padded_head_ * value);
@@ -70,7 +70,7 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
 void VisionTower::embed(const float* pixels) {
   const VisionShape& v = shape_.vision;
   int side = v.side(), patch = v.patch, inputs = 3 * patch * patch;
-  team_.share(patches_, 16, [&](int i) {
+  threads_.parallel_for(patches_, 16, [&](int i, int) {
     thread_local std::vector<float> row;
     row.resize(inputs);
     for (int c = 0; c < 3; c++)
@@ -80,7 +80,7 @@ void VisionTower::embed(const float* pixels) {
     kernels_.pack_row(row.data(), inputs, patch_rows_, i);
     std::memcpy(x_ + size_t(i) * dim_, weights_.positions + size_t(positions_[i]) * dim_, dim_ * sizeof(float));
   });
-  multiply(team_, kernels_, patch_rows_, patches_, weights_.patch, {After::add, x_, nullptr, size_t(dim_), {}});
+  multiply(threads_, kernels_, patch_rows_, patches_, weights_.patch, {After::add, x_, nullptr, size_t(dim_), {}});
 }
 
 // One head of the rounded projections, and where attention reads it.
@@ -99,14 +99,14 @@ Head VisionTower::head_at(int head) const {
 
 void VisionTower::attention(const VisionLayer& layer) {
   const VisionShape& v = shape_.vision;
-  multiply(team_, kernels_, rows_, patches_, layer.qkv, {After::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
+  multiply(threads_, kernels_, rows_, patches_, layer.qkv, {After::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
   int parts = (patches_ + kHeadPart - 1) / kHeadPart;
-  team_.share(v.heads * parts, 1, [&](int i) {
+  threads_.parallel_for(v.heads * parts, 1, [&](int i, int) {
     int first = i % parts * kHeadPart;
     (integers_ ? kernels_.pack_integer_head : kernels_.pack_head)(head_at(i / parts), first, std::min(first + kHeadPart, patches_));
   });
   int blocks = (patches_ + kAttentionRows - 1) / kAttentionRows;
-  team_.share(v.heads * blocks, 1, [&](int i) {
+  threads_.parallel_for(v.heads * blocks, 1, [&](int i, int) {
     int head = i / blocks, first = i % blocks * kAttentionRows, rows = std::min(kAttentionRows, patches_ - first);
     float* out = attended_ + size_t(first) * dim_ + head * head_dim_;
     float scale = 1.0f / std::sqrt(float(head_dim_));
@@ -125,8 +125,8 @@ void VisionTower::attention(const VisionLayer& layer) {
     task.out_dim = head_dim_;
     kernels_.attend(task);
   });
-  team_.share(patches_, 16, [&](int i) { kernels_.pack_row(attended_ + size_t(i) * dim_, dim_, rows_, i); });
-  multiply(team_, kernels_, rows_, patches_, layer.out, {After::add, x_, nullptr, size_t(dim_), {}});
+  threads_.parallel_for(patches_, 16, [&](int i, int) { kernels_.pack_row(attended_ + size_t(i) * dim_, dim_, rows_, i); });
+  multiply(threads_, kernels_, rows_, patches_, layer.out, {After::add, x_, nullptr, size_t(dim_), {}});
 }
 
 // An image token is a block of r x r patches side by side, the row varying slowest (arXiv 2504.05299).
@@ -141,33 +141,31 @@ void VisionTower::fold(int token, float* row) const {
 
 bool VisionTower::encode(const float* pixels, float* out, const std::function<bool()>& stop) {
   const VisionShape& v = shape_.vision;
-  stopped_ = false;
-  team_.run([&](int index) {
-    float* scratch = scratch_ + size_t(index) * std::max({dim_, 3 * v.patch * v.patch, shape_.folded_dim()});
-    auto normalise = [&](const float* weight, const float* bias) {
-      team_.share(patches_, 16, [&](int i) {
-        kernels_.layer_norm(x_ + size_t(i) * dim_, weight, bias, dim_, v.eps, scratch);
-        kernels_.pack_row(scratch, dim_, rows_, i);
-      });
-    };
-    embed(pixels);
-    for (const VisionLayer& layer : weights_.vision) {
-      if (index == 0 && stop()) stopped_ = true;
-      normalise(layer.norm1_weight, layer.norm1_bias);  // ends with a barrier: all threads see the same `stopped_`
-      if (stopped_) return;
-      attention(layer);
-      normalise(layer.norm2_weight, layer.norm2_bias);
-      multiply(team_, kernels_, rows_, patches_, layer.fc1, {After::gelu, nullptr, nullptr, 0, inter_rows_});
-      multiply(team_, kernels_, inter_rows_, patches_, layer.fc2, {After::add, x_, nullptr, size_t(dim_), {}});
-    }
-    team_.share(shape_.image_tokens(), 1, [&](int i) {
-      fold(i, scratch);
-      kernels_.pack_row(scratch, shape_.folded_dim(), folded_rows_, i);
+  auto scratch_of = [&](int thread) {
+    return scratch_ + size_t(thread) * std::max({dim_, 3 * v.patch * v.patch, shape_.folded_dim()});
+  };
+  auto normalise = [&](const float* weight, const float* bias) {
+    threads_.parallel_for(patches_, 16, [&](int i, int thread) {
+      kernels_.layer_norm(x_ + size_t(i) * dim_, weight, bias, dim_, v.eps, scratch_of(thread));
+      kernels_.pack_row(scratch_of(thread), dim_, rows_, i);
     });
-    multiply(team_, kernels_, folded_rows_, shape_.image_tokens(), weights_.connector,
-             {After::store, out, nullptr, size_t(shape_.text.dim), {}});
+  };
+  embed(pixels);
+  for (const VisionLayer& layer : weights_.vision) {
+    if (stop()) return false;
+    normalise(layer.norm1_weight, layer.norm1_bias);
+    attention(layer);
+    normalise(layer.norm2_weight, layer.norm2_bias);
+    multiply(threads_, kernels_, rows_, patches_, layer.fc1, {After::gelu, nullptr, nullptr, 0, inter_rows_});
+    multiply(threads_, kernels_, inter_rows_, patches_, layer.fc2, {After::add, x_, nullptr, size_t(dim_), {}});
+  }
+  threads_.parallel_for(shape_.image_tokens(), 1, [&](int i, int thread) {
+    fold(i, scratch_of(thread));
+    kernels_.pack_row(scratch_of(thread), shape_.folded_dim(), folded_rows_, i);
   });
-  return !stopped_;
+  multiply(threads_, kernels_, folded_rows_, shape_.image_tokens(), weights_.connector,
+           {After::store, out, nullptr, size_t(shape_.text.dim), {}});
+  return true;
 }
 
 }  // namespace smolvlm

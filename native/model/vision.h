@@ -12,7 +12,7 @@ namespace smolvlm {
 
 class VisionTower {
  public:
-  VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, Team& team);
+  VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads);
 
   // pixels (3, image, image), normalised -> out (image_tokens, text dim). `stop` is asked between layers, on one thread; true
   // ends the work, and false is returned.
@@ -28,7 +28,7 @@ class VisionTower {
   const Shape& shape_;
   const Weights& weights_;
   const Kernels& kernels_;
-  Team& team_;
+  ThreadPool& threads_;
   int patches_, dim_, head_dim_, padded_head_, page_, pages_;
   Arena arena_;
   Rows patch_rows_, rows_, inter_rows_, folded_rows_;
@@ -40,7 +40,6 @@ class VisionTower {
   int32_t* query_negsums_;
   std::vector<int> positions_, visible_;
   std::vector<KvPage> kv_pages_;
-  std::atomic<bool> stopped_{false};
 };
 
 // Which learned position each patch takes, as the reference finds it: float32 fractions against float32 boundaries, which at

@@ -72,7 +72,7 @@ void Weights::vector_slot(const std::string& name, int size) {
   vectors_[name] = VectorSlot{size, round_up(size, kUnit), false, {}};
 }
 
-void Weights::set_matrix(const std::string& name, const std::vector<Source>& sources, Team& team) {
+void Weights::set_matrix(const std::string& name, const std::vector<Source>& sources, ThreadPool& threads) {
   auto found = slots_.find(name);
   if (found == slots_.end()) refuse(name, "this model has no such part");
   Slot& slot = found->second;
@@ -86,10 +86,8 @@ void Weights::set_matrix(const std::string& name, const std::vector<Source>& sou
   slot.packed = make_matrix(heap_, slot.format, slot.n, slot.k, slot.grouped);
   std::atomic<bool> finite{true};
   int panels = slot.packed.matrix.padded_n / kPanel;
-  team.run([&](int) {
-    team.share(panels, 1, [&](int panel) {
-      if (!fill_panels(slot.packed, sources, slot.interleaved, panel, panel + 1)) finite.store(false, std::memory_order_relaxed);
-    });
+  threads.parallel_for(panels, 1, [&](int panel, int) {
+    if (!fill_panels(slot.packed, sources, slot.interleaved, panel, panel + 1)) finite.store(false, std::memory_order_relaxed);
   });
   if (!finite) refuse(name, "holds values that are not finite");
   slot.set = true;
@@ -135,18 +133,17 @@ void Weights::set_vector(const std::string& name, const Source& source) {
   slot.set = true;
 }
 
-void Weights::set_embedding(const Source& source, Team& team) {
+void Weights::set_embedding(const Source& source, ThreadPool& threads) {
   const TextShape& t = shape_.text;
   if (source.rows != t.vocab || source.columns != t.dim) refuse("embedding", "has another shape than this model's");
   uint16_t* made = heap_.take<uint16_t>(size_t(t.vocab) * t.dim);
   std::atomic<bool> finite{true};
-  team.run([&](int) {
-    std::vector<float> row(t.dim);
-    team.share(t.vocab, 256, [&](int token) {
-      if (!read_numbers(source, size_t(token) * t.dim, t.dim, row.data())) finite.store(false, std::memory_order_relaxed);
-      uint16_t* out = made + size_t(token) * t.dim;
-      for (int i = 0; i < t.dim; i++) out[i] = float_to_bf16(row[i]);
-    });
+  std::vector<std::vector<float>> rows(threads.size(), std::vector<float>(t.dim));
+  threads.parallel_for(t.vocab, 256, [&](int token, int thread) {
+    float* row = rows[thread].data();
+    if (!read_numbers(source, size_t(token) * t.dim, t.dim, row)) finite.store(false, std::memory_order_relaxed);
+    uint16_t* out = made + size_t(token) * t.dim;
+    for (int i = 0; i < t.dim; i++) out[i] = float_to_bf16(row[i]);
   });
   if (!finite) refuse("embedding", "holds values that are not finite");
   embedding = made;

@@ -7,7 +7,7 @@
 
 #include "model/config.h"
 #include "model/packing.h"
-#include "runtime/team.h"
+#include "runtime/thread_pool.h"
 
 namespace smolvlm {
 
@@ -25,13 +25,13 @@ class Weights {
  public:
   Weights(const Shape& shape, Formats formats);
 
-  // Quantises or rounds the sources, with all threads of the team. Throws std::invalid_argument for an unknown name, a wrong
+  // Quantises or rounds the sources, on all threads. Throws std::invalid_argument for an unknown name, a wrong
   // shape, or a value that is not finite.
-  void set_matrix(const std::string& name, const std::vector<Source>& sources, Team& team);
+  void set_matrix(const std::string& name, const std::vector<Source>& sources, ThreadPool& threads);
   // Uses a matrix that was packed before, where it lies; the caller keeps the memory.
   void attach_matrix(const std::string& name, const uint8_t* data, size_t data_bytes, const uint8_t* scales, size_t scale_bytes);
   void set_vector(const std::string& name, const Source& source);  // norms, biases, positions
-  void set_embedding(const Source& source, Team& team);             // bf16, a row a token
+  void set_embedding(const Source& source, ThreadPool& threads);             // bf16, a row a token
   void attach_embedding(const uint8_t* data, size_t data_bytes);    // bf16 already; the caller keeps the memory
 
   struct Part {  // of a quantised checkpoint

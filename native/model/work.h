@@ -1,11 +1,11 @@
-// What both towers need to run a layer: products shared out over the team, and activations in an arena.
+// What both towers need to run a layer: products on all threads, and activations in an arena.
 #pragma once
 
 #include <algorithm>
 
 #include "kernels/types.h"
 #include "runtime/memory.h"
-#include "runtime/team.h"
+#include "runtime/thread_pool.h"
 
 namespace smolvlm {
 
@@ -30,20 +30,28 @@ inline Rows shaped_for(const Kernels& kernels, int count, Rows rows) {
   return rows;
 }
 
-// Every row of `a` times `w`, on all threads, then a barrier. Results are the same whatever the number of threads: no sum is
-// split.
-inline void multiply(Team& team, const Kernels& kernels, const Rows& a, int rows, const Matrix& w, const Epilogue& to) {
+// Every row of `rows_of(thread)` times `w`, on all threads. `begin(thread)` comes before a thread's first product. Results are the
+// same whatever the number of threads: no sum is split.
+template <class RowsOf, class Begin>
+void multiply(ThreadPool& threads, const Kernels& kernels, const RowsOf& rows_of, int rows, const Matrix& w, const Epilogue& to,
+              const Begin& begin) {
   constexpr size_t kHeld = 192 << 10;  // bytes of `a` that stay in a core's cache while weights pass by
   int units = w.padded_n / kUnit, step = to.units();
-  int block = std::max(96, int(kHeld / a.row_bytes()) / 96 * 96);  // 96: a multiple of what any micro-kernel takes at a time
+  int block = std::max(96, int(kHeld / rows_of(0).row_bytes()) / 96 * 96);  // 96: a multiple of what any micro-kernel takes at a time
   int blocks = (rows + block - 1) / block;
-  int some = blocks > 1 ? 8 : std::clamp(units / (team.size() * 6), 1, 16);
+  int some = blocks > 1 ? 8 : std::clamp(units / (threads.size() * 6), 1, 16);
   some = round_up(some, step);
   int pieces = (units + some - 1) / some;
-  team.share(blocks * pieces, 1, [&](int i) {
+  auto product = [&](int i, int thread) {
     int m0 = i / pieces * block, u0 = i % pieces * some;
-    kernels.product(a, w, to, m0, std::min(m0 + block, rows), u0, std::min(u0 + some, units));
-  });
+    kernels.product(rows_of(thread), w, to, m0, std::min(m0 + block, rows), u0, std::min(u0 + some, units));
+  };
+  threads.parallel_for(blocks * pieces, 1, product, begin);
+}
+
+// The same for rows that all threads read.
+inline void multiply(ThreadPool& threads, const Kernels& kernels, const Rows& a, int rows, const Matrix& w, const Epilogue& to) {
+  multiply(threads, kernels, [&](int) -> const Rows& { return a; }, rows, w, to, [](int) {});
 }
 
 }  // namespace smolvlm
