@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from helpers_serve import MEDIA
 from smolvlm import SmolVLM
@@ -300,6 +301,21 @@ def test_turns(owners: list[str]) -> None:
     assert [rounds[item.number] for item in served] == sorted(rounds)
 
 
+def test_a_picture_does_not_wait_for_the_whole_of_anothers_prompt(nano: SmolVLM) -> None:
+    pictures = [Image.new("RGB", (64, 64), (40 * i, 100, 200)) for i in range(6)]
+    alone = [nano.ask(pictures, "What is this?", max_new_tokens=4, **FREE).text,
+             nano.ask(pictures[5], "What is this?", max_new_tokens=4, **FREE).text]  # fmt: skip
+    bench = Bench(nano, tiles=1)
+    many = bench.job(pictures, "What is this?", "a", max_new_tokens=4, **FREE)
+    again = bench.job(pictures[0], "What is this?", "a", max_new_tokens=4, **FREE)
+    one = bench.job(pictures[5], "What is this?", "b", max_new_tokens=4, **FREE)
+    answers = bench.run(many, again, one)
+    assert [answers[0], answers[2]] == alone
+    assert bench.order == ["b", "a", "a"]
+    first_text = next(i for i, call in enumerate(bench.engine.calls) if call[0] == "decode")
+    assert bench.engine.calls[:first_text].count(("encode", 1)) <= 3
+
+
 def test_pace_keeps_gaps_under_the_ratio() -> None:
     pace = Pace(chunk=256, tiles=2, stall_ratio=3.0, patience_s=2.0)
     assert pace.chunk(decoding=True) == 256  # nothing measured yet
@@ -313,6 +329,9 @@ def test_pace_keeps_gaps_under_the_ratio() -> None:
     assert chunk > 30
     assert pace.chunk(decoding=False) == 256
     assert (pace.tiles(False, 0.0), pace.tiles(True, 1.9), pace.tiles(True, 2.0)) == (2, 0, 1)
+    for _ in range(50):
+        pace.encoded(2, 0.2)  # answers that wait 0.1 s for a tile need not be spared for two seconds
+    assert (pace.tiles(True, 0.49), pace.tiles(True, 0.51)) == (0, 1)
 
 
 def test_quotas_refill_with_time() -> None:

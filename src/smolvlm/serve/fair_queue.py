@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Generic, Protocol, TypeVar
 
 
@@ -30,21 +30,26 @@ class FairQueue(Generic[T]):
         self._lines.setdefault(item.owner, deque()).append(item)
         self._size += 1
 
-    def peek(self) -> T | None:
-        """The item whose turn it is."""
-        return next(iter(self._lines.values()))[0] if self._lines else None
+    def peek(self, but: Collection[str] = ()) -> T | None:
+        """The item whose turn it is among owners that are not in `but`."""
+        owner = self._next(but)
+        return None if owner is None else self._lines[owner][0]
 
-    def pop(self) -> T:
-        """Take the item whose turn it is; its owner goes to the end of the round. Raises IndexError when empty."""
-        if not self._lines:
+    def pop(self, but: Collection[str] = ()) -> T:
+        """Take the item that `peek` shows; its owner goes to the end of the round. Raises IndexError without one."""
+        owner = self._next(but)
+        if owner is None:
             raise IndexError("pop from an empty queue")
-        owner, line = next(iter(self._lines.items()))
+        line = self._lines[owner]
         item = line.popleft()
         self._size -= 1
         del self._lines[owner]
         if line:
             self._lines[owner] = line
         return item
+
+    def _next(self, but: Collection[str]) -> str | None:
+        return next((owner for owner in self._lines if owner not in but), None)
 
     def remove_if(self, condition: Callable[[T], bool]) -> list[T]:
         """Take out every item that meets `condition`; the turns of the others stay."""

@@ -2,12 +2,14 @@
 
 Encoding tiles and prefilling are many times as long as a decode step. Prefill can be cut anywhere, so its chunks are sized
 by the clock: a gap between two tokens stays under `stall_ratio` times the step of one sequence alone. A tile cannot be cut:
-while answers are being written, a prompt with pictures waits until it has waited `patience_s`, then one tile a step goes in.
+while answers are being written, a prompt with pictures waits five times as long as a tile takes, but at most `patience_s`;
+then one tile a step goes in.
 """
 
 from __future__ import annotations
 
 _SMOOTH = 0.2  # weight of the newest measurement
+_PATIENCE_TILES = 5.0
 _SMALLEST_CHUNK = 16  # tokens: below it the pass over the weights costs as much as the tokens do
 
 
@@ -20,12 +22,17 @@ class Pace:
         self._alone_s: float | None = None  # a decode step of one sequence
         self._step_s = 0.0  # of the current batch
         self._token_s: float | None = None  # prefill, a token
+        self._tile_s: float | None = None
 
     def decoded(self, batch: int, seconds: float) -> None:
         """A decode step of `batch` sequences took `seconds`."""
         self._step_s = seconds if not self._step_s else _mix(self._step_s, seconds)
         if batch == 1:
             self._alone_s = _mix(self._alone_s, seconds)
+
+    def encoded(self, tiles: int, seconds: float) -> None:
+        """`tiles` were encoded in `seconds`."""
+        self._tile_s = _mix(self._tile_s, seconds / tiles)
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """A prefill of `tokens` took `seconds`; short ones tell little and are left out."""
@@ -43,7 +50,10 @@ class Pace:
         """Tiles to encode now; 0: none, let the answers go on first."""
         if not decoding:
             return self._tiles
-        return 1 if waited_s >= self._patience_s else 0
+        patience_s = self._patience_s
+        if self._tile_s is not None:
+            patience_s = min(patience_s, _PATIENCE_TILES * self._tile_s)
+        return 1 if waited_s >= patience_s else 0
 
 
 def _mix(old: float | None, new: float) -> float:

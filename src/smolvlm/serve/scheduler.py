@@ -1,8 +1,9 @@
 """Continuous batching: one thread owns the engine, and requests join and leave between its steps.
 
-A turn of the thread: drop who hung up or ran out of time; begin the next prompt of the queue if none is in the making; read a
-piece of that prompt (some tiles, or a chunk of tokens, as `Pace` allows); sample one token for every running answer and
-decode them together. One prompt is in the making at a time: the first in line has its first token soonest.
+A turn of the thread: drop who hung up or ran out of time; begin the next prompt of the queue; read a piece of a prompt (some
+tiles, or a chunk of tokens, as `Pace` allows); sample one token for every running answer and decode them together. Of an
+owner one prompt is read at a time: the first in line has its first token soonest. Prompts of different owners are read by
+turns, so that a small picture does not wait for the whole of somebody else's video.
 
 KV cache is one budget, counted in whole pages (`kv_pages`): running answers reserve what they may come to, finished sequences
 are kept in what is left. Only an answer that is alone may take more.
@@ -32,6 +33,8 @@ from smolvlm.serve.prompting import Prompting
 from smolvlm.serve.tile_cache import Pixels, TileCache
 
 logger = logging.getLogger(__name__)
+
+_MOST_READING = 4  # prompts of as many owners: each turn more makes the first token of all later
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._waiting: FairQueue[Job] = FairQueue()
         self._waiting_bytes: dict[Job, int] = {}
-        self._prompting: Prompting | None = None
+        self._reading: list[Prompting] = []  # the first has the turn
         self._running: list[_Running] = []
         self._pages = KvPages(engine)
         self._most_pages = limits.kv_tokens // self._pages.page_tokens
@@ -84,7 +87,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="smolvlm-engine", daemon=True)
         metrics.gauge("waiting_prompts", "Prompts in the queue.", lambda: len(self._waiting))
         metrics.gauge("running_sequences", "Answers that are being written.", lambda: len(self._running))
-        metrics.gauge("prefilling_prompts", "Prompts that are being read.", lambda: int(self._prompting is not None))
+        metrics.gauge("prefilling_prompts", "Prompts that are being read.", lambda: len(self._reading))
         metrics.gauge("kv_tokens_reserved", "Tokens of KV cache that running answers may need, in whole pages.",
                       lambda: self._reserved * self._pages.page_tokens)  # fmt: skip
         metrics.gauge("kv_tokens_kept", "Tokens of KV cache of finished answers.", lambda: self._prefixes.tokens)
@@ -138,17 +141,14 @@ class Scheduler:
     @property
     def _reserved(self) -> int:
         """Pages that the answers under way may come to."""
-        starting = self._prompting
-        seqs = [running.seq for running in tuple(self._running)]
-        return self._pages.of([*seqs, starting.seq] if starting is not None else seqs) + self._promised
+        seqs = [each.seq for each in (*self._running, *self._reading)]
+        return self._pages.of(seqs) + self._promised
 
     @property
     def _promised(self) -> int:
-        """Pages for the further choices of the prompt that is being read: they share its whole pages."""
-        if self._prompting is None:
-            return 0
-        job = self._prompting.job
-        return self._needed(job) - self._pages.needed(job.lengths(self._context)[0])
+        """Pages for the further choices of prompts that are being read: they share their prompt's whole pages."""
+        jobs = [prompting.job for prompting in tuple(self._reading)]
+        return sum(self._needed(job) - self._pages.needed(job.lengths(self._context)[0]) for job in jobs)
 
     def _needed(self, job: Job) -> int:
         """Pages that a job may come to, if it shares none with others."""
@@ -167,7 +167,7 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._closing or len(self._waiting) or self._prompting or self._running):
+                while not (self._closing or len(self._waiting) or self._reading or self._running):
                     self._stepped_at = None
                     self._changed.wait()
                 if self._closing:
@@ -182,8 +182,8 @@ class Scheduler:
     def _turn(self) -> None:
         self._drop()
         self._begin_next()
-        if self._prompting is not None:
-            self._read_prompt(self._prompting)
+        if self._reading:
+            self._read_prompt(self._reading[0])
         if self._running:
             self._step()
 
@@ -195,11 +195,10 @@ class Scheduler:
                 del self._waiting_bytes[job]
         for job in gone:
             self._end_unfinished(job)
-        if self._prompting is not None and (self._prompting.job.cancelled or self._prompting.job.expired):
-            job = self._prompting.job
-            self._close(self._prompting.seq)
-            self._prompting = None
-            self._end_unfinished(job)
+        for prompting in [each for each in self._reading if each.job.cancelled or each.job.expired]:
+            self._reading.remove(prompting)
+            self._close(prompting.seq)
+            self._end_unfinished(prompting.job)
         over = {id(r.job): r.job for r in self._running if r.job.cancelled or r.job.expired}
         for job in over.values():
             self._retire([r for r in self._running if r.job is job])
@@ -211,27 +210,29 @@ class Scheduler:
             job.listener(Failed(deadline_exceeded(job.time_limit_s)))
 
     def _begin_next(self) -> None:
-        """Take the next prompt if there is room for it; kept sequences make way."""
-        if self._prompting is not None:
+        """Take the next prompt of an owner of whom none is being read, if there is room for it; kept sequences make way."""
+        if len(self._reading) >= _MOST_READING:
             return
+        owners = {prompting.job.owner for prompting in self._reading}
         with self._changed:
-            job = self._waiting.peek()
+            job = self._waiting.peek(owners)
             if job is None:
                 return
             needed = self._needed(job)
-            busy_now = bool(self._running)
-            if busy_now and (
-                len(self._running) + len(job.params) > self._limits.max_running
+            coming = sum(len(prompting.job.params) for prompting in self._reading)
+            if (self._running or self._reading) and (
+                len(self._running) + coming + len(job.params) > self._limits.max_running
                 or self._reserved + needed > self._most_pages
             ):
                 return
-            self._waiting.pop()
+            self._waiting.pop(owners)
             del self._waiting_bytes[job]
         queued_s = time.monotonic() - job.submitted_at
         self._metrics.queued.observe(queued_s)
         try:
             found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held(self._engine) for r in self._running))
-            self._prompting = prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
+            prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
+            self._reading.insert(0, prompting)  # it has not had a turn yet
             parent, tokens = (found.parent, found.tokens) if found else (None, 0)
             self._pages.begin(prompting.seq, job.lengths(self._context)[0], parent, tokens)
             self._shrink()
@@ -239,22 +240,25 @@ class Scheduler:
             self._fail(job, error)
 
     def _read_prompt(self, prompting: Prompting) -> None:
+        """Read a piece; the next prompt has its turn then."""
         decoding = bool(self._running)
         job = prompting.job
+        self._reading.remove(prompting)
         try:
+            started = time.perf_counter()
             if prompting.tiles_left:
                 count = self._pace.tiles(decoding, time.monotonic() - prompting.began_at)
                 if count:
                     prompting.encode(count)
-                return
-            started = time.perf_counter()
-            tokens = prompting.prefill(self._pace.chunk(decoding))
-            self._pace.prefilled(tokens, time.perf_counter() - started)
+                    self._pace.encoded(count, time.perf_counter() - started)
+            else:
+                tokens = prompting.prefill(self._pace.chunk(decoding))
+                self._pace.prefilled(tokens, time.perf_counter() - started)
             if prompting.done:
-                self._prompting = None
                 self._begin_answers(prompting)
+            else:
+                self._reading.append(prompting)
         except Exception as error:
-            self._prompting = None
             self._close(prompting.seq)
             self._retire([r for r in self._running if r.job is job], keep=False)
             self._fail(job, error)
@@ -361,8 +365,8 @@ class Scheduler:
                 del self._waiting_bytes[job]
         for job in waiting:
             self._fail(job, error)
-        if self._prompting is not None:
-            prompting, self._prompting = self._prompting, None
+        while self._reading:
+            prompting = self._reading.pop()
             self._close(prompting.seq)
             self._fail(prompting.job, error)
         for job in {id(running.job): running.job for running in self._running}.values():
