@@ -50,6 +50,11 @@ class Exchange:
     def owner(self) -> str:
         return str(self.scope["smolvlm.owner"].name)
 
+    def spent(self, seconds: float) -> None:
+        """The event loop worked so long for this request."""
+        if "smolvlm.owner" in self.scope:
+            self._found.loop.spent(self.owner, seconds)
+
     def read_as_json(self) -> None:
         """Take the body as JSON while it comes, if its head says so; throw it away else. The application sees none of it."""
         kind = header(self.scope, b"content-type").partition(";")[0].strip().lower()
@@ -60,7 +65,16 @@ class Exchange:
     async def json(self) -> Any:
         """The JSON of a body that has been read, None without one. Raises what `JsonBody.value` raises."""
         parser, self._json = self._json, None
-        return await asyncio.to_thread(parser.value) if parser is not None and self._body_bytes else None
+        if parser is None or not self._body_bytes:
+            return None
+
+        def parse() -> tuple[Any, float]:
+            began = time.thread_time()
+            return parser.value(), time.thread_time() - began
+
+        value, seconds = await asyncio.to_thread(parse)
+        self.spent(seconds)
+        return value
 
     @property
     def body_bytes(self) -> int:
@@ -81,6 +95,7 @@ class Exchange:
         not come, 503 when the server ends before it has come."""
         if self._body_done:
             return await self._receive()
+        await self._found.loop.turn(self.owner)
         try:
             message = await self._arriving()
             if message["type"] == "http.request":
@@ -92,6 +107,8 @@ class Exchange:
 
     async def _arriving(self) -> Message:
         """The next message, unless it takes too long or the server ends."""
+        if self._found.draining:  # since the piece before
+            raise _shutting_down()
         patience_s = self._found.config.body_timeout_s
         dribbled_s = time.perf_counter() - self._started_at - self._body_bytes / _LEAST_BYTES_A_SECOND
         waiter = asyncio.ensure_future(self._receive())
@@ -99,7 +116,7 @@ class Exchange:
         try:
             await asyncio.wait({waiter}, timeout=min(patience_s, max(0.0, patience_s - dribbled_s)))
             if waiter.cancelled():
-                raise unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
+                raise _shutting_down()
             if not waiter.done():
                 raise ServeError(408, "the body of the request did not arrive in time.", code="body_timeout")
             return waiter.result()
@@ -110,6 +127,7 @@ class Exchange:
     def _take(self, message: Message) -> None:
         body = message.get("body", b"")
         self._body_bytes += len(body)
+        self._found.loop.received(self.owner, len(body))
         self._body_done = not message.get("more_body", False)
         if self._body_bytes > self._found.config.max_body_bytes:
             raise self._too_large()
@@ -157,8 +175,13 @@ class Exchange:
             await asyncio.wait_for(self._discard(), _LINGER_S)
 
     async def _discard(self) -> None:
+        known = "smolvlm.owner" in self.scope
         while not self._body_done:
+            if known:
+                await self._found.loop.turn(self.owner)
             message = await self._receive()
+            if known:
+                self._found.loop.received(self.owner, len(message.get("body", b"")))
             self._body_done = not message.get("more_body", False)  # a disconnect has none
 
     def finish(self) -> None:
@@ -180,6 +203,10 @@ class Exchange:
     def _too_large(self) -> ServeError:
         return ServeError(413, f"the request is larger than {self._found.config.max_body_bytes} bytes; send smaller media, or "
                           "upload them one by one.", code="request_too_large")  # fmt: skip
+
+
+def _shutting_down() -> ServeError:
+    return unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -17,6 +17,7 @@ from smolvlm.listening.callers import SAFE_METHODS
 from smolvlm.serve.errors import ServeError, as_serve_error, unavailable
 from smolvlm.serve.exchange import UNCOUNTED, Exchange, header
 from smolvlm.serve.keys import KeyOwner
+from smolvlm.serve.loop_share import Measured
 from smolvlm.serve.services import Services
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Gatekeeper:
         counted = scope["path"] not in UNCOUNTED
         self._found.in_flight += counted
         try:
-            await self._answer(exchange)
+            await Measured(self._answer(exchange), exchange.spent)
         finally:
             self._found.in_flight -= counted
             exchange.finish()
@@ -73,6 +74,8 @@ class Gatekeeper:
         if scope["method"] in SAFE_METHODS:
             await self._app(scope, exchange.receive, exchange.send)
             return
+        found.loop.request(owner.name)
+        await found.loop.turn(owner.name)
         if found.draining:
             raise unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
         if scope["method"] == "POST" and not found.backend.ready:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CLOSING_S = 20.0  # after `drain_s`, the process ends, even if a thread of it hangs
 _LOOK_S = 0.05
+_SWITCH_S = 0.001  # after it a thread that parses a body hands the interpreter to the engine's; Python's default is 5 ms
 _TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 
@@ -110,6 +111,7 @@ def run(app: ASGIApp, found: Services, listening: socket.socket, watch: Watch | 
         log_config=None, access_log=False, server_header=False, ws="none",
     )  # fmt: skip
     _allow_connections()
+    sys.setswitchinterval(_SWITCH_S)
     DrainingServer(settings, found, watch).run(sockets=[listening])
     if found.failed is not None:
         raise found.failed

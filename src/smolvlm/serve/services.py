@@ -15,6 +15,7 @@ from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.files import FileStore
 from smolvlm.serve.keys import KeyOwner, KeyRing
+from smolvlm.serve.loop_share import LoopShare
 from smolvlm.serve.media_limits import StoredFile
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.quotas import Quotas
@@ -31,6 +32,7 @@ class Services:
     quotas: Quotas
     keys: KeyRing | None
     bodies: BodyBudget
+    loop: LoopShare = field(default_factory=LoopShare)
     arriving: set[asyncio.Future[Any]] = field(default_factory=set)  # pieces of bodies that are waited for
     started_at: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
