@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from smolvlm.serve.background import give_way
+from smolvlm.serve.background import give_way, spread_out, stay_together
 from smolvlm.serve.media_wire import header_length
 
 START_S = 30.0  # until it is ready; 0.3 s on an idle machine
@@ -67,6 +67,18 @@ class Child:
             return await self._replies.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionResetError):
             raise await self._died() from None
+
+    @contextlib.contextmanager
+    def soon_done(self, limit_s: float) -> Iterator[None]:
+        """Work that should take a moment: on any core, for up to `limit_s`."""
+        spread_out(self.process.pid)
+        back = asyncio.get_running_loop().call_later(limit_s, stay_together, self.process.pid)
+        try:
+            yield
+        finally:
+            back.cancel()
+            if self.alive:
+                stay_together(self.process.pid)
 
     async def _died(self) -> ChildDied:
         try:

@@ -9,6 +9,7 @@ Owners take turns at them (fair_slots.py): whoever sends much waits for itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -29,6 +30,7 @@ from smolvlm.serve.media_wire import Job, Reply, WireError
 logger = logging.getLogger(__name__)
 
 _JOBS_A_WORKER = 500  # then a fresh one: decoders leak a little, and memory goes to pieces
+_SHORT_S, _SOON_S = 0.05, 0.1  # what should take less than the first has any core for the second
 # Signals that come from outside. All others are a decoder that crashed or spent its processor time.
 _FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGINT, -9}
 
@@ -82,9 +84,10 @@ class WorkerPool:
         for _ in range(2):
             turn, worker = await self._take(owner, expected_s)
             try:
-                answer = await asyncio.wait_for(
-                    worker.ask(job, source, self._config.tile_size, self._max_tiles), self._limits.stalled_s
-                )
+                with worker.soon_done(_SOON_S) if expected_s < _SHORT_S else contextlib.nullcontext():
+                    answer = await asyncio.wait_for(
+                        worker.ask(job, source, self._config.tile_size, self._max_tiles), self._limits.stalled_s
+                    )
             except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the file
                 self._replace(worker, turn)
                 raise MediaUnavailableError(f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
