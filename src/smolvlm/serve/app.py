@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)
 
+_THREADS = 32
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -86,6 +88,8 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
                 logger.exception("the model could not be warmed up")
                 found.failed = error
 
+        # Beside the event loop run short pieces of work. Python's default of four more threads than cores lets one owner fill it.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="smolvlm-beside"))
         warming = asyncio.create_task(warm_up())  # /health and /ready answer from the beginning
         if shared is not None:
             await warming

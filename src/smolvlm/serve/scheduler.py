@@ -141,7 +141,7 @@ class Scheduler:
     @property
     def _reserved(self) -> int:
         """Pages that the answers under way may come to."""
-        seqs = [each.seq for each in (*self._running, *self._reading)]
+        seqs = [running.seq for running in tuple(self._running)] + [prompting.seq for prompting in tuple(self._reading)]
         return self._pages.of(seqs) + self._promised
 
     @property
