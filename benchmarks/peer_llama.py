@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import material
-from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig, load_configs
+from smolvlm.families.tensors import EMBED_TOKENS, LM_HEAD
 
 MODEL = "text.gguf"
 _ROOM = 4096  # tokens of the context: the longest task holds 2,048 and what follows

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm"
 FLOORS = [
     ["errors"],
     ["json_file"],
+    ["families"],
     ["config"],
     ["hub", "listening", "media", "prompt", "checkpoint", "synth"],
     ["known_world"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -101,7 +100,7 @@ def _generate(runtime: Runtime, prompted: Sequence[Prompted], params: Generation
     config = runtime.engine.config
     requests = [Request(item.cache.seq, item.logits, item.inputs.input_ids, params, grammar)
                 for item, grammar in zip(prompted, grammars, strict=True)]  # fmt: skip
-    decode = functools.partial(runtime.processor.tokenizer.decode, skip_special_tokens=True)
+    decode = runtime.processor.tokenizer.answer_text
     return generate(runtime.engine, requests, decode, config.eos_token_ids, cancel=cancel,
                     max_length=config.text.max_position_embeddings)  # fmt: skip
 

@@ -19,6 +19,8 @@ import numpy.typing as npt
 from smolvlm import known_world
 from smolvlm.config import ModelConfig, ProcessorConfig, load_configs
 from smolvlm.errors import CheckpointError, ContextLengthError, PromptError
+from smolvlm.families import Family, family_of
+from smolvlm.families.grammar import IMAGE_TOKEN
 from smolvlm.media.images import load_image
 from smolvlm.media.labels import short_path
 from smolvlm.media.options import MediaOptions
@@ -27,9 +29,8 @@ from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
 from smolvlm.media.video import sample_video
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
-from smolvlm.prompt.placeholders import IMAGE_TOKEN, image_prompt, video_prompt
 from smolvlm.prompt.segments import Segment, TextSegment
-from smolvlm.prompt.style import apply_style, check_style, video_outro
+from smolvlm.prompt.style import apply_style, check_style
 from smolvlm.prompt.template import ChatTemplate
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
@@ -142,6 +143,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.template = template
         self.prompt_style = prompt_style
+        self.family: Family = family_of(model.model_type, tokenizer.added_tokens)
         self.policy = policy or SourcePolicy()
         self.knows_drawn_only = False  # set for nano, whose answers say so: `known_world`
         image_token_id = tokenizer.id_of(IMAGE_TOKEN)
@@ -158,9 +160,10 @@ class Processor:
         """Read a checkpoint folder's JSON files. Raises ConfigError or CheckpointError naming the file at fault."""
         folder = Path(folder)
         model, config = load_configs(folder)
-        tokenizer = PromptTokenizer.from_folder(folder)
+        tokenizer = PromptTokenizer.from_folder(folder, model.model_type, model.text.vocab_size)
         _check_stops(tokenizer, model, folder)
-        return cls(config, model, tokenizer, ChatTemplate.from_folder(folder), prompt_style, policy)
+        grammar = family_of(model.model_type, tokenizer.added_tokens).prompt
+        return cls(config, model, tokenizer, ChatTemplate.from_folder(folder, grammar), prompt_style, policy)
 
     def __call__(self, messages: Any, *, images: Any = (), videos: Any = (), options: MediaOptions | None = None,
                  add_generation_prompt: bool = True, on_frame: OnFrame | None = None) -> ModelInputs:  # fmt: skip
@@ -237,9 +240,10 @@ class Processor:
     def placeholder(self, info: MediaInfo) -> str:
         """The words and image tokens that stand for one picture or video in the prompt."""
         if info.kind == "image":
-            return image_prompt(info.rows, info.cols, self.config.image_seq_len)
-        outro = video_outro(self.prompt_style)
-        return video_prompt(info.timestamps_s, info.duration_s, self.config.image_seq_len, outro=outro)
+            return self.family.prompt.image_text(info.rows, info.cols, self.config.image_seq_len)
+        # In the training form the question marker takes the place of what follows the last frame.
+        outro = None if self.prompt_style == "official" else ""
+        return self.family.prompt.video_text(info.timestamps_s, info.duration_s, self.config.image_seq_len, outro=outro)
 
     def stack_tiles(self, prepared: Sequence[PreparedMedia]) -> npt.NDArray[np.uint8]:
         """The tiles of all media in order, uint8 (tiles, side, side, 3)."""

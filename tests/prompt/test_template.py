@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from smolvlm.errors import CheckpointError, PromptError
+from smolvlm.families.grammar import OFFICIAL_TEMPLATE, VIDEO_TEMPLATE
 from smolvlm.prompt import ChatTemplate, IdSegment, ImagePart, Message, TextPart, TextSegment, TokenPart, VideoPart
-from smolvlm.prompt.template import OFFICIAL_TEMPLATE, VIDEO_TEMPLATE
 
 CHAT = [Message("system", (TextPart("Be brief."),)), Message("user", (ImagePart("a.png"), TextPart("What? ")))]
 

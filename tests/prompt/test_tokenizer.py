@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.errors import CheckpointError, PromptError
-from smolvlm.prompt import IdSegment, PromptTokenizer, TextSegment, image_prompt, normalise_messages
+from smolvlm.families import SMOLVLM
+from smolvlm.prompt import IdSegment, PromptTokenizer, TextSegment, normalise_messages
 from smolvlm.prompt.template import ChatTemplate
 
 OFFICIAL = {
@@ -110,7 +111,7 @@ def _pair() -> tuple[PromptTokenizer, Any]:
 
 
 def test_a_whole_picture_prompt_equals_the_reference(tokenizer: PromptTokenizer, reference: Any) -> None:
-    text = f"<|im_start|>User:{image_prompt(3, 4, 64)}What?<end_of_utterance>\nAssistant:"
+    text = f"<|im_start|>User:{SMOLVLM.prompt.image_text(3, 4, 64)}What?<end_of_utterance>\nAssistant:"
     ids = tokenizer.encode_segments([TextSegment(text, trusted=True)])
     assert ids == reference.encode(text, add_special_tokens=False)
 
@@ -128,7 +129,7 @@ def test_a_first_generation_vocabulary_writes_tile_names_as_text(folder: Path) -
     raw = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     lacking = [t for t in raw["added_tokens"] if not t["content"].startswith(("<row_", "<global"))]
     old = edited(folder, added_tokens=lacking)
-    text = f"User:{image_prompt(1, 2, 4)}What?"
+    text = f"User:{SMOLVLM.prompt.image_text(1, 2, 4)}What?"
     from tokenizers import Tokenizer
 
     reference = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(old.json))

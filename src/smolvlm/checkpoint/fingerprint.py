@@ -19,7 +19,7 @@ def fingerprint(reader: CheckpointReader, config: ModelConfig) -> str:
     """32 hexadecimal digits that depend on every tensor's name, shape and sampled values, rounded to bfloat16.
 
     A float32 checkpoint and its bfloat16 copy have the same one. Raises CheckpointError where tensors of `config` are
-    missing: call `reader.verify(config)` first.
+    missing: pass what `reader.verify` returned.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, shape in sorted(tensor_shapes(config).items()):

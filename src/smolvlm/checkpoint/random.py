@@ -17,6 +17,7 @@ from smolvlm.checkpoint.random_tokenizer import official_tokenizer_json
 from smolvlm.checkpoint.writer import MAX_SHARD_BYTES, write_checkpoint
 from smolvlm.config import ModelConfig, TextConfig, VisionConfig, preset, processor_preset
 from smolvlm.errors import ConfigError
+from smolvlm.families import SMOLVLM
 
 # Small enough to write in a second or two and to run anywhere; every part of the graph is there.
 TINY = ModelConfig(
@@ -27,14 +28,7 @@ TINY = ModelConfig(
     scale_factor=2,
 )  # fmt: skip
 
-# The published `chat_template.json`. It has no word for videos: processors bring their own for those.
-CHAT_TEMPLATE = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
+CHAT_TEMPLATE = SMOLVLM.prompt.template
 
 _README = """# A SmolVLM2 checkpoint with random weights
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from smolvlm.checkpoint.dtypes import FLOATS, Bytes, FloatArray, count_nonfinite, to_float32
+from smolvlm.checkpoint.dtypes import FLOATS, ITEM_SIZES, Bytes, FloatArray, count_nonfinite, to_float32
 from smolvlm.checkpoint.header import TensorInfo, read_header
-from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, is_tolerated, tensor_shapes
+from smolvlm.checkpoint.layout import is_tolerated, tensor_shapes
 from smolvlm.checkpoint.native_file import NATIVE_FILE
 from smolvlm.config import ModelConfig
 from smolvlm.errors import CheckpointError, ConfigError
+from smolvlm.families.tensors import EMBED_TOKENS, LM_HEAD
 from smolvlm.json_file import read_json
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_PIECE = 1 << 20  # values
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 
@@ -80,10 +86,12 @@ class CheckpointReader:
         self._require_float([info])
         return to_float32(self.raw(name), info.dtype).reshape(info.shape)
 
-    def verify(self, config: ModelConfig) -> None:
+    def verify(self, config: ModelConfig) -> ModelConfig:
         """Check names, shapes and number formats against the configuration; CheckpointError lists what disagrees.
 
-        Leftover buffers of old writers (`layout.TOLERATED`) are allowed, as is `lm_head.weight` beside tied embeddings.
+        Returns the configuration that holds for these weights. It is the one given, except where that ties the embeddings
+        and the file has an `lm_head.weight` with other values: the file's own head is used then, as `transformers` does,
+        and a warning says so. Leftover buffers of old writers (`layout.TOLERATED`) are allowed.
         """
         expected = tensor_shapes(config)
         optional = {LM_HEAD: expected[EMBED_TOKENS]} if config.tie_word_embeddings else {}
@@ -100,6 +108,11 @@ class CheckpointReader:
             raise CheckpointError(f"{self.folder}: the weights do not fit config.json: "
                                   f"{'; '.join(filter(None, problems))}; take both from one checkpoint.")  # fmt: skip
         self._require_float(self.infos[name] for name in known if name in self.infos)
+        if not config.tie_word_embeddings or LM_HEAD not in self.infos or self._are_equal(LM_HEAD, EMBED_TOKENS):
+            return config
+        logger.warning("%s: config.json says tie_word_embeddings=true, but %s differs from %s; the weights are not tied. "
+                       "Set tie_word_embeddings to false in config.json.", self.folder, LM_HEAD, EMBED_TOKENS)  # fmt: skip
+        return replace(config, tie_word_embeddings=False)
 
     def find_nonfinite(self) -> dict[str, int]:
         """Names of float tensors that hold NaN or infinite values, with how many. Reads every byte of the weights."""
@@ -108,6 +121,18 @@ class CheckpointReader:
             if info.dtype in FLOATS and (count := count_nonfinite(self.raw(name), info.dtype)):
                 found[name] = count
         return found
+
+    def _are_equal(self, one: str, other: str) -> bool:
+        """Whether two tensors of one shape hold the same values; compared in pieces, up to the first difference."""
+        for start in range(0, self.infos[one].size, _PIECE):
+            pieces = []
+            for name in (one, other):
+                item = ITEM_SIZES[self.infos[name].dtype]
+                raw = self.raw(name)[start * item : (start + _PIECE) * item]
+                pieces.append(to_float32(raw, self.infos[name].dtype))
+            if not np.array_equal(pieces[0], pieces[1]):
+                return False
+        return True
 
     def _info(self, name: str) -> TensorInfo:
         if name not in self.infos:

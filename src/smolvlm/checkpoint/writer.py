@@ -22,10 +22,11 @@ from tokenizers import Tokenizer
 from smolvlm.checkpoint.dtypes import CODES, FLOATS, ITEM_SIZES, Bytes, from_float32, to_float32
 from smolvlm.checkpoint.folder import FolderInMaking, sync
 from smolvlm.checkpoint.header import build_header
-from smolvlm.checkpoint.layout import LM_HEAD, Shapes, is_tolerated, tensor_shapes
+from smolvlm.checkpoint.layout import Shapes, is_tolerated, tensor_shapes
 from smolvlm.checkpoint.reader import INDEX_FILE, WEIGHTS_FILE
 from smolvlm.config import ModelConfig, ProcessorConfig
 from smolvlm.errors import CheckpointError, is_failure
+from smolvlm.families.tensors import LM_HEAD
 
 logger = logging.getLogger(__name__)
 

@@ -55,7 +55,7 @@ def _facts(name: str, folder: Path) -> dict[str, Any]:
     from smolvlm.prompt.tokenizer import PromptTokenizer
 
     config, processor = load_configs(folder)
-    tokenizer = PromptTokenizer.from_folder(folder)
+    tokenizer = PromptTokenizer.from_folder(folder, config.model_type, config.text.vocab_size)
     sizes, dtypes = _weights(folder, config)
     parameters = {part: sum(sizes[name] for name in sizes if name.startswith(prefix)) for part, prefix in _PARTS}
     special = {token: tokenizer.id_of(token) for token in _CONTROL_TOKENS}

@@ -54,7 +54,7 @@ class AutoModelForImageTextToText:
             raise EngineError(f"{folder}: is quantised for the native engine, which has no tensors to hand out; load the "
                               "original checkpoint here, or this one with smolvlm.load.")  # fmt: skip
         reader = CheckpointReader(folder)
-        reader.verify(config)
+        config = reader.verify(config)
         name = _dtype_name(dtype if dtype is not None else torch_dtype)
         if name == "auto":
             name = _checkpoint_dtype(folder, reader)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from smolvlm.compat.arguments import logger
 from smolvlm.errors import PromptError
+from smolvlm.families.grammar import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.media.arrays import is_array_like
 from smolvlm.prompt.messages import ImagePart, VideoPart
-from smolvlm.prompt.placeholders import IMAGE_TOKEN, VIDEO_MARKER
 
 _MARKER = re.compile(f"({re.escape(IMAGE_TOKEN)}|{re.escape(VIDEO_MARKER)})")
 

@@ -20,10 +20,10 @@ from smolvlm.compat.saving import refuse_upload, save_processor_files
 from smolvlm.compat.tokenizer import CompatTokenizer
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError, PromptError
+from smolvlm.families.grammar import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.media.sources import SourcePolicy
 from smolvlm.processor import MediaInfo, ModelInputs, Processor
 from smolvlm.prompt.messages import ImagePart, Message, VideoPart, normalise_messages
-from smolvlm.prompt.placeholders import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.prompt.segments import IdSegment, TextSegment
 
 _PLACEHOLDERS = {"image": ImagePart(None), "video": VideoPart(None)}

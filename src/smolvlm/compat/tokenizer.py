@@ -12,8 +12,8 @@ from smolvlm.compat.features import BatchFeature, Padding, as_features, check_re
 from smolvlm.compat.saving import refuse_upload, save_tokenizer_files
 from smolvlm.config import TextConfig, load_configs
 from smolvlm.errors import CheckpointError, ConfigError, ParamsError, PromptError
+from smolvlm.families.grammar import FAKE_IMAGE_TOKEN, IMAGE_TOKEN
 from smolvlm.json_file import read_json, short
-from smolvlm.prompt.placeholders import FAKE_IMAGE_TOKEN, IMAGE_TOKEN
 from smolvlm.prompt.segments import TextSegment
 from smolvlm.prompt.template import token_text
 from smolvlm.prompt.tokenizer import PromptTokenizer
@@ -49,7 +49,8 @@ class AutoTokenizer:
         report_unused(kwargs, UNUSED_ON_LOADING, "AutoTokenizer.from_pretrained")
         refuse_unknown(kwargs, "AutoTokenizer.from_pretrained", "padding_side, revision and local_files_only")
         model, _ = load_configs(folder)
-        tokenizer = CompatTokenizer.from_folder(folder, PromptTokenizer.from_folder(folder), model.text)
+        read = PromptTokenizer.from_folder(folder, model.model_type, model.text.vocab_size)
+        tokenizer = CompatTokenizer.from_folder(folder, read, model.text)
         if padding_side is not None:
             tokenizer.padding_side = padding_side
         return tokenizer

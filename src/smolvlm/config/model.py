@@ -13,33 +13,43 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from smolvlm.errors import ConfigError
+from smolvlm.families import FAMILIES, MODEL_TYPES, SMOLVLM, Family, family_of, graph
 from smolvlm.json_file import Fields, short
 
 logger = logging.getLogger(__name__)
 
-MODEL_TYPES = ("smolvlm", "idefics3")
-
-# Keys that published files carry and that change nothing in the graph: read, ignored, and never reported.
+# Whole numbers of other files that this graph does not read; one below zero is still no such number.
+_NATURALS = ("pad_token_id", "_pad_token_id", "bos_token_id", "image_token_index", "vocab_size", "hidden_size",
+             "max_position_embeddings")  # fmt: skip
+# Keys that published files carry and that change nothing in the graph: read, ignored, and never reported. Those that
+# would change it are checked by the family: `families.graph`.
 _IGNORED_TOP = {
     "architectures", "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "transformers_version",
-    "transformers.js_config", "torch_dtype", "dtype", "use_cache", "pad_token_id", "_pad_token_id", "perceiver_config",
+    "transformers.js_config", "torch_dtype", "dtype", "use_cache", "perceiver_config",
     "use_resampler", "qk_layer_norms_perceiver", "neftune_noise_alpha", "freeze_lm_head", "freeze_text_layers",
     "freeze_text_module_exceptions", "freeze_vision_layers", "freeze_vision_module_exceptions", "initializer_range",
-    "attention_dropout", "use_reentrant_checkpointing", "image_token_index", "vocab_size", "hidden_size",
-    "return_dict", "output_attentions", "output_hidden_states", "bos_token_id", "eos_token_id", "is_encoder_decoder",
-    "max_position_embeddings", "quantization_config",
+    "attention_dropout", "use_reentrant_checkpointing",
+    "return_dict", "output_attentions", "output_hidden_states", "eos_token_id", *_NATURALS, *graph.TOP_RULES,
 }  # fmt: skip
 _IGNORED_TEXT = _IGNORED_TOP | {
-    "model_type", "attention_bias", "mlp_bias", "pretraining_tp", "rope_scaling", "rope_parameters", "rope_interleaved",
-    "is_llama_config", "_flash_attn_2_enabled", "attn_implementation", "hidden_act", "tie_word_embeddings",
-    "qk_layer_norms", "pixel_shuffle_factor", "use_resampler", "vision_config", "alpha_initializer", "alphas_initializer_range",
+    "model_type", "pretraining_tp", "rope_scaling", "rope_parameters",
+    "is_llama_config", "_flash_attn_2_enabled", "attn_implementation", "tie_word_embeddings",
+    "pixel_shuffle_factor", "use_resampler", "vision_config", "alpha_initializer", "alphas_initializer_range",
     "alpha_type", "cross_layer_activation_function", "cross_layer_interval",
-    "additional_vocab_size", "resampler_config", "layer_types", "no_rope_layers",
+    "additional_vocab_size", "resampler_config", "sliding_window", *graph.TEXT_RULES,
 }  # fmt: skip
 _IGNORED_VISION = _IGNORED_TOP | {
-    "model_type", "num_channels", "max_image_size", "size", "use_base_siglip", "tie_word_embeddings", "projection_dim",
-    "vision_use_head",
+    "model_type", "max_image_size", "size", "use_base_siglip", "tie_word_embeddings", "projection_dim",
+    "vision_use_head", *graph.VISION_RULES,
 }  # fmt: skip
+# Keys of `generation_config.json` that are checked and not followed: the caller's own parameters say how to sample.
+_GENERATION_NUMBERS = {
+    "temperature": (0, 1000), "top_p": (0, 1), "min_p": (0, 1), "typical_p": (0, 1), "repetition_penalty": (1e-3, 1000),
+    "length_penalty": (-1000, 1000), "epsilon_cutoff": (0, 1), "eta_cutoff": (0, 1),
+}  # fmt: skip
+_GENERATION_NATURALS = ("top_k", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_beams", "no_repeat_ngram_size")
+_GENERATION_FLAGS = ("do_sample", "use_cache", "early_stopping")
+_GENERATION_IGNORED = {"_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
 
 
 # What a stranger's file may say, in whole numbers: far beyond any SmolVLM, and small enough that nothing overflows or
@@ -49,12 +59,28 @@ _CONTEXT = 1 << 17  # positions: the table of rotations has a row for each
 _EPS = (1e-12, 0.1)
 
 
-def _report_unknown(kind: type, raw: Mapping[str, Any], ignored: set[str], where: str) -> None:
+def _report_unknown(kind: type | None, raw: Mapping[str, Any], ignored: set[str], where: str) -> None:
     """Log by name, once, the keys that are neither fields of `kind` nor ignored."""
-    names = {f.name for f in fields(kind)}
+    names = {f.name for f in fields(kind)} if kind is not None else set()
     unknown = sorted(k for k in raw if k not in names and k not in ignored)
     if unknown:
         logger.warning("%s: unknown keys are not used: %s", where, ", ".join(map(short, unknown[:20])))
+
+
+def _check_naturals(read: Fields) -> None:
+    for key in _NATURALS:
+        read.whole(key, 0, _VOCAB)
+
+
+def _check_generation(read: Fields) -> None:
+    """Values of `generation_config.json` that are no such values. What is neither followed nor known is reported."""
+    for key, (low, high) in _GENERATION_NUMBERS.items():
+        read.number(key, low, high)
+    for key in _GENERATION_NATURALS:
+        read.whole(key, 0, _VOCAB)
+    for key in _GENERATION_FLAGS:
+        read.flag(key)
+    _report_unknown(None, read.raw, _GENERATION_IGNORED, "generation_config.json")
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -80,7 +106,6 @@ class VisionConfig:
     image_size: int = 512
     patch_size: int = 16
     layer_norm_eps: float = 1e-6
-    hidden_act: str = "gelu_pytorch_tanh"
 
     def __post_init__(self) -> None:
         require_positive(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -90,9 +115,6 @@ class VisionConfig:
                               f"num_attention_heads={self.num_attention_heads}.")  # fmt: skip
         if self.image_size < self.patch_size:
             raise ConfigError(f"vision_config: image_size={self.image_size} is below patch_size={self.patch_size}.")
-        if self.hidden_act != "gelu_pytorch_tanh":
-            raise ConfigError(f"vision_config: hidden_act={short(repr(self.hidden_act))} is not supported; "
-                              "SmolVLM's encoder uses 'gelu_pytorch_tanh'.")  # fmt: skip
 
     @property
     def head_dim(self) -> int:
@@ -108,10 +130,11 @@ class VisionConfig:
         return self.patches_per_side**2
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> VisionConfig:
+    def from_dict(cls, raw: Mapping[str, Any], family: Family = SMOLVLM) -> VisionConfig:
         """Read `vision_config`; a key that the file omits has the reference code's default, not the 256M's value."""
         _report_unknown(cls, raw, _IGNORED_VISION, "vision_config")
         read = Fields(raw, "config.json: vision_config.")
+        graph.check_vision(read, family)
         return cls(**_REFERENCE_VISION | given(
             hidden_size=read.whole("hidden_size", 1, _WIDTH),
             intermediate_size=read.whole("intermediate_size", 1, _INNER),
@@ -120,7 +143,6 @@ class VisionConfig:
             image_size=read.whole("image_size", 1, 4096),
             patch_size=read.whole("patch_size", 1, 4096),
             layer_norm_eps=read.number("layer_norm_eps", *_EPS),
-            hidden_act=read.text("hidden_act"),
         ))  # fmt: skip
 
 
@@ -160,14 +182,10 @@ class TextConfig:
             raise ConfigError(f"text_config: head_dim={self.head_dim} is odd; rotary embeddings need pairs.")
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> TextConfig:
+    def from_dict(cls, raw: Mapping[str, Any], family: Family = SMOLVLM) -> TextConfig:
         _report_unknown(cls, raw, _IGNORED_TEXT, "text_config")
         read = Fields(raw, "config.json: text_config.")
-        for key in ("attention_bias", "mlp_bias", "qk_layer_norms"):
-            if read.flag(key):
-                raise ConfigError(f"text_config: {key}=true is not a SmolVLM decoder; this graph has none.")
-        if (activation := read.text("hidden_act", "silu")) != "silu":
-            raise ConfigError(f"text_config: hidden_act='{short(activation)}' is not supported; SmolVLM uses 'silu'.")
+        graph.check_text(read, family)
         needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
         if missing := [key for key in needed if raw.get(key) is None]:
             raise ConfigError(f"text_config: {', '.join(missing)} missing; the decoder's shape cannot be guessed.")
@@ -214,8 +232,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_positive(self, "scale_factor")
         if self.model_type not in MODEL_TYPES:
-            raise ConfigError(f"config.json: model_type={short(repr(self.model_type))} is not a SmolVLM; "
-                              f"expected one of {', '.join(MODEL_TYPES)}.")  # fmt: skip
+            raise ConfigError(f"config.json: model_type={short(repr(self.model_type))}; expected one of "
+                              f"{', '.join(MODEL_TYPES)}.")  # fmt: skip
         if self.vision.patches_per_side % self.scale_factor:
             raise ConfigError(f"config.json: scale_factor={self.scale_factor} does not divide the "
                               f"{self.vision.patches_per_side} patches of a side.")  # fmt: skip
@@ -239,14 +257,18 @@ class ModelConfig:
         derived = {"text_config", "vision_config", "vision", "text", "eos_token_ids"}
         _report_unknown(cls, {k: v for k, v in raw.items() if k not in derived}, _IGNORED_TOP, "config.json")
         read = Fields(raw, "config.json: ")
-        text = TextConfig.from_dict(raw["text_config"])
+        graph.check_top(read, FAMILIES)
+        _check_naturals(read)
+        family = family_of(read.text("model_type", cls.model_type))
+        text = TextConfig.from_dict(raw["text_config"], family)
         factor = read.inner("text_config").whole("pixel_shuffle_factor", 1, 64, 2)
         beside = Fields(generation or {}, "generation_config.json: ")
         for key in ("bos_token_id", "pad_token_id"):
             beside.ids(key, text.vocab_size)
-        stops = beside.ids("eos_token_id", text.vocab_size)
+        _check_generation(beside)
+        stops = beside.ids("eos_token_id", text.vocab_size) or read.ids("eos_token_id", text.vocab_size)
         return cls(
-            vision=VisionConfig.from_dict(read.inner("vision_config").raw),
+            vision=VisionConfig.from_dict(read.inner("vision_config").raw, family),
             text=text,
             scale_factor=read.whole("scale_factor", 1, 64, factor),
             eos_token_ids=stops or read.inner("text_config").ids("eos_token_id", text.vocab_size) or (text.eos_token_id,),
@@ -257,11 +279,12 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """The official `config.json`, in the newer form with the older top-level `rope_theta` beside it."""
         text: dict[str, Any] = {"model_type": "llama", "architectures": ["VLlama3ForCausalLM"], **asdict(self.text)}
-        text |= {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
+        text |= {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+                 "tie_word_embeddings": self.tie_word_embeddings,
                  "rope_parameters": {"rope_type": "default", "rope_theta": self.text.rope_theta}}  # fmt: skip
-        prefix = {"smolvlm": "SmolVLM", "idefics3": "Idefics3"}[self.model_type]
+        family = family_of(self.model_type)
         return {
-            "architectures": [f"{prefix}ForConditionalGeneration"],
+            "architectures": [f"{family.class_prefix}ForConditionalGeneration"],
             "model_type": self.model_type,
             "image_token_id": self.image_token_id,
             "scale_factor": self.scale_factor,
@@ -269,8 +292,9 @@ class ModelConfig:
             "pad_token_id": self.text.pad_token_id,
             "text_config": text,
             "vision_config": {
-                "model_type": f"{self.model_type}_vision",
+                "model_type": family.vision_types[0],
                 "num_channels": 3,
+                "hidden_act": "gelu_pytorch_tanh",
                 "max_image_size": {"longest_edge": self.vision.image_size},
                 **asdict(self.vision),
             },

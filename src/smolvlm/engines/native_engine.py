@@ -138,7 +138,7 @@ class NativeEngine:
         if packed is not None:
             attach_weights(self._engine, packed, config, on_tensor)
         else:
-            load_weights(self._engine, CheckpointReader(folder), config, adapter, on_tensor)
+            self.config = load_weights(self._engine, CheckpointReader(folder), config, adapter, on_tensor)
         self.instructions, self.threads = self._engine.instructions, self._engine.threads
         logger.info("native engine: %s on %s, %d threads", self.formats, self.instructions, self.threads)
 

@@ -37,7 +37,7 @@ def quantise(folder: Path, out: Path, *, dtype: str = "q8", overwrite: bool = Fa
     engine = NativeEngine(folder, config, dtype=dtype, on_tensor=on_tensor)
     with CheckpointReader(folder) as reader:
         header = NativeHeader(
-            engine.formats.vision, engine.formats.text, engine.formats.head, fingerprint(reader, config)
+            engine.formats.vision, engine.formats.text, engine.formats.head, fingerprint(reader, engine.config)
         )
     contents = list(_contents(engine))
     places: dict[str, tuple[str, tuple[int, ...]]] = {name: (code, shape) for name, code, shape, _ in contents}

@@ -11,12 +11,13 @@ import numpy as np
 
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.dtypes import Bytes
-from smolvlm.checkpoint.layout import EMBED_TOKENS, LM_HEAD, tensor_shapes
+from smolvlm.checkpoint.layout import tensor_shapes, tensor_sizes
 from smolvlm.checkpoint.native_file import NativeFile
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray
 from smolvlm.errors import CheckpointError
+from smolvlm.families.tensors import EMBED_TOKENS, LM_HEAD, Tensor, tensors
 from smolvlm.json_file import short
 
 if TYPE_CHECKING:
@@ -35,47 +36,24 @@ class Part:
 
 
 def parts(config: ModelConfig) -> Iterator[Part]:
-    """All parts of a model, in the order of the graph. Biases are vectors of their own, named after their matrix."""
-    root = "model.vision_model."
-    yield from _linear("vision.patch", f"{root}embeddings.patch_embedding")
-    yield Part("vision.positions", "vector", (f"{root}embeddings.position_embedding.weight",))
-    for i in range(config.vision.num_hidden_layers):
-        ours, theirs = f"vision.{i}", f"{root}encoder.layers.{i}"
-        for number in (1, 2):
-            for kind in ("weight", "bias"):
-                yield Part(f"{ours}.norm{number}.{kind}", "vector", (f"{theirs}.layer_norm{number}.{kind}",))
-        yield from _linear(f"{ours}.qkv", *(f"{theirs}.self_attn.{x}_proj" for x in "qkv"))
-        yield from _linear(f"{ours}.out", f"{theirs}.self_attn.out_proj")
-        yield from _linear(f"{ours}.fc1", f"{theirs}.mlp.fc1")
-        yield from _linear(f"{ours}.fc2", f"{theirs}.mlp.fc2")
-    for kind in ("weight", "bias"):
-        yield Part(f"vision.post.{kind}", "vector", (f"{root}post_layernorm.{kind}",))
-    yield Part("connector", "matrix", ("model.connector.modality_projection.proj.weight",))
-    yield Part("embedding", "embedding", (EMBED_TOKENS,))
-    for i in range(config.text.num_hidden_layers):
-        ours, theirs = f"text.{i}", f"model.text_model.layers.{i}"
-        yield Part(f"{ours}.norm1", "vector", (f"{theirs}.input_layernorm.weight",))
-        yield Part(f"{ours}.norm2", "vector", (f"{theirs}.post_attention_layernorm.weight",))
-        yield Part(f"{ours}.qkv", "matrix", tuple(f"{theirs}.self_attn.{x}_proj.weight" for x in "qkv"))
-        yield Part(f"{ours}.out", "matrix", (f"{theirs}.self_attn.o_proj.weight",))
-        yield Part(f"{ours}.gate_up", "matrix", tuple(f"{theirs}.mlp.{x}_proj.weight" for x in ("gate", "up")))
-        yield Part(f"{ours}.down", "matrix", (f"{theirs}.mlp.down_proj.weight",))
-    yield Part("text.norm", "vector", ("model.text_model.norm.weight",))
-    yield Part("head", "matrix", (EMBED_TOKENS if config.tie_word_embeddings else LM_HEAD,))
-
-
-def _linear(name: str, *modules: str) -> Iterator[Part]:
-    yield Part(name, "matrix", tuple(f"{module}.weight" for module in modules))
-    yield Part(f"{name}.bias", "vector", tuple(f"{module}.bias" for module in modules))
+    """All parts of a model, in the order of the families' table; the tensors of each in the order they are stacked in."""
+    grouped: dict[str, list[Tensor]] = {}
+    for tensor in tensors(tensor_sizes(config)):
+        grouped.setdefault(tensor.part, []).append(tensor)
+    for name, members in grouped.items():
+        names = tuple(tensor.name for tensor in sorted(members, key=lambda tensor: tensor.place))
+        tied = names == (LM_HEAD,) and config.tie_word_embeddings
+        yield Part(name, members[0].kind, (EMBED_TOKENS,) if tied else names)
 
 
 def load_weights(engine: _native.Engine, reader: CheckpointReader, config: ModelConfig, adapter: Adapter | None,
-                 on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+                 on_tensor: Callable[[int, int], None] | None = None) -> ModelConfig:  # fmt: skip
     """Read, merge, quantise: a part at a time, so that the peak is the engine's own copy.
 
-    Raises CheckpointError for tensors that do not fit the configuration or hold values that are not finite.
+    Returns the configuration that holds for the weights (`CheckpointReader.verify`). Raises CheckpointError for tensors
+    that do not fit it or hold values that are not finite.
     """
-    reader.verify(config)
+    config = reader.verify(config)
     if adapter is not None:
         adapter.check(reader, config)
     todo = list(parts(config))
@@ -103,6 +81,7 @@ def load_weights(engine: _native.Engine, reader: CheckpointReader, config: Model
         if on_tensor is not None:
             on_tensor(done, len(todo))
     engine.finish()
+    return config
 
 
 def attach_weights(engine: _native.Engine, packed: NativeFile, config: ModelConfig,

@@ -19,7 +19,7 @@ def fingerprint_of(folder: Path, adapter: str | Path | None = None) -> str:
     """
     config, _ = load_configs(folder)
     with CheckpointReader(folder) as reader:
-        reader.verify(config)
+        config = reader.verify(config)
         base = fingerprint(reader, config)
     if adapter is None:
         return base

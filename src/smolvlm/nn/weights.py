@@ -47,7 +47,7 @@ def load_model(
     `dtype`. Raises CheckpointError naming missing, unexpected and misshapen tensors, AdapterError for another's adapter.
     """
     reader = CheckpointReader(folder)
-    reader.verify(config)
+    config = reader.verify(config)
     if adapter is not None:
         adapter.check(reader, config)
     with torch.device("meta"):

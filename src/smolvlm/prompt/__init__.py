@@ -1,7 +1,6 @@
 """Messages -> chat template -> placeholders -> token ids. No torch, no media: only words and numbers."""
 
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
-from smolvlm.prompt.placeholders import image_prompt, video_prompt
 from smolvlm.prompt.segments import IdSegment, Segment, TextSegment
 from smolvlm.prompt.style import PROMPT_STYLES, PromptStyle, apply_style
 from smolvlm.prompt.template import ChatTemplate
@@ -9,6 +8,5 @@ from smolvlm.prompt.tokenizer import PromptTokenizer
 
 __all__ = [
     "PROMPT_STYLES", "ChatTemplate", "IdSegment", "ImagePart", "Message", "PromptStyle", "PromptTokenizer", "Segment",
-    "TextPart", "TextSegment", "TokenPart", "VideoPart", "apply_style", "image_prompt", "normalise_messages",
-    "video_prompt",
+    "TextPart", "TextSegment", "TokenPart", "VideoPart", "apply_style", "normalise_messages",
 ]  # fmt: skip

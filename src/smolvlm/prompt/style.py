@@ -12,7 +12,6 @@ from typing import Literal
 
 from smolvlm.errors import PromptError
 from smolvlm.prompt.messages import ImagePart, Message, Part, TextPart, VideoPart
-from smolvlm.prompt.placeholders import VIDEO_OUTRO
 
 PromptStyle = Literal["official", "training"]
 PROMPT_STYLES: tuple[str, ...] = ("official", "training")
@@ -29,11 +28,6 @@ def check_style(style: str) -> None:
     """Raise PromptError for a style that does not exist."""
     if style not in PROMPT_STYLES:
         raise PromptError(f"prompt_style={style!r}: expected one of {', '.join(PROMPT_STYLES)}.")
-
-
-def video_outro(style: str) -> str:
-    """What follows a video's last frame. In the training form the question marker takes its place."""
-    return VIDEO_OUTRO if style == "official" else ""
 
 
 def apply_style(messages: Sequence[Message], style: str) -> list[Message]:

@@ -12,24 +12,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from smolvlm.errors import CheckpointError, ConfigError, PromptError
+from smolvlm.families.grammar import IMAGE_TOKEN, VIDEO_MARKER, PromptGrammar
+from smolvlm.families.smolvlm import SMOLVLM
 from smolvlm.json_file import read_json, read_text
 from smolvlm.prompt.messages import ImagePart, Message, Part, TextPart, TokenPart, VideoPart
-from smolvlm.prompt.placeholders import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.prompt.sandbox import MAX_SOURCE_CHARS, compile_template, render_template
 from smolvlm.prompt.segments import IdSegment, Segment, TextSegment
-
-_BEGIN = "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-_ITEM = "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-_END = "{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
-_PROMPT = "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-# What the published checkpoints carry, and what the reference puts in its place as soon as a video is present.
-OFFICIAL_TEMPLATE = (
-    _BEGIN + "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}" + _ITEM
-    + "{% elif line['type'] == 'image' %}{{ '<image>' }}" + _END + _PROMPT
-)  # fmt: skip
-VIDEO_TEMPLATE = OFFICIAL_TEMPLATE.replace(
-    "{{ '<image>' }}{% endif %}", "{{ '<image>' }}{% elif line['type'] == 'video' %}{{ '<video>' }}{% endif %}"
-)
 
 MAX_RENDERED_CHARS = 1_000_000  # of the template's own text; the longest contexts need a few thousand
 _OPEN, _CLOSE = "\ue000", "\ue001"  # private use: a mark is these around a number
@@ -64,19 +52,20 @@ class _Mark(str):
 
 
 class ChatTemplate:
-    """A compiled chat template; None is the official one. Raises PromptError for one that Jinja cannot compile."""
+    """A compiled chat template; None is the family's own. Raises PromptError for one that Jinja cannot compile."""
 
     def __init__(self, source: str | None = None, special_tokens: Mapping[str, str] | None = None,
-                 label: str = "the chat template") -> None:  # fmt: skip
-        self.source = OFFICIAL_TEMPLATE if source is None else source
+                 label: str = "the chat template", grammar: PromptGrammar = SMOLVLM.prompt) -> None:  # fmt: skip
+        self.source = grammar.template if source is None else source
         self.special_tokens = dict(special_tokens or {})
         self.label = label
+        self.grammar = grammar
         self._code = self._compile(self.source)
-        self._video_code = self._compile(VIDEO_TEMPLATE)
+        self._video_code = self._compile(grammar.video.template if grammar.video is not None else self.source)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> ChatTemplate:
-        """Read `chat_template.json`, `chat_template.jinja` or `tokenizer_config.json`; the official one if none has it.
+    def from_folder(cls, folder: Path, grammar: PromptGrammar = SMOLVLM.prompt) -> ChatTemplate:
+        """Read `chat_template.json`, `chat_template.jinja` or `tokenizer_config.json`; the family's own if none has it.
 
         The order is the reference's. Raises CheckpointError naming a file that cannot be read, PromptError for a
         template that cannot be compiled.
@@ -95,8 +84,8 @@ class ChatTemplate:
             path = where
             source = _default_template(tokenizer["chat_template"], path)
         else:
-            return cls(None, tokens)
-        return cls(source, tokens, label=f"the chat template of {path}")
+            return cls(None, tokens, grammar=grammar)
+        return cls(source, tokens, f"the chat template of {path}", grammar)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[Rendered]:
         """The prompt in order: trusted stretches, typed text, exact ids, and the media parts where they stand.
@@ -111,8 +100,12 @@ class ChatTemplate:
         variables = {**self.special_tokens, "messages": plain, "add_generation_prompt": add_generation_prompt,
                      "tools": None, "documents": None}  # fmt: skip
         limit = MAX_RENDERED_CHARS + 100 * len(parts)
+        code = self._code
+        if has_video:
+            self.grammar.video_wording()  # an error of its own for a family without videos
+            code = self._video_code
         try:
-            rendered = render_template(self._video_code if has_video else self._code, variables, limit)
+            rendered = render_template(code, variables, limit)
         except Exception as error:  # the template is a stranger's code: it may raise anything at all
             raise PromptError(f"{self.label} failed: {_reason(error)}; {_REMEDY}.") from None
         return self._cut(rendered, parts)

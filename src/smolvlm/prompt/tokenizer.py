@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from smolvlm.errors import CheckpointError, PromptError, is_failure
+from smolvlm.families import family_of
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.tokenizer_file import as_text, checked_tokenizer, read_tokenizer_text
 
@@ -30,12 +31,20 @@ class _Control:
 class PromptTokenizer:
     """A checkpoint's tokenizer. `json` is the file's text, which a grammar compiler needs.
 
-    Raises CheckpointError, naming `label`, for text that is not a tokenizer.
+    `model_type` is that of `config.json`; with the added tokens it tells the family. `vocab_size` is the model's: tokens
+    beyond it that the family's published files have are left out. Raises CheckpointError, naming `label`, for text that
+    is not a tokenizer.
     """
 
-    def __init__(self, json_text: str, label: str = "tokenizer.json") -> None:
+    def __init__(self, json_text: str, label: str = "tokenizer.json", model_type: str = "smolvlm",
+                 vocab_size: int | None = None) -> None:  # fmt: skip
         self.label = label
         raw = checked_tokenizer(json_text, label)
+        self.added_tokens = frozenset(token["content"] for token in raw["added_tokens"])
+        family = family_of(model_type, self.added_tokens)
+        if vocab_size is not None:
+            raw["added_tokens"] = [token for token in raw["added_tokens"]
+                                   if token["id"] < vocab_size or token["content"] not in family.surplus_tokens]  # fmt: skip
         self.json = as_text(raw)
         try:
             self._decoder = Tokenizer.from_str(self.json)
@@ -53,15 +62,19 @@ class PromptTokenizer:
         self._controls = {t.content: _Control(i, t.lstrip, t.rstrip) for i, t in known.items() if t.content}
         self.control_ids = frozenset(known)
         self.special_ids = frozenset(i for i, token in known.items() if token.special)
+        self.markup_ids = frozenset(i for i, token in known.items() if family.is_markup(token.content))
         # Longest first, as the library matches: `<row_1_col_10>` must not be read as `<row_1_col_1`.
         names = sorted(self._controls, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self._trusted_pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        # Markup that a document model writes is also what its users may ask for: `<otsl>`, `<chart>`.
+        markup = [name for name in names if self._controls[name].id in self.markup_ids]
+        self._typed_pattern = re.compile("|".join(map(re.escape, markup)) or "(?!)")
 
     @classmethod
-    def from_folder(cls, folder: Path) -> PromptTokenizer:
+    def from_folder(cls, folder: Path, model_type: str = "smolvlm", vocab_size: int | None = None) -> PromptTokenizer:
         """Read `tokenizer.json` of a checkpoint folder. Raises CheckpointError naming the file."""
         path = Path(folder) / "tokenizer.json"
-        return cls(read_tokenizer_text(path), label=str(path))
+        return cls(read_tokenizer_text(path), str(path), model_type, vocab_size)
 
     @property
     def vocab_size(self) -> int:
@@ -134,6 +147,13 @@ class PromptTokenizer:
                 raise
             raise PromptError(f"these token ids cannot be decoded ({_reason(error)}).") from None
 
+    def answer_text(self, ids: Sequence[int]) -> str:
+        """The text of an answer: without special tokens, but for the markup that the family writes."""
+        if self.markup_ids:
+            shown = [i for i in ids if i not in self.special_ids or i in self.markup_ids]
+            return self.decode(shown, skip_special_tokens=False)
+        return self.decode(ids)
+
     def _encode_text(self, stretch: list[TextSegment]) -> list[int]:
         text = "".join(segment.text for segment in stretch)
         ids: list[int] = []
@@ -148,7 +168,7 @@ class PromptTokenizer:
         """Where control tokens stand in the joined text. A match never reaches across a trust boundary."""
         offset = last = 0
         for trusted, piece in _merged(stretch):
-            for match in self._pattern.finditer(piece) if trusted else ():
+            for match in (self._trusted_pattern if trusted else self._typed_pattern).finditer(piece):
                 control = self._controls[match.group()]
                 begin, end = offset + match.start(), offset + match.end()
                 if control.lstrip:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.errors import CheckpointError, ConfigError
+from smolvlm.families import FAMILIES
 from smolvlm.json_file import Fields, parse_json, read_text, short
 
 MAX_FILE_BYTES = 64 << 20  # the official file has 3.5 MB
@@ -21,6 +22,7 @@ _MAX_ADDED = 4096  # the official file has 145
 _MAX_TOKEN_CHARS = 1024
 _REMEDY = "take the file of the published checkpoint"
 _BYTE_LEVEL = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_SPLIT_PATTERNS = frozenset(pattern for family in FAMILIES for pattern in family.split_patterns)
 # They change ids only where special tokens are asked for, which we never do: read past, and not passed on.
 _POST_PROCESSORS = ("ByteLevel", "TemplateProcessing")
 
@@ -139,10 +141,14 @@ def _pre_tokenizer(read: Fields) -> dict[str, Any]:
             result.append({"type": "Digits", "individual_digits": part.flag("individual_digits", False)})
         elif kind == "ByteLevel":
             result.append(_byte_level(part))
+        elif kind == "Split" and (pattern := part.inner("pattern").raw.get("Regex")) in _SPLIT_PATTERNS:
+            if part.text("behavior") != "Isolated" or part.flag("invert"):
+                raise part.wrong("behavior", part.raw.get("behavior"), "'Isolated', not inverted")
+            result.append({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False})
         else:
-            raise part.wrong("type", kind, "Digits or ByteLevel")
+            raise part.wrong("type", kind, "Digits, ByteLevel, or Split by a pattern that a family of models has")
     if sum(part["type"] == "ByteLevel" for part in result) != 1:
-        raise read.wrong("pre_tokenizer", [part["type"] for part in result], "one ByteLevel, with Digits before it or not")
+        raise read.wrong("pre_tokenizer", [part["type"] for part in result], "one ByteLevel, with Digits or Split before it or not")
     return {"type": "Sequence", "pretokenizers": result}
 
 

@@ -112,7 +112,7 @@ class Backend:
         )
         self.scheduler = Scheduler(
             model.engine, self._encodable,
-            functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
+            model.processor.tokenizer.answer_text,
             BatchLimits(config.max_waiting, config.max_waiting_bytes, config.max_running, config.kv_tokens),
             Pace(chunk=config.prefill_chunk, tiles=config.encode_tiles, stall_ratio=config.stall_ratio, patience_s=config.patience_s),
             self._tiles, metrics,

@@ -18,12 +18,12 @@ from typing import Any
 from PIL import Image
 
 from smolvlm.errors import MixtureError, TeacherError, TrainingError
+from smolvlm.families.grammar import timestamp
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.video import sample_video
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 from smolvlm.processor import Processor
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, VideoPart
-from smolvlm.prompt.placeholders import timestamp
 from smolvlm.train.distill_objective import DistillObjective, DistillWeights, ProjectedGraph
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.loop import TrainResult

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.checkpoint.dtypes import CODES
-from smolvlm.checkpoint.layout import EMBED_TOKENS, tensor_shapes
+from smolvlm.checkpoint.layout import tensor_shapes
 from smolvlm.checkpoint.reader import INDEX_FILE, CheckpointReader
 from smolvlm.checkpoint.writer import AnyTensor, write_checkpoint
 from smolvlm.config import ModelConfig, load_configs
 from smolvlm.errors import CheckpointError
+from smolvlm.families.tensors import EMBED_TOKENS
 from smolvlm.hub import resolve
 
 _README = """# {base} with the adapter {adapter} merged in
@@ -39,7 +40,7 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, dtype: str
     folder = resolve(str(model))
     config, processor_config = load_configs(folder)
     with CheckpointReader(folder) as reader:
-        reader.verify(config)
+        config = reader.verify(config)
         added.check(reader, config)
         code = reader.infos[EMBED_TOKENS].dtype
         kept = next((name for name, known in CODES.items() if known == code), "float32")

@@ -12,10 +12,10 @@ from PIL import Image
 
 from smolvlm.answers import Answer
 from smolvlm.errors import SmolVLMError
+from smolvlm.families.grammar import timestamp
 from smolvlm.generation import GenerationParams
 from smolvlm.media import MediaOptions
 from smolvlm.processor import PreparedMedia
-from smolvlm.prompt.placeholders import timestamp
 
 Stage: TypeAlias = Literal["waiting", "starting", "frames", "tiles", "prefill", "writing", "ended"]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from smolvlm.config import ModelConfig
-from smolvlm.prompt.placeholders import VIDEO_OUTRO, image_prompt, video_prompt
+from smolvlm.families import SMOLVLM
 from smolvlm.prompt.segments import TextSegment
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import Pixels, Question, Sample
@@ -54,9 +54,9 @@ class RowMaker:
         if key not in self._prefixes:
             tokens = self.config.image_seq_len
             if sample.kind == "video":
-                media = " " + video_prompt(sample.timestamps_s, sample.duration_s, tokens, outro="")
+                media = " " + SMOLVLM.prompt.video_text(sample.timestamps_s, sample.duration_s, tokens, outro="")
             else:
-                media = image_prompt(0, 0, tokens) * len(sample.frames)
+                media = SMOLVLM.prompt.image_text(0, 0, tokens) * len(sample.frames)
             text = f"<|im_start|>User:{media}"
             self._prefixes[key] = self.tokenizer.encode_segments([TextSegment(text, trusted=True)])
         return self._prefixes[key]
@@ -78,7 +78,7 @@ class RowMaker:
         gazes = list(self.gazer.frames(sample, image_tokens))
         for number, question in enumerate(questions, start=1):
             first = len(ids) == len(prefix) or not conversation
-            outro = VIDEO_OUTRO if sample.kind == "video" else ""
+            outro = SMOLVLM.prompt.video_wording().outro if sample.kind == "video" else ""
             branch, answer = self.branch(question, outro if first else "\nUser: ")
             if len(ids) + len(branch) > length:
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smolvlm.checkpoint.random_tokenizer import byte_level_bpe, with_added_specials
-from smolvlm.prompt.placeholders import video_prompt
+from smolvlm.families import SMOLVLM
 from smolvlm.synth.generate import GENERATORS, generate
 from smolvlm.synth.words import plural
 from smolvlm.synth.world import WIDE
@@ -46,7 +46,7 @@ def _corpus() -> Iterator[str]:
         yield "User:"
         yield "Assistant:"
         yield "System:"
-        yield video_prompt((0.0, 1.0), 2.0, 0)
+        yield SMOLVLM.prompt.video_text((0.0, 1.0), 2.0, 0)
         yield "".join(f" {letter}" for letter in LETTERS)  # a space and a capital: how every word in capitals begins
     names = (*WIDE.objects, *WIDE.shapes, *WIDE.colours)
     for _ in range(20):
