@@ -26,6 +26,7 @@ from smolvlm.checkpoint.layout import Shapes, is_tolerated, tensor_shapes
 from smolvlm.checkpoint.reader import INDEX_FILE, WEIGHTS_FILE
 from smolvlm.config import ModelConfig, ProcessorConfig
 from smolvlm.errors import CheckpointError, is_failure
+from smolvlm.families import family_of
 from smolvlm.families.tensors import LM_HEAD
 
 logger = logging.getLogger(__name__)
@@ -208,8 +209,8 @@ def _json_files(config: ModelConfig, processor_config: ProcessorConfig, tokenize
         # `torch_dtype` is the name that every version of the reference reads; newer ones also say `dtype`.
         "config.json": _json({**config.to_dict(), "torch_dtype": dtype}),
         "generation_config.json": _json(config.generation_dict()),
-        "preprocessor_config.json": _json(processor_config.preprocessor_dict()),
-        "processor_config.json": _json(processor_config.processor_dict()),
+        "preprocessor_config.json": _json(processor_config.preprocessor_dict(family_of(config.model_type).class_prefix)),
+        "processor_config.json": _json(processor_config.processor_dict(family_of(config.model_type).class_prefix)),
         "tokenizer.json": tokenizer_json,
         "tokenizer_config.json": _json(_tokenizer_config(config, tokenizer_json, chat_template)),
     }
@@ -227,7 +228,9 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
             raise
         raise CheckpointError(f"the tokenizer cannot be read ({str(error)[:200]}); expected the text of a "
                               "tokenizer.json file.") from None  # fmt: skip
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    family = family_of(config.model_type, vocab)
+    largest = max((i for token, i in vocab.items() if token not in family.surplus_tokens), default=0)
     if largest >= config.text.vocab_size:
         raise CheckpointError(f"the tokenizer has id {largest}, beyond vocab_size={config.text.vocab_size}.")
     if tokenizer.id_to_token(config.image_token_id) != "<image>":
@@ -244,7 +247,7 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
              "global_image_token": "<global-img>", "end_of_utterance_token": "<end_of_utterance>"}  # fmt: skip
     raw |= {
         "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "clean_up_tokenization_spaces": False,
-        "model_max_length": config.text.max_position_embeddings, "processor_class": "SmolVLMProcessor",
+        "model_max_length": config.text.max_position_embeddings, "processor_class": f"{family.class_prefix}Processor",
         "extra_special_tokens": {k: token for k, token in media.items() if tokenizer.token_to_id(token) is not None},
     }  # fmt: skip
     if chat_template is not None:

@@ -163,7 +163,8 @@ class ChatProcessor:
         """
         if kwargs.get("push_to_hub"):
             self.push_to_hub(save_directory)
-        names = save_processor_files(self._processor.config, Path(save_directory), Path(self.name_or_path))
+        names = save_processor_files(self._processor.config, self._read.family.class_prefix, Path(save_directory),
+                                     Path(self.name_or_path))  # fmt: skip
         return [str(Path(save_directory) / name) for name in names]
 
     def push_to_hub(self, repo_id: Any = None, **_: Any) -> None:

@@ -45,10 +45,12 @@ def save_model_files(net: SmolVLMForConditionalGeneration, folder: Path, source:
             os.replace(made / name, folder / name)
 
 
-def save_processor_files(config: ProcessorConfig, folder: Path, source: Path) -> list[str]:
-    """The pixel settings as they are now, and the tokenizer's files as they came. Returns the names."""
+def save_processor_files(config: ProcessorConfig, class_prefix: str, folder: Path, source: Path) -> list[str]:
+    """The pixel settings as they are now, and the tokenizer's files as they came. `class_prefix` is the family's.
+    Returns the names."""
     _make(folder)
-    settings = {"preprocessor_config.json": config.preprocessor_dict(), "processor_config.json": config.processor_dict()}
+    settings = {"preprocessor_config.json": config.preprocessor_dict(class_prefix),
+                "processor_config.json": config.processor_dict(class_prefix)}  # fmt: skip
     for name, content in settings.items():
         with _refusing(folder):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

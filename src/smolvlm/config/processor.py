@@ -10,6 +10,7 @@ from typing import Any
 
 from smolvlm.config.model import ModelConfig, given, require_positive
 from smolvlm.errors import ConfigError
+from smolvlm.families import SMOLVLM, family_of
 from smolvlm.json_file import Fields, read_json
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class ProcessorConfig:
             preprocessor = Fields(processor, "processor_config.json: ").inner("image_processor").raw
             where = "processor_config.json: image_processor."
         read = Fields(preprocessor, where)
+        accepted = family_of(model.model_type).image_processors
+        kind = read.text("image_processor_type")
+        if kind is not None and kind.removesuffix("Fast").removesuffix("Pil") not in accepted:
+            raise read.wrong("image_processor_type", kind, f"one of {', '.join(accepted)}")
         video, size = read.inner("video_sampling"), read.inner("size")
         for key in _STEPS:
             if read.flag(key, True) is False:
@@ -85,23 +90,24 @@ class ProcessorConfig:
                               f"{model.vision.image_size}.")  # fmt: skip
         return config
 
-    def preprocessor_dict(self) -> dict[str, Any]:
-        """The official `preprocessor_config.json`; `video_size` says a tile, as the published files do."""
+    def preprocessor_dict(self, class_prefix: str = SMOLVLM.class_prefix) -> dict[str, Any]:
+        """The official `preprocessor_config.json` of a family by its class prefix; `video_size` says a tile, as the
+        published files do."""
         replaced = self.video_longest_edge == self.longest_edge  # by `size`: see `from_dicts`
         video_size = self.tile_size if replaced else self.video_longest_edge
         return {
             "do_convert_rgb": True, "do_image_splitting": self.do_image_splitting, "do_normalize": True, "do_pad": True,
             "do_rescale": True, "do_resize": True, "image_mean": list(self.image_mean), "image_std": list(self.image_std),
-            "image_processor_type": "SmolVLMImageProcessor", "max_image_size": {"longest_edge": self.tile_size},
-            "processor_class": "SmolVLMProcessor", "resample": self.resample, "rescale_factor": self.rescale_factor,
+            "image_processor_type": f"{class_prefix}ImageProcessor", "max_image_size": {"longest_edge": self.tile_size},
+            "processor_class": f"{class_prefix}Processor", "resample": self.resample, "rescale_factor": self.rescale_factor,
             "size": {"longest_edge": self.longest_edge},
             "video_sampling": {"fps": self.fps, "max_frames": self.max_frames,
                                "video_size": {"longest_edge": video_size}},
         }  # fmt: skip
 
-    def processor_dict(self) -> dict[str, Any]:
+    def processor_dict(self, class_prefix: str = SMOLVLM.class_prefix) -> dict[str, Any]:
         """The official `processor_config.json`."""
-        return {"image_seq_len": self.image_seq_len, "processor_class": "SmolVLMProcessor"}
+        return {"image_seq_len": self.image_seq_len, "processor_class": f"{class_prefix}Processor"}
 
 
 def load_configs(folder: Path) -> tuple[ModelConfig, ProcessorConfig]:
