@@ -43,9 +43,10 @@ $(VENV)/.run: $(VENV)/.made $(INPUTS)
 	@touch $@
 
 # torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
+# docling-core likewise: it wants a typer below 0.27 for a command of its own; what it needs beside stands in the test group.
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui]" --group test
-	$(PIP) install --quiet -c constraints.txt --no-deps torchvision
+	$(PIP) install --quiet -c constraints.txt --no-deps torchvision docling-core
 	@touch $@
 
 # --- what people run ----------------------------------------------------------------------------------------------------
