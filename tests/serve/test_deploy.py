@@ -23,7 +23,7 @@ from helpers_serve import Server
 from smolvlm.cli.main import main
 from smolvlm.engines.native_engine import THREADS_VARIABLE
 from smolvlm.serve.config import ServeConfig
-from smolvlm.serve.workers import GRACE_S
+from smolvlm.serve.server import CLOSING_S
 from smolvlm.ui.config import PageConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,8 +158,7 @@ def test_compose_starts_commands_that_exist(services: dict[str, Any], capsys: py
     assert str(PageConfig().port) in page["healthcheck"]["test"][-1]
     config = ServeConfig.gather({}, None, environ_of(api))
     assert config.keys_file == f"/run/secrets/{api['secrets'][0]}"
-    assert config.workers == 1
-    assert config.drain_s + GRACE_S <= int(api["stop_grace_period"].rstrip("s"))
+    assert config.drain_s + CLOSING_S <= int(api["stop_grace_period"].rstrip("s"))
 
 
 def test_compose_confines_its_services(services: dict[str, Any]) -> None:
@@ -187,8 +186,8 @@ def test_the_unit_starts_the_server_and_lets_it_drain(capsys: pytest.CaptureFixt
     served = {name: value for name, value in settings.items() if name.startswith("SMOLVLM_")}
     config = ServeConfig.gather({}, str(ROOT / "deploy" / "smolvlm.toml"), served)
     assert config.host == "127.0.0.1"
-    assert config.drain_s + GRACE_S < int(of_unit("TimeoutStopSec")[0])
-    assert of_unit("KillMode") == ["mixed"], "workers take a second SIGTERM for haste"
+    assert config.drain_s + CLOSING_S < int(of_unit("TimeoutStopSec")[0])
+    assert of_unit("KillMode") == ["mixed"], "decoding processes take SIGTERM for their end"
     assert of_unit("Type") == ["exec"], "the program does not notify"
     assert of_unit("RestartPreventExitStatus") == ["2"]
     assert config.keys_file == "%d/" + of_unit("LoadCredential")[0].partition(":")[0]

@@ -105,6 +105,9 @@ def test_flags_beat_the_environment_beats_the_file(tmp_path: Path) -> None:
         ({"stall_ratio": float("nan")}, "", {}, "stall_ratio"),
         ({"max_running": 0}, "", {}, "max_running"),
         ({"log_level": "loud"}, "", {}, "log_level"),
+        ({"workers": 4}, "", {}, "serve run smolvlm.scale.ray_serve:app"),
+        ({}, "workers = 2", {}, "serve run smolvlm.scale.ray_serve:app"),
+        ({}, "", {"SMOLVLM_SERVE_WORKERS": "3"}, "serve run smolvlm.scale.ray_serve:app"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -114,6 +117,12 @@ def test_a_wrong_setting_is_named(
     file.write_text(toml)
     with pytest.raises(ParamsError, match=word):
         ServeConfig.gather(flags, str(file), environ)
+
+
+def test_settings_of_earlier_versions_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "serve.toml"
+    file.write_text("workers = 1\nport = 7")
+    assert ServeConfig.gather({"workers": 1}, str(file), {"SMOLVLM_SERVE_WORKERS": "1"}) == ServeConfig(port=7)
 
 
 def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import typer
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import ModelFlags
 from smolvlm.cli.help import Command
-from smolvlm.cli.loading import announce, find_model, has_random_weights, open_model, say_world
+from smolvlm.cli.loading import announce, find_model, open_model, say_world
 from smolvlm.errors import MissingExtraError
 from smolvlm.serve.config import ServeConfig
 
@@ -64,6 +64,7 @@ def serve(
     new_key: Annotated[
         str | None, typer.Option(metavar="NAME", help="Add an API key to --keys-file, print it once, and leave.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve a model to clients of OpenAI's API.
 
@@ -81,7 +82,7 @@ def serve(
       smolvlm serve --model 256m
       smolvlm serve --model 256m --host 0.0.0.0 --keys-file keys.json
       smolvlm serve --new-key alice --keys-file keys.json
-      smolvlm serve --config serve.toml --port 9000 --workers 4
+      smolvlm serve --config serve.toml --port 9000
       smolvlm serve --allowed-hosts api.example.org --cors-origin http://localhost:3000
       SMOLVLM_SERVE_MODEL=500m smolvlm serve --remote-hosts upload.wikimedia.org
 
@@ -92,11 +93,10 @@ def serve(
           {"type": "image_url", "image_url": {"url": "data:image/png;base64,$(base64 -w0 sign.png)"}}]}]}
         END
     """
-    chosen = ServeConfig.gather(settings, config)
+    chosen = ServeConfig.gather(settings | {"workers": workers}, config)
     try:
         from smolvlm.serve.keys import new_key as make_key
         from smolvlm.serve.server import serve as run
-        from smolvlm.serve.workers import serve_with_workers
     except ImportError as error:
         if error.name and error.name.startswith("smolvlm"):
             raise
@@ -110,18 +110,11 @@ def serve(
     flags = ModelFlags(chosen.model, chosen.adapter, chosen.engine, chosen.device, chosen.dtype)
     with Bars() as bars:
         name, folder = find_model(flags, bars)
-        model = open_model(name, flags, bars) if chosen.workers == 1 else None
-    if model is not None:
-        announce(model, folder)
-    else:
-        random = " with random weights: its answers mean nothing" if has_random_weights(folder) else ""
-        note(f"{name} answers from {chosen.workers} processes{random}", dim=not random)
+        model = open_model(name, flags, bars)
+    announce(model, folder)
     say_world(folder, flags)
     if chosen.keys_file is None and "*" in chosen.cors_origin:
         note("any web page that a user of this machine looks at may ask: --cors-origin is * and there is no --keys-file.")
     if chosen.keys_file is None and chosen.host not in ("127.0.0.1", "::1", "localhost"):
         note(f"anybody who reaches {chosen.host} may ask: there is no --keys-file.")
-    if model is not None:
-        run(model, chosen)
-    else:
-        raise typer.Exit(serve_with_workers(name, chosen))
+    run(model, chosen)

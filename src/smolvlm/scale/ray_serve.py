@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_OF_SERVE = ("host", "port", "head_timeout_s", "workers")  # Serve listens, and replicas are its workers
+_OF_SERVE = ("host", "port", "head_timeout_s")  # Serve listens
 _CONSTRUCTOR_TRIES = 3
 _LOOK_S = 0.05
 _SPARE_S = 5.0  # for closing the engine and the decoding processes after the last answer

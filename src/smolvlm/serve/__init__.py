@@ -7,7 +7,6 @@
     keys, quotas, files, metrics, logs                              who may ask, and what is kept and counted
     backend              a conversation -> a prompt -> a job -> updates
     chat_*, responses_*, routes_*, middleware, app, server          HTTP
-    shared_*, fair_socket, worker, workers                          several processes on one address
 
 Needs `pip install "smolvlm[serve]"`.
 """

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +54,14 @@ class ErrorBody(BaseModel):
     error: ErrorFields
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What one of several processes on an address has in common with the others."""
-
-    metrics: Metrics
-    quotas: Quotas
-
-
-def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None) -> tuple[ASGIApp, Services]:
+def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
     """The ASGI application that serves `model`, and its parts. Its lifespan starts, warms up and ends them.
 
-    shared: of one of several processes on an address; nothing is accepted then before the model is warm. Raises
-    ParamsError for a file of keys that cannot be read.
+    Raises ParamsError for a file of keys that cannot be read.
     """
     keys = KeyRing(Path(config.keys_file)) if config.keys_file else None
-    metrics = shared.metrics if shared else Metrics()
-    quotas = shared.quotas if shared else Quotas(config.key_rate, config.key_concurrency)
+    metrics = Metrics()
+    quotas = Quotas(config.key_rate, config.key_concurrency)
     backend = Backend(model, config, metrics)
     files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours,
                       share=min(1.0, config.key_files_share))  # fmt: skip
@@ -91,8 +81,6 @@ def create_app(model: SmolVLM, config: ServeConfig, shared: Shared | None = None
         # Beside the event loop run short pieces of work. Python's default of four more threads than cores lets one owner fill it.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="smolvlm-beside"))
         warming = asyncio.create_task(warm_up())  # /health and /ready answer from the beginning
-        if shared is not None:
-            await warming
         try:
             yield
         finally:

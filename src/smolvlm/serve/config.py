@@ -13,6 +13,9 @@ from smolvlm.errors import ParamsError
 from smolvlm.listening import Callers
 
 PREFIX = "SMOLVLM_SERVE_"
+# A setting of earlier versions.
+_WORKERS = ("workers={}: one server uses all cores, and there is one process of it. For several processes or machines run "
+            "`serve run smolvlm.scale.ray_serve:app model=256m max_replicas=4` (docs/scale.md).")  # fmt: skip
 
 
 def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
@@ -35,9 +38,6 @@ class ServeConfig:
     dtype: str = _setting("auto", "auto, bfloat16, q8, q4; float32 or float16 (torch).")
     host: str = _setting("127.0.0.1", "The address to listen on; 0.0.0.0 is every network of this machine.")
     port: int = _setting(8000, "The port; 0 takes a free one and prints it.", least=0)
-    workers: int = _setting(
-        1, "Server processes on the one address, each with the model and its share of the cores.", least=1
-    )
     keys_file: str | None = _setting(None, "A file of API keys, as --new-key writes it; without one, anybody may ask.")
     files_folder: str | None = _setting(
         None, "Where uploads are kept; else a temporary folder that goes with the server."
@@ -113,11 +113,15 @@ class ServeConfig:
         known = {f.name for f in fields(cls)}
         file = file or environ.get(PREFIX + "CONFIG")
         values = _read_toml(file) if file else {}
+        named = {name[len(PREFIX) :].lower(): text for name, text in environ.items() if name.startswith(PREFIX)}
+        flags = dict(flags)
+        for given in (flags, named, values):
+            if str(workers := given.pop("workers", None)) not in ("None", "1"):
+                raise ParamsError(_WORKERS.format(str(workers)[:20]))
         if unknown := sorted(set(values) - known):
             raise ParamsError(
                 f"{file}: unknown setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}."
             )
-        named = {name[len(PREFIX) :].lower(): text for name, text in environ.items() if name.startswith(PREFIX)}
         if unknown := sorted(set(named) - known - {"config"}):
             raise ParamsError(f"{PREFIX}{unknown[0].upper()} is no setting of the server; see `smolvlm serve --help`.")
         values |= {f.name: _from_text(f.name, str(f.type), named[f.name]) for f in fields(cls) if f.name in named}

@@ -10,15 +10,12 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from smolvlm.errors import EngineError
 from smolvlm.listening import listen
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
@@ -32,23 +29,14 @@ logger = logging.getLogger(__name__)
 CLOSING_S = 20.0  # after `drain_s`, the process ends, even if a thread of it hangs
 _LOOK_S = 0.05
 _SWITCH_S = 0.001  # after it a thread that parses a body hands the interpreter to the engine's; Python's default is 5 ms
-_TICKS_A_SECOND = 10  # of uvicorn's main loop
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What a process that others can replace does: say that it is ready, and something every second."""
-
-    ready: Callable[[], None]
-    second: Callable[[], None]
 
 
 class DrainingServer(uvicorn.Server):
     """On SIGTERM or Ctrl-C: new requests get 503, answers under way finish, then the process ends. A second signal hurries."""
 
-    def __init__(self, config: uvicorn.Config, found: Services, watch: Watch | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, found: Services) -> None:
         super().__init__(config)
-        self._found, self._watch = found, watch
+        self._found = found
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -62,19 +50,8 @@ class DrainingServer(uvicorn.Server):
         faulthandler.dump_traceback_later(self._found.config.drain_s + CLOSING_S, exit=True)  # whatever holds it up
         self._draining = asyncio.get_event_loop().create_task(self._drain(signal.Signals(sig).name))
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._watch is not None and self._found.backend.ready:
-            self._watch.second()
-            self._watch.ready()
-
     async def on_tick(self, counter: int) -> bool:
-        """Also ends the process when the model could not be warmed up; one that is watched, when its engine has ended."""
-        if self._watch is not None and self._found.failed is None:
-            if self._found.backend.ready and not self._found.backend.scheduler.alive:
-                self._found.failed = EngineError("the engine's thread has ended.")
-            if counter % _TICKS_A_SECOND == 0:
-                self._watch.second()
+        """Also ends the process when the model could not be warmed up."""
         return self._found.failed is not None or await super().on_tick(counter)
 
     async def _drain(self, name: str) -> None:
@@ -104,7 +81,7 @@ def announce(name: str, listening: socket.socket) -> None:
     sys.stdout.flush()
 
 
-def run(app: ASGIApp, found: Services, listening: socket.socket, watch: Watch | None = None) -> None:
+def run(app: ASGIApp, found: Services, listening: socket.socket) -> None:
     """Answer on a bound socket until a signal comes. Raises what the model could not be warmed up for."""
     settings = uvicorn.Config(
         app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
@@ -112,7 +89,7 @@ def run(app: ASGIApp, found: Services, listening: socket.socket, watch: Watch | 
     )  # fmt: skip
     _allow_connections()
     sys.setswitchinterval(_SWITCH_S)
-    DrainingServer(settings, found, watch).run(sockets=[listening])
+    DrainingServer(settings, found).run(sockets=[listening])
     if found.failed is not None:
         raise found.failed
 
