@@ -46,9 +46,9 @@ def fitting(schema: dict[str, Any]) -> dict[str, Any]:
 BAD: dict[str, tuple[Any, str | None]] = {
     "no messages": ({}, "messages"),
     "empty messages": ({"messages": []}, "messages"),
-    "a role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
-    "a part": ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages.0.content"),
-    "no content": ({"messages": [{"role": "user"}]}, "messages"),
+    "a role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+    "a part": ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages[0].content"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages[0]"),
     "temperature": ({"messages": text("x"), "temperature": 3}, "temperature"),
     "temperature as text": ({"messages": text("x"), "temperature": "1"}, "temperature"),
     "max_tokens": ({"messages": text("x"), "max_tokens": 0}, "max_tokens"),

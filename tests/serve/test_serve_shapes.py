@@ -48,22 +48,22 @@ def post(server: Server, path: str, body: dict[str, Any]) -> httpx.Response:
 
 # name: the parts, the parameter of the error, words that its message has
 REFUSED_PARTS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
-    "sound": (({"type": "input_audio", "input_audio": {}},), "messages.0.content.0", ("'input_audio'", "sound")),
-    "the other API's picture": (({"type": "input_image"},), "messages.0.content.0", ("'input_image'", "image_url")),
-    "a bare picture": ((SIGN, {"type": "image", "url": "x"}), "messages.0.content.1", ("'image'", "image_url")),
-    "an unheard type": (({"type": "hologram"},), "messages.0.content.0", ("'hologram'", "image_url", "video_url")),
-    "no type": (({"text": "hi"},), "messages.0.content.0", ('"type"', "'text'")),
-    "text as a part": (("hi",), "messages.0.content.0", ('"type"', "text")),
-    "frames as a list": (({"type": "video", "video": []},), "messages.0.content.0", ("'video'", "video_url", "image_url")),
-    "frames in a data URL": ((video("data:video/jpeg;base64,AAAA,BBBB"),), "messages", ("JPEG", "image_url")),
-    "a number as address": ((image(5),), "messages.0.content.0.image_url", ("url", "number")),
-    "an address that is a number": ((image({"url": 5}),), "messages.0.content.0.image_url.url", ("'image_url'", "string")),
-    "no address": ((image({}),), "messages.0.content.0.image_url.url", ("'image_url'", "required")),
-    "a video as a picture": ((image(data_url("clip.mp4")),), "messages", ("video", "video_url")),
-    "a bare video as a picture": ((image(bare("clip.mp4")),), "messages", ("video", "video_url")),
+    "sound": (({"type": "input_audio", "input_audio": {}},), "messages[0].content[0]", ("'input_audio'", "sound")),
+    "the other API's picture": (({"type": "input_image"},), "messages[0].content[0]", ("'input_image'", "image_url")),
+    "a bare picture": ((SIGN, {"type": "image", "url": "x"}), "messages[0].content[1]", ("'image'", "image_url")),
+    "an unheard type": (({"type": "hologram"},), "messages[0].content[0]", ("'hologram'", "image_url", "video_url")),
+    "no type": (({"text": "hi"},), "messages[0].content[0]", ('"type"', "'text'")),
+    "text as a part": (("hi",), "messages[0].content[0]", ('"type"', "text")),
+    "frames as a list": (({"type": "video", "video": []},), "messages[0].content[0]", ("'video'", "video_url", "image_url")),
+    "frames in a data URL": ((video("data:video/jpeg;base64,AAAA,BBBB"),), "messages[0].content[0]", ("JPEG", "image_url")),
+    "a number as address": ((image(5),), "messages[0].content[0].image_url", ("url", "number")),
+    "an address that is a number": ((image({"url": 5}),), "messages[0].content[0].image_url.url", ("'image_url'", "string")),
+    "no address": ((image({}),), "messages[0].content[0].image_url.url", ("'image_url'", "missing")),
+    "a video as a picture": ((image(data_url("clip.mp4")),), "messages[0].content[0]", ("video", "video_url")),
+    "a bare video as a picture": ((image(bare("clip.mp4")),), "messages[0].content[0]", ("video", "video_url")),
     "two numbers of frames": (
         (video({"url": data_url("clip.mp4"), "max_frames": 2}, max_frames=3),),
-        "messages",
+        "messages[0].content[0]",
         ("max_frames=2", "max_frames=3"),
     ),
 }
@@ -84,7 +84,7 @@ REFUSED_FIELDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "functions": (CHAT, {"functions": [{"name": "f"}]}, "functions", "calls no functions"),
     "logit_bias": (CHAT, {"logit_bias": {"1": 5}}, "logit_bias", "not supported"),
     "sampling of a video": (CHAT, {"max_frames": 4}, "max_frames", "part"),
-    "temperature in a message": (CHAT, {"messages": [text("x")[0] | {"temperature": 1}]}, "messages.0.temperature", "top level"),
+    "temperature in a message": (CHAT, {"messages": [text("x")[0] | {"temperature": 1}]}, "messages[0].temperature", "top level"),
     "vLLM's schema": (CHAT, {"guided_json": LETTER}, "guided_json", "response_format"),
     "llama.cpp's grammar": (CHAT, {"grammar": "root ::= x"}, "grammar", "response_format"),
     "extra_body": (CHAT, {"extra_body": {"top_k": 1}}, "extra_body", "top level"),
@@ -93,8 +93,8 @@ REFUSED_FIELDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "a schema and text": (CHAT, {"response_format": {"type": "text", "schema": LETTER}}, "response_format", "json_schema"),
     "the other API's limit": (RESPONSES, {"input": "x", "max_tokens": 3}, "max_tokens", "max_output_tokens"),
     "the other API's format": (RESPONSES, {"input": "x", "response_format": {"type": "json_object"}}, "response_format", "text.format"),
-    "the other API's part": (RESPONSES, {"input": user(SIGN)}, "input.0.content.0", "input_text"),
-    "a call in the history": (RESPONSES, {"input": [{"type": "function_call"}]}, "input.0.type", "no tools"),
+    "the other API's part": (RESPONSES, {"input": user(SIGN)}, "input[0].content[0]", "input_text"),
+    "a call in the history": (RESPONSES, {"input": [{"type": "function_call"}]}, "input[0].type", "no tools"),
     "stop": (RESPONSES, {"input": "x", "stop": "a"}, "stop", "chat/completions"),
 }  # fmt: skip
 
@@ -111,8 +111,8 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(server: Server,
 def test_a_history_with_calls_of_tools(server: Server) -> None:
     called = {"role": "assistant", "content": None, "tool_calls": [TOOL | {"id": "c"}]}
     for turns, param in (
-        ([*text("x"), called, *text("y")], "messages.1.tool_calls"),
-        ([*text("x"), {"role": "tool", "tool_call_id": "c", "content": "42"}], "messages.1.role"),
+        ([*text("x"), called, *text("y")], "messages[1].tool_calls"),
+        ([*text("x"), {"role": "tool", "tool_call_id": "c", "content": "42"}], "messages[1].role"),
     ):
         response = post(server, CHAT, {"messages": turns})
         assert (response.status_code, response.json()["error"]["param"]) == (400, param), response.text
@@ -135,7 +135,7 @@ def test_an_unknown_field_is_named_in_the_answer(server: Server) -> None:
     part = SIGN | {"cache_control": {"type": "ephemeral"}, "emphasis": 3}
     body = {"messages": user(part), "zeal": 9}
     named = ["zeal: this field is unknown here and changed nothing.",
-             "messages.0.content.0.emphasis: this field is unknown here and changed nothing."]  # fmt: skip
+             "messages[0].content[0].emphasis: this field is unknown here and changed nothing."]  # fmt: skip
     assert named_in(post(server, CHAT, body).json()) == named
     lines = post(server, CHAT, body | {"stream": True}).text.splitlines()
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]

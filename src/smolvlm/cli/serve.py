@@ -15,6 +15,7 @@ from smolvlm.cli.flags import ModelFlags
 from smolvlm.cli.help import Command
 from smolvlm.cli.loading import announce, find_model, open_model, say_world
 from smolvlm.errors import MissingExtraError
+from smolvlm.listening import listen
 from smolvlm.serve.config import ServeConfig
 
 _TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": str}
@@ -108,6 +109,8 @@ def serve(
         note("this is the only time that the key is shown; the file holds its hash.")
         return
     flags = ModelFlags(chosen.model, chosen.adapter, chosen.engine, chosen.device, chosen.dtype)
+    # Before the model: it may take minutes to download and load, and nothing of it is needed to see that the port is taken.
+    listening = listen(chosen.host, chosen.port)
     with Bars() as bars:
         name, folder = find_model(flags, bars)
         model = open_model(name, flags, bars)
@@ -117,4 +120,4 @@ def serve(
         note("any web page that a user of this machine looks at may ask: --cors-origin is * and there is no --keys-file.")
     if chosen.keys_file is None and chosen.host not in ("127.0.0.1", "::1", "localhost"):
         note(f"anybody who reaches {chosen.host} may ask: there is no --keys-file.")
-    run(model, chosen)
+    run(model, chosen, listening)

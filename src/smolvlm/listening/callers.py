@@ -29,6 +29,12 @@ class Refusal:
     sentence: str
 
 
+def refused_page(origin: str) -> Refusal:
+    """Of a page whose origin is not allowed, with the flag that allows it; one without an address is allowed by `*` alone."""
+    flag = _shown(origin) if _is_origin(origin) else '"*"'
+    return Refusal(403, f"a page of {_shown(origin)} may not send this; to allow it, start the server with --cors-origin {flag}.")
+
+
 class Callers:
     """The rules of one server."""
 
@@ -57,8 +63,7 @@ class Callers:
                 return Refusal(403, "a page of another site may not send this; see --cors-origin.")
             return None
         if not self._may_send(origin, host):
-            return Refusal(403, f"a page of {_shown(origin)} may not send this; to allow it, start the server with "
-                                f"--cors-origin {_shown(origin)}.")  # fmt: skip
+            return refused_page(origin)
         return None
 
     def _may_send(self, origin: str, host: str) -> bool:
@@ -106,11 +111,15 @@ def _pattern(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    matched = _ORIGIN.fullmatch(text.lower())
-    if text != "*" and (matched is None or (text.lower().startswith("http") and _name(matched[1]) is None)):
+    if text != "*" and not _is_origin(text):
         raise ParamsError(f"cors_origin={text[:80]!r}: expected what a browser sends as Origin, such as http://localhost:3000 "
                           "or https://example.org, without a path, or *.")  # fmt: skip
     return text.lower()
+
+
+def _is_origin(text: str) -> bool:
+    matched = _ORIGIN.fullmatch(text.lower())
+    return matched is not None and not (text.lower().startswith("http") and _name(matched[1]) is None)
 
 
 def _shown(text: str) -> str:

@@ -14,7 +14,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -24,6 +23,8 @@ from smolvlm.serve import routes_basic, routes_chat, routes_files, routes_respon
 from smolvlm.serve.backend import Backend
 from smolvlm.serve.bodies import BodyBudget
 from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.cors import Cors
+from smolvlm.serve.dialects import DIALECTS
 from smolvlm.serve.errors import INVALID, ServeError, as_serve_error
 from smolvlm.serve.files import FileStore
 from smolvlm.serve.gatekeeper import Gatekeeper
@@ -31,7 +32,7 @@ from smolvlm.serve.keys import KeyRing
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.quotas import Quotas
 from smolvlm.serve.request_errors import invalid_request
-from smolvlm.serve.services import Services
+from smolvlm.serve.services import Services, dialect_of, services
 from smolvlm.serve.sse import PlainJSON
 from smolvlm.vlm import SmolVLM
 
@@ -113,24 +114,25 @@ def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-    guarded: ASGIApp = Gatekeeper(app, found)
-    if config.cors_origin:  # around the gatekeeper: a preflight has no key, and refusals are for the page to read too
-        guarded = CORSMiddleware(guarded, allow_origins=config.cors_origin, allow_methods=("GET", "POST", "DELETE"),
-                                 allow_headers=("*",), expose_headers=("X-Request-Id", "Retry-After"))  # fmt: skip
-    return guarded, found
+    return Cors(Gatekeeper(app, found), config.cors_origin), found
 
 
 def _reply(error: ServeError) -> Response:
     return PlainJSON(error.body(), error.status, error.headers)
 
 
-async def _ours(_: Request, error: Exception) -> Response:
-    return _reply(as_serve_error(error))
+async def _ours(request: Request, error: Exception) -> Response:
+    return _reply(as_serve_error(error, dialect_of(request)))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _reply(invalid_request(error.errors(), request.headers.get("content-type", "")))
+    found = services(request)
+    try:
+        refusal = invalid_request(error.errors(), DIALECTS.get(request.scope["route"].path), found.backend.name)
+    except ServeError as better:
+        refusal = better
+    return _reply(refusal)
 
 
 async def _http(_: Request, error: Exception) -> Response:

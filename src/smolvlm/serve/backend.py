@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from smolvlm.errors import EngineError, PromptError
+from smolvlm.errors import EngineError, PromptError, SmolVLMError, VideoError
 from smolvlm.generation import GenerationParams, Grammar
 from smolvlm.media import normalise
 from smolvlm.processor import MediaInfo, ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import ImagePart, Message, VideoPart
+from smolvlm.serve.addresses import holds_picture
+from smolvlm.serve.chat_parts import place_of
 from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.dialects import CHAT, Dialect
+from smolvlm.serve.errors import ServeError, at_part
 from smolvlm.serve.job import Failed, Job, Started, Update
 from smolvlm.serve.media_gate import MediaGate
 from smolvlm.serve.media_limits import MediaLimits, RemotePolicy, StoredFile
@@ -42,6 +46,24 @@ class Ask:
     params: tuple[GenerationParams, ...]
     owner: str
     schema: dict[str, Any] | None = None
+    dialect: Dialect = CHAT
+    before: bool = False  # whether a message stands before those that the client's list has
+
+    def media(self) -> dict[str, ImagePart | VideoPart]:
+        """Each picture and video by its place in the client's request, in order."""
+        return {
+            place_of(self.dialect.conversation, i, j, self.before): part
+            for i, message in enumerate(self.messages)
+            for j, part in enumerate(message.parts)
+            if isinstance(part, ImagePart | VideoPart)
+        }
+
+    def refusal(self, place: str, error: SmolVLMError) -> ServeError:
+        """What the client is told when the medium there cannot be opened."""
+        part = self.media()[place]
+        if isinstance(part, VideoPart) and isinstance(error, VideoError) and holds_picture(part.source):
+            error = VideoError(f"the part is one for a video and holds a picture; a picture is {self.dialect.a_picture}.")
+        return at_part(error, place)
 
 
 class Asked:
@@ -147,7 +169,7 @@ class Backend:
         self.check_room()
         self._coming += 1
         try:
-            prepared, tiles = await self._media(ask.messages, ask.owner)
+            prepared, tiles = await self._media(ask)
             inputs = await asyncio.to_thread(self.model.processor.build, ask.messages, prepared)
             room = max(params.max_new_tokens for params in ask.params)
             self.model.runtime.room(inputs, room)
@@ -173,17 +195,23 @@ class Backend:
             return (None,) * len(ask.params)
         return await self._schemas.grammars(ask.schema, len(ask.params), ask.owner)
 
-    async def _media(self, messages: Sequence[Message], owner: str) -> tuple[list[PreparedMedia], list[Tile]]:
+    async def _media(self, ask: Ask) -> tuple[list[PreparedMedia], list[Tile]]:
         """What the prompt says of each medium, without pixels, and the tiles of all of them in order."""
-        parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
+        named = ask.media()
+        parts = list(named.values())
         if len(parts) > self.config.max_media:
             raise PromptError(
                 f"the request holds {len(parts)} media, more than the limit of {self.config.max_media}; send fewer."
             )
         keys = [await _content_key(part) for part in parts]
         known = [self._recall(key) for key in keys]
-        missing = [part for part, found in zip(parts, known, strict=True) if found is None]
-        opened = iter(await self.gate.open_all(missing, owner=owner) if missing else [])
+        missing = [place for place, found in zip(named, known, strict=True) if found is None]
+        found_now = await self.gate.open_all(
+            [named[place] for place in missing],
+            owner=ask.owner,
+            wrapped=lambda number, error: ask.refusal(missing[number], error),
+        )
+        opened = iter(found_now)
         prepared: list[PreparedMedia] = []
         tiles: list[Tile] = []
         for key, found in zip(keys, known, strict=True):

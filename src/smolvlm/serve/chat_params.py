@@ -7,7 +7,9 @@ from typing import Any
 from smolvlm.generation import GenerationParams
 from smolvlm.serve.chat_schema import ChatRequest, ResponseFormat, SamplingFields
 from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.dialects import CHAT, RESPONSES, Dialect
 from smolvlm.serve.errors import ServeError
+from smolvlm.serve.responses_schema import TextFormat
 
 _SHARED = (
     "temperature",
@@ -33,7 +35,10 @@ def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParam
         )
     if body.top_logprobs and not body.logprobs:
         raise ServeError(400, "top_logprobs needs logprobs=true.", param="top_logprobs", code="invalid_value")
-    values = shared_params(body, body.max_completion_tokens or body.max_tokens, config, "max_tokens")
+    if None not in (given := {body.max_tokens, body.max_completion_tokens}) and len(given) > 1:
+        raise ServeError(400, f"max_completion_tokens={body.max_completion_tokens} and max_tokens={body.max_tokens} disagree; send "
+                         "one of them.", param="max_tokens", code="invalid_value")  # fmt: skip
+    values = shared_params(body, body.max_completion_tokens or body.max_tokens, config, limit_of(body))
     if body.stop is not None:
         values["stop"] = body.stop
     for name in ("presence_penalty", "frequency_penalty"):
@@ -42,6 +47,11 @@ def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParam
     if body.logprobs:
         values["logprobs"] = body.top_logprobs or 0
     return tuple(GenerationParams(**values, seed=seed_of(body.seed, i)) for i in range(choices))
+
+
+def limit_of(body: ChatRequest) -> str:
+    """The field by which the client bounds its answer."""
+    return "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
 
 
 def shared_params(body: SamplingFields, max_tokens: int | None, config: ServeConfig, name: str) -> dict[str, Any]:
@@ -62,29 +72,36 @@ def seed_of(seed: int | None, choice: int) -> int | None:
     return None if seed is None else (seed + choice) % 2**64
 
 
-def schema_of(body: ResponseFormat | None) -> dict[str, Any] | None:
-    """The schema of a response_format: {} for any JSON object, None for free text.
+def schema_of(body: ResponseFormat | TextFormat | None) -> dict[str, Any] | None:
+    """The schema of a response_format or a text.format: {} for any JSON object, None for free text.
 
-    `schema` may stand in `json_schema`, as in OpenAI's API, or beside `type`, as llama.cpp's server takes it.
+    In a response_format it may stand in `json_schema`, as in OpenAI's API, or beside `type`, as llama.cpp's server takes it.
     """
     if body is None:
         return None
+    if isinstance(body, TextFormat):
+        return _schema_of(body.type, body.schema_, RESPONSES)
     inner = body.json_schema.schema_ if body.json_schema else None
     if inner is not None and body.schema_ is not None and inner != body.schema_:
-        raise _schema_error("response_format has two schemas, in json_schema and beside type; send one.")
-    schema = body.schema_ if inner is None else inner
-    if body.type == "text":
+        raise _schema_error("has two schemas, in json_schema and beside type; send one", CHAT)
+    if body.type == "json_object" and body.json_schema is not None:
+        raise _schema_error('has json_schema and the type "json_object"; send the type "json_schema"', CHAT)
+    return _schema_of(body.type, body.schema_ if inner is None else inner, CHAT)
+
+
+def _schema_of(kind: str, schema: dict[str, Any] | None, dialect: Dialect) -> dict[str, Any] | None:
+    if kind == "text":
         if schema is not None:
-            raise _schema_error('response_format has a schema and the type "text"; send the type "json_schema".')
+            raise _schema_error(f'has a schema and the type "text"; send {dialect.a_schema}', dialect)
         return None
-    if body.type == "json_object":
-        if body.json_schema is not None:
-            raise _schema_error('response_format has json_schema and the type "json_object"; send the type "json_schema".')
+    if kind == "json_object":
         return schema or {}
     if not schema:
-        raise _schema_error("response_format json_schema needs json_schema.schema, a JSON schema that is not empty.")
+        raise _schema_error(
+            f'has the type "json_schema" and no schema, or an empty one; send {dialect.a_schema}', dialect
+        )
     return schema
 
 
-def _schema_error(message: str) -> ServeError:
-    return ServeError(400, message, param="response_format", code="invalid_schema")
+def _schema_error(problem: str, dialect: Dialect) -> ServeError:
+    return ServeError(400, f"{dialect.schema} {problem}.", param=dialect.schema, code="invalid_schema")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-_MOST_MESSAGES, _MOST_PARTS = 1024, 512  # far beyond any context; more only costs time
+MOST_MESSAGES, MOST_PARTS = 1024, 512  # far beyond any context; more only costs time
 
 Detail = Literal["auto", "low", "high", "official", "fit"]
 # Taken in any form, so that a refusal can say more than "invalid"; documented as what is accepted.
@@ -79,15 +79,20 @@ class VideoUrlPart(Sampling):
     video_url: Annotated[Annotated[VideoUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
 
 
-class FileRef(Body):
+class FileOptions(Sampling):
+    """Options of an upload: beside `file` or in it."""
+
+    media_kind: Literal["auto", "image", "video"] | None = Field(None, description="auto: an animated picture is a video.")
+    detail: Detail | None = None
+
+
+class FileRef(FileOptions):
     file_id: str = Field(description="The id that `POST /v1/files` gave.")
 
 
-class FilePart(Sampling):
+class FilePart(FileOptions):
     type: Literal["file"]
     file: FileRef
-    media_kind: Literal["auto", "image", "video"] | None = Field(None, description="auto: an animated picture is a video.")
-    detail: Detail | None = None
 
 
 ContentPart = Annotated[
@@ -99,7 +104,7 @@ ContentPart = Annotated[
 ]
 Content = Annotated[
     Annotated[str, Tag("(text)")]
-    | Annotated[list[ContentPart], Field(max_length=_MOST_PARTS), Tag("(list)")],
+    | Annotated[list[ContentPart], Field(max_length=MOST_PARTS), Tag("(list)")],
     Discriminator(tag_of_shape),
 ]
 
@@ -148,11 +153,11 @@ class SamplingFields(Body):
 class ChatRequest(SamplingFields):
     """A conversation to be continued."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: Annotated[Annotated[str, Tag("(text)")] | Annotated[list[str], Tag("(list)")], Discriminator(tag_of_shape)] | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)

@@ -15,9 +15,11 @@ from smolvlm.errors import (
     SchemaError,
     SmolVLMError,
 )
+from smolvlm.serve.dialects import CHAT, Dialect
 from smolvlm.serve.media_limits import MediaBusyError, MediaUnavailableError
 
 INVALID = "invalid_request_error"
+_LIMIT = re.compile(r"\bmax_new_tokens\b")  # the library's name of what each API calls in its own way
 _NAMED = re.compile(r"([a-z_]+)[= ]", re.ASCII)  # how messages of ParamsError begin
 
 
@@ -33,6 +35,15 @@ class ServeError(SmolVLMError):
     def body(self) -> dict[str, Any]:
         """`{"error": {"message", "type", "param", "code"}}`."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def at_part(error: SmolVLMError, path: str) -> ServeError:
+    """What is wrong with the medium at `path`, such as `messages[0].content[1]`."""
+    made = as_serve_error(error)
+    if made.status != 400:  # the server's trouble, not the part's
+        return made
+    param = f"{path}.{made.param}" if isinstance(error, ParamsError) and made.param else path
+    return ServeError(400, f"{path}: {made}", code=made.code, param=param)
 
 
 def busy(message: str, retry_after_s: float, code: str = "rate_limit_exceeded") -> ServeError:
@@ -54,19 +65,21 @@ def deadline_exceeded(limit_s: float) -> ServeError:
     )
 
 
-def as_serve_error(error: BaseException) -> ServeError:
-    """Any exception as what the client is told: ours by their sentence, others without a word of what went wrong."""
+def as_serve_error(error: BaseException, dialect: Dialect = CHAT) -> ServeError:
+    """Any exception as what the client is told, in its API's words: ours by their sentence, others without a word of what
+    went wrong."""
     if isinstance(error, ServeError):
         return error
     if isinstance(error, ContextLengthError):
-        return ServeError(400, str(error), code="context_length_exceeded", param="messages")
+        return ServeError(400, str(error), code="context_length_exceeded", param=dialect.conversation)
     if isinstance(error, GrammarError):  # met while the answer was written: what came is no document
-        return ServeError(500, str(error), kind="server_error", code="grammar_error", param="response_format")
+        return ServeError(500, str(error), kind="server_error", code="grammar_error", param=dialect.schema)
     if isinstance(error, SchemaError):
-        return ServeError(400, str(error), code="invalid_schema", param="response_format")
+        return ServeError(400, str(error), code="invalid_schema", param=dialect.schema)
     if isinstance(error, ParamsError):
-        named = _NAMED.match(str(error))
-        return ServeError(400, str(error), code="invalid_value", param=named[1] if named else None)
+        message = _LIMIT.sub(dialect.limit, str(error))
+        named = _NAMED.match(message)
+        return ServeError(400, message, code="invalid_value", param=named[1] if named else None)
     if isinstance(error, MediaBusyError):
         return busy(str(error), 5, "too_many_media")
     if isinstance(error, MediaUnavailableError):

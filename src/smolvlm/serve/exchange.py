@@ -57,8 +57,7 @@ class Exchange:
 
     def read_as_json(self) -> None:
         """Take the body as JSON while it comes, if its head says so; throw it away else. The application sees none of it."""
-        kind = header(self.scope, b"content-type").partition(";")[0].strip().lower()
-        if not kind or kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        if takes_json(self.scope):
             self._json = JsonBody(self._found.config.max_json_bytes)
         self._ignored = self._json is None
 
@@ -207,6 +206,12 @@ class Exchange:
 
 def _shutting_down() -> ServeError:
     return unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
+
+
+def takes_json(scope: Scope) -> bool:
+    """Whether the request's head says that its body is JSON, or says nothing."""
+    kind = header(scope, b"content-type").partition(";")[0].strip().lower()
+    return not kind or kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -19,6 +19,7 @@ from smolvlm.serve.exchange import UNCOUNTED, Exchange, header
 from smolvlm.serve.keys import KeyOwner
 from smolvlm.serve.loop_share import Measured
 from smolvlm.serve.services import Services
+from smolvlm.serve.wording import short
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,9 @@ class Gatekeeper:
         if scope["method"] == "POST" and not found.backend.ready:
             raise unavailable("the model is warming up; try again in a moment.", "warming_up", 1)
         exchange.check_length()
+        if (encoding := header(scope, b"content-encoding").strip().lower()) not in ("", "identity"):
+            problem = f"the body came with the header Content-Encoding: {short(encoding)}; send it without compression."
+            raise ServeError(415, problem, code="unsupported_media_type")
         if scope["path"] in _ASKING:
             found.backend.check_room()  # before the body is parsed: under load most of the work would be for refusals
             exchange.read_as_json()

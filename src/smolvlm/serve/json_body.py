@@ -14,6 +14,7 @@ import secrets
 from typing import Any, TypeAlias
 
 from smolvlm.serve.errors import ServeError
+from smolvlm.serve.wording import path_of
 
 MOST_VALUES = 50_000  # numbers, strings, lists and objects
 MOST_DEPTH = 200
@@ -167,13 +168,13 @@ def _may_be_media(key: str) -> bool:
 
 
 def _path(place: _Place, name: str | int) -> str:
-    """Where something stands, as in `messages.0.content`; long names are cut."""
-    names = [str(name)[:40]]
+    """Where something stands, as in `messages[0].content`; long names are cut."""
+    names: list[str | int] = [name if isinstance(name, int) else name[:40]]
     above: _Place | None = place
-    while above is not None and above[1]:
-        names.append(above[1][:40])
+    while above is not None and above[2] is not None:
+        names.append(int(above[1]) if isinstance(above[2][0], list) else above[1][:40])
         above = above[2]
-    return "".join(c if c.isprintable() else "?" for c in ".".join(reversed(names))[-200:])
+    return path_of(reversed(names))
 
 
 def _text(medium: bytearray) -> str:

@@ -10,8 +10,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from smolvlm.serve.exchange import Exchange
+from smolvlm.serve.dialects import DIALECTS
+from smolvlm.serve.exchange import Exchange, takes_json
+from smolvlm.serve.request_errors import invalid_body, not_json
 from smolvlm.serve.sse import HUNG_UP
+from smolvlm.serve.wording import shape_of
 
 _BODY = "smolvlm.body"
 
@@ -39,7 +42,12 @@ class JsonRoute(APIRoute):
                     pass
             except ClientDisconnect:
                 return Response(status_code=HUNG_UP)
-            request.scope[_BODY] = await exchange.json()
+            request.scope[_BODY] = body = await exchange.json()
+            kind = request.headers.get("content-type", "")
+            if exchange.body_bytes and not (kind and takes_json(request.scope)):
+                raise not_json(kind)
+            if not isinstance(body, dict):
+                raise invalid_body(shape_of(body) if exchange.body_bytes else "empty", DIALECTS[self.path])
             return await handle(_Read(request.scope, request.receive))
 
         return read_first

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,12 +84,21 @@ class MediaGate:
         await self.close()
 
     async def open_all(self, parts: Sequence[ImagePart | VideoPart],
-                       options: MediaOptions | None = None, owner: str = "") -> list[PreparedMedia]:  # fmt: skip
-        """All media of one request of `owner`, in order. The first that fails ends the others."""
+                       options: MediaOptions | None = None, owner: str = "",
+                       wrapped: Callable[[int, SmolVLMError], SmolVLMError] | None = None) -> list[PreparedMedia]:  # fmt: skip
+        """All media of one request of `owner`, in order. The first that fails ends the others; `wrapped` gives what is raised
+        for its number and its error."""
         if len(parts) > self.limits.max_media:
             raise PromptError(f"the request holds {len(parts)} media, more than the limit of {self.limits.max_media}; "
                               "send fewer.")  # fmt: skip
-        tasks = [asyncio.ensure_future(self.open(part, options, owner)) for part in parts]
+
+        async def one(number: int, part: ImagePart | VideoPart) -> PreparedMedia:
+            try:
+                return await self.open(part, options, owner)
+            except SmolVLMError as error:
+                raise error if wrapped is None else wrapped(number, error) from None
+
+        tasks = [asyncio.ensure_future(one(number, part)) for number, part in enumerate(parts)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:

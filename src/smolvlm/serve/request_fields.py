@@ -6,104 +6,114 @@ here knows is named in the answer's `warnings`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from smolvlm.serve.chat_schema import ChatRequest, Sampling, SamplingFields
+from smolvlm.serve import chat_schema, responses_schema
+from smolvlm.serve.chat_schema import ChatRequest, Sampling
+from smolvlm.serve.dialects import CHAT, RESPONSES, Dialect
 from smolvlm.serve.errors import ServeError
+from smolvlm.serve.remedies import FIXED, HARMLESS, REMEDIES, Level
 from smolvlm.serve.responses_schema import ResponsesRequest
+from smolvlm.serve.wording import path_of
 
-# Hints about billing, storage, caching and effort, and what clients add to the turns they send back: no answer depends on them.
-_HARMLESS = frozenset(
-    "store metadata service_tier reasoning_effort reasoning verbosity safety_identifier prompt_cache_key prompt_cache_retention "
-    "parallel_tool_calls prediction truncation max_tool_calls cache_control cache_prompt refusal annotations audio id status "
-    "obfuscation include_obfuscation include_reasoning filename format mime_type media_type title keep_alive".split()
-)
-_NO_TOOLS = "this model calls no tools; leave it out, or send tool_choice=\"none\""
-_AS_RESPONSE_FORMAT = 'send response_format={"type": "json_schema", "json_schema": {"schema": ...}}'
-_AS_A_SCHEMA = f"{_AS_RESPONSE_FORMAT} with an enum or a pattern"
-_REFUSED = {
-    "guided_json": _AS_RESPONSE_FORMAT,
-    "json_schema": _AS_RESPONSE_FORMAT,
-    "structured_outputs": _AS_RESPONSE_FORMAT,
-    "guided_choice": _AS_A_SCHEMA,
-    "guided_regex": _AS_A_SCHEMA,
-    "guided_grammar": _AS_RESPONSE_FORMAT,
-    "grammar": _AS_RESPONSE_FORMAT,
-    "extra_body": "extra_body is an argument of the Python client; send its fields at the top level of the body",
-    "mm_processor_kwargs": "send fps, max_frames, start and end beside the video's part, detail beside the picture's",
-    "media_io_kwargs": "send fps, max_frames, start and end beside the video's part",
-    "chat_template": "the checkpoint's own template is used; leave it out",
-    "chat_template_kwargs": "the checkpoint's own template is used; leave it out",
-    "n_predict": "send max_tokens",
-    "max_new_tokens": "send max_tokens",
-    "max_length": "send max_tokens",
-    "num_predict": "send max_tokens",
-    "num_beams": "answers are sampled or greedy; leave it out",
-    "use_beam_search": "answers are sampled or greedy; leave it out",
-    "best_of": "send n",
-    "stop_token_ids": "send stop, a list of strings",
-    "bad_words": "leave it out; there is no replacement",
-    "min_tokens": "leave it out; there is no replacement",
-    "echo": "leave it out; the prompt is not repeated",
-    "prompt": "send messages",
-    "images": "send each picture as a part of a message: {\"type\": \"image_url\", \"image_url\": {\"url\": ...}}",
-    "videos": "send each video as a part of a message: {\"type\": \"video_url\", \"video_url\": {\"url\": ...}}",
-    "web_search_options": "this server searches nothing; leave it out",
-    "conversation": "nothing is stored; send the whole conversation in input",
-    "documents": "send text as a part of a message",
-    "tool_call_id": _NO_TOOLS,
-    "function_call": _NO_TOOLS,
-}
-_OF_CHAT = {
-    "messages": "/v1/responses takes input",
-    "max_tokens": "/v1/responses takes max_output_tokens",
-    "max_completion_tokens": "/v1/responses takes max_output_tokens",
-    "response_format": "/v1/responses takes text.format",
-}
-_OF_RESPONSES = {
-    "input": "/v1/chat/completions takes messages",
-    "instructions": "/v1/chat/completions takes a message of the role system",
-    "max_output_tokens": "/v1/chat/completions takes max_tokens",
-    "text": "/v1/chat/completions takes response_format",
-    "previous_response_id": "nothing is stored; send the whole conversation in messages",
-    "background": "nothing is stored; leave it out",
-    "include": "/v1/chat/completions takes logprobs",
-}
-_PARTS_ONLY = frozenset(Sampling.model_fields) | {"detail"}
-_TOP_ONLY = (frozenset(ChatRequest.model_fields) | frozenset(SamplingFields.model_fields)) - {"messages", "user"}
+_LEVELS: dict[type[BaseModel], Level] = {
+    ChatRequest: "top",
+    ResponsesRequest: "top",
+    chat_schema.ChatMessage: "message",
+    responses_schema.InputMessage: "message",
+    chat_schema.ImageUrl: "address",
+    chat_schema.VideoUrl: "address",
+    chat_schema.FileRef: "address",
+    chat_schema.ResponseFormat: "format",
+    chat_schema.JsonSchemaFormat: "format",
+    responses_schema.TextFormat: "format",
+    responses_schema.TextConfig: "format",
+    chat_schema.StreamOptions: "options",
+}  # all others are parts
+_TOP_FIELDS = {CHAT.path: frozenset(ChatRequest.model_fields), RESPONSES.path: frozenset(ResponsesRequest.model_fields)}
+_OF_MEDIA = dict.fromkeys(Sampling.model_fields, "a video") | {
+    "tone_map": "a picture or a video", "background": "a picture or a video", "detail": "a picture", "media_kind": "an upload",
+}  # fmt: skip
+_MOST_WARNINGS = 32
+_ALIKE = 0.85  # of difflib: a letter more, less or swapped in a name
+
+Place = tuple[str | int, ...]
 
 
 def check_fields(body: ChatRequest | ResponsesRequest) -> tuple[str, ...]:
-    """One sentence for each unknown field that changes nothing here. Raises ServeError 400 that names a field to mend."""
+    """One sentence for each field that changes nothing here. Raises ServeError 400 that names a field to mend."""
+    dialect = CHAT if isinstance(body, ChatRequest) else RESPONSES
     _check_tools(body)
-    unknown: list[str] = []
-    for where, name, value in _unknown(body, ""):
-        if _says_nothing(value) or name in _HARMLESS or (where and name == "logprobs"):
+    warnings: dict[str, None] = {}
+    for place, owner, name, value in _unknown(body, ()):
+        level = _LEVELS.get(type(owner), "part")
+        if level == "top" and name in FIXED:
+            changes_nothing, remedy = FIXED[name]
+            if value is not None and value != changes_nothing:
+                raise refused((*place, name), remedy)
             continue
-        if remedy := _remedy(body, where, name):
-            raise _refused(f"{where}{name}", remedy)
-        unknown.append(f"{where}{name}"[:200])
-    return tuple(f"{path}: this field is unknown here and changed nothing." for path in dict.fromkeys(unknown))[:32]
+        if _says_nothing(value) or name in HARMLESS[level]:
+            continue
+        if remedy_here := _remedy(dialect, level, owner, name):
+            raise refused((*place, name), remedy_here)
+        if len(warnings) < _MOST_WARNINGS:
+            warnings[f"{path_of((*place, name))}: {_unused(level, owner, name)}"] = None
+    return tuple(warnings)
 
 
-def _remedy(body: ChatRequest | ResponsesRequest, where: str, name: str) -> str | None:
+def check_names(body: dict[str, Any], dialect: Dialect) -> None:
+    """Raises ServeError 400 for a name of another API at the top of a body that lacks what this one needs."""
+    for name, value in body.items():
+        remedy = REMEDIES[dialect.path]["top"].get(name)
+        if remedy is not None and name not in _TOP_FIELDS[dialect.path] and not _says_nothing(value):
+            raise refused((name,), remedy)
+
+
+def refused(place: Place, remedy: str) -> ServeError:
+    path = path_of(place)
+    return ServeError(400, f"{path}: {remedy}.", param=path, code="unsupported_parameter")
+
+
+def _remedy(dialect: Dialect, level: Level, owner: BaseModel, name: str) -> str | None:
     """What to send instead of a field that would change the answer elsewhere; None for one that nobody knows."""
-    if not where:
-        others = _OF_RESPONSES if isinstance(body, ChatRequest) else _OF_CHAT
-        if name in others:
-            return others[name]
-        if name in _TOP_ONLY:
-            return "/v1/responses does not have it; use /v1/chat/completions, or leave it out"
-    elif name in _TOP_ONLY:
+    own = REMEDIES[dialect.path]
+    if name in own[level]:
+        return own[level][name]
+    top = _TOP_FIELDS[dialect.path]
+    if level == "top":
+        if name in _OF_MEDIA:
+            example = dialect.a_picture if name == "detail" else dialect.a_video
+            return f"{name} belongs in the part that holds {_OF_MEDIA[name]}, such as {example}"
+        if name in _TOP_FIELDS[CHAT.path]:
+            return f"{RESPONSES.path} does not have it; leave it out, or use {CHAT.path}"
+    elif name in top - {dialect.conversation, "user"}:
         return f"{name} belongs at the top level of the request"
-    if name in _REFUSED:
-        return _REFUSED[name]
-    if name in _PARTS_ONLY and ".content." not in where:
-        return f"{name} belongs in the part that holds the picture or the video"
-    return None
+    elif name in own["top"] and name not in _OF_MEDIA:
+        return own["top"][name]
+    elif name in _OF_MEDIA and level == "message":
+        return f"{name} belongs in the part that holds {_OF_MEDIA[name]}"
+    meant = next((known for known in _names(owner) if _bare(known) == _bare(name)), None)
+    return f"send {meant}" if meant is not None else None  # maxTokens, TopP
+
+
+def _unused(level: Level, owner: BaseModel, name: str) -> str:
+    if level in ("part", "address") and name in _OF_MEDIA:
+        return f"this field is for {_OF_MEDIA[name]} and changed nothing."
+    alike = difflib.get_close_matches(name[:64].lower(), _names(owner), 1, _ALIKE)
+    return f"this field is unknown here{f' (did you mean {alike[0]}?)' if alike else ''} and changed nothing."
+
+
+def _names(owner: BaseModel) -> list[str]:
+    """The names that a client may send there."""
+    return [field.alias or name for name, field in type(owner).model_fields.items()]
+
+
+def _bare(name: str) -> str:
+    return name[:64].replace("_", "").replace("-", "").lower()
 
 
 def _check_tools(body: ChatRequest | ResponsesRequest) -> None:
@@ -112,20 +122,20 @@ def _check_tools(body: ChatRequest | ResponsesRequest) -> None:
         if wanted == "none":
             continue
         if getattr(body, name, None):
-            raise _refused(name, f'this model calls no {name}; leave {name} out, or send {choice}="none"')
+            raise refused((name,), f'this model calls no {name}; leave {name} out, or send {choice}="none"')
         if wanted not in (None, "auto"):
-            raise _refused(choice, f'this model calls no {name}; leave {choice} out, or send "none"')
+            raise refused((choice,), f'this model calls no {name}; leave {choice} out, or send "none"')
     if isinstance(body, ChatRequest):
         if body.logit_bias:
-            raise _refused("logit_bias", "it is not supported; leave it out, or send a repetition_penalty")
+            raise refused(("logit_bias",), REMEDIES[CHAT.path]["top"]["logit_bias"])
         for i, message in enumerate(body.messages):
             if message.tool_calls:
-                raise _refused(f"messages.{i}.tool_calls", "this model calls no tools; say what was called as text")
+                raise refused(("messages", i, "tool_calls"), "this model calls no tools; say what was called as text")
         return
     if body.previous_response_id is not None:
-        raise _refused("previous_response_id", "nothing is stored; send the whole conversation in input")
+        raise refused(("previous_response_id",), "nothing is stored; send the whole conversation in input")
     if body.background:
-        raise _refused("background", "nothing is stored; leave it out and read the answer, or its stream")
+        raise refused(("background",), "nothing is stored; leave it out and read the answer, or its stream")
 
 
 def _says_nothing(value: Any) -> bool:
@@ -133,21 +143,16 @@ def _says_nothing(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
-def _refused(path: str, remedy: str) -> ServeError:
-    path = "".join(c if c.isprintable() else "?" for c in path[:200])
-    return ServeError(400, f"{path}: {remedy}.", param=path, code="unsupported_parameter")
-
-
-def _unknown(body: BaseModel, where: str) -> Iterator[tuple[str, str, Any]]:
-    """Every field that its model does not have: the path to it, its name, its value."""
+def _unknown(body: BaseModel, place: Place) -> Iterator[tuple[Place, BaseModel, str, Any]]:
+    """Every field that its model does not have: the place of the object, the object, the field's name and value."""
     for name, value in (body.model_extra or {}).items():
-        yield where, name, value
+        yield place, body, name, value
     for name in type(body).model_fields:
         value = getattr(body, name)
         label = type(body).model_fields[name].alias or name
         if isinstance(value, BaseModel):
-            yield from _unknown(value, f"{where}{label}.")
+            yield from _unknown(value, (*place, label))
         elif isinstance(value, list):
             for i, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _unknown(item, f"{where}{label}.{i}.")
+                    yield from _unknown(item, (*place, label, i))

@@ -8,6 +8,8 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from smolvlm.serve.chat_schema import (
     DATA_URL,
+    MOST_MESSAGES,
+    MOST_PARTS,
     Appearance,
     Body,
     Detail,
@@ -55,7 +57,8 @@ InputPart = Annotated[
     Discriminator(tag_of_part),
 ]
 Content = Annotated[
-    Annotated[str, Tag("(text)")] | Annotated[list[InputPart], Tag("(list)")], Discriminator(tag_of_shape)
+    Annotated[str, Tag("(text)")] | Annotated[list[InputPart], Field(max_length=MOST_PARTS), Tag("(list)")],
+    Discriminator(tag_of_shape),
 ]
 
 
@@ -80,7 +83,9 @@ class ResponsesRequest(SamplingFields):
     """An input to be answered."""
 
     input: Annotated[
-        Annotated[str, Tag("(text)")] | Annotated[list[InputMessage], Tag("(list)")], Discriminator(tag_of_shape)
+        Annotated[str, Tag("(text)")]
+        | Annotated[list[InputMessage], Field(min_length=1, max_length=MOST_MESSAGES), Tag("(list)")],
+        Discriminator(tag_of_shape),
     ]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)

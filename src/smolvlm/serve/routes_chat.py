@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import secrets
 import time
@@ -13,15 +14,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from smolvlm.serve.backend import Ask, Asked
-from smolvlm.serve.chat_params import chat_params, schema_of
+from smolvlm.serve.chat_params import chat_params, limit_of, schema_of
 from smolvlm.serve.chat_parts import conversation
 from smolvlm.serve.chat_schema import ChatRequest
 from smolvlm.serve.choices import Choice, openai_reason
-from smolvlm.serve.errors import as_serve_error
+from smolvlm.serve.dialects import CHAT
+from smolvlm.serve.errors import ServeError, as_serve_error
 from smolvlm.serve.job import Progressed
 from smolvlm.serve.json_route import JsonRoute, release_body
 from smolvlm.serve.request_fields import check_fields
-from smolvlm.serve.services import note_usage, owner_of, services
+from smolvlm.serve.services import dialect_of, note_usage, owner_of, services, speak
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
 
 router = APIRouter(prefix="/v1", tags=["chat"], route_class=JsonRoute)
@@ -31,11 +33,15 @@ router = APIRouter(prefix="/v1", tags=["chat"], route_class=JsonRoute)
 async def create(request: Request, body: ChatRequest) -> Response:
     """OpenAI's chat completions. With `stream`, server-sent events that end with `[DONE]`."""
     found = services(request)
+    speak(request, dataclasses.replace(CHAT, limit=limit_of(body)))
     found.require_model(body.model)
     warnings = check_fields(body)
     owner = owner_of(request)
     params = chat_params(body, found.config)
     schema = schema_of(body.response_format)
+    if schema is not None and body.stop:
+        raise ServeError(400, "stop: an answer to response_format ends with its document; leave stop out, or response_format.",
+                         param="stop", code="invalid_value")  # fmt: skip
     messages = await conversation(body.messages, functools.partial(found.find_file, owner))
     asked = await found.backend.ask(Ask(messages, params, owner, schema))
     asked.warnings = (*warnings, *asked.warnings)
@@ -98,7 +104,7 @@ class _Completion:
                         if choice.finish_reason is not None:
                             yield self._chunk(token.request_index, {}, reason=choice.finish_reason)
         except Exception as error:
-            yield event(as_serve_error(error).body())
+            yield event(as_serve_error(error, dialect_of(self._request)).body())
             return
         finally:
             self._note()

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from smolvlm.serve.errors import ServeError, unavailable
+from smolvlm.serve.request_errors import UPLOAD
 from smolvlm.serve.services import owner_of, services
 from smolvlm.serve.sse import PlainJSON
+from smolvlm.serve.wording import path_of, short
 
 
 class UploadRoute(APIRoute):
@@ -30,6 +32,15 @@ class UploadRoute(APIRoute):
         async def counted(request: Request) -> Response:
             if request.method != "POST":
                 return await handle(request)
+            if (kind := request.headers.get("content-type", "")).partition(";")[
+                0
+            ].strip().lower() != "multipart/form-data":
+                came = f"came as {short(kind)}" if kind else "came without a Content-Type"
+                raise ServeError(
+                    415,
+                    f"an upload is multipart/form-data and this body {came}; {UPLOAD}.",
+                    code="unsupported_media_type",
+                )
             files, size = services(request).files, 0
             promised = request.headers.get("content-length", "")
             async with files.receiving(owner_of(request), int(promised[:18]) if promised.isdecimal() else 0) as coming:
@@ -50,7 +61,12 @@ class UploadRoute(APIRoute):
                     if isinstance(error.__cause__, OSError):
                         reason = error.__cause__.strerror
                         raise unavailable(f"the upload cannot be stored ({reason}).", "no_storage", 60) from None
-                    raise
+                    if error.status_code != 400:
+                        raise
+                    reason = str(error.detail).rstrip(".")
+                    raise ServeError(
+                        400, f"the form of the upload cannot be read ({reason}); {UPLOAD}.", code="invalid_value"
+                    ) from None
 
         return counted
 
@@ -85,10 +101,24 @@ async def upload(
     request: Request, file: Annotated[UploadFile, File()], purpose: Annotated[str, Form(max_length=64)] = "vision"
 ) -> Response:
     """A request names it as `{"type": "file", "file": {"file_id": ...}}`. It is deleted after a while."""
+    form = await request.form()  # read already
+    if len(form.getlist("file")) > 1:
+        raise ServeError(
+            400,
+            f"an upload holds one file, and this form has {len(form.getlist('file'))}; send them one by one.",
+            param="file",
+            code="invalid_value",
+        )
     record = await services(request).files.save(
-        owner_of(request), _printable(file.filename or ""), _printable(purpose), file.read, request.scope["smolvlm.upload"]
+        owner_of(request),
+        _printable(file.filename or ""),
+        _printable(purpose),
+        file.read,
+        request.scope["smolvlm.upload"],
     )
-    return PlainJSON(record.public())
+    unknown = [path_of((name,)) for name in form if name not in ("file", "purpose")]
+    warnings = [f"{name}: this field is unknown here and changed nothing." for name in dict.fromkeys(unknown)]
+    return PlainJSON(record.public() | ({"warnings": warnings[:32]} if warnings else {}))
 
 
 @router.get("", response_model=FileList, summary="The uploads of this key")

@@ -11,21 +11,22 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from smolvlm.errors import PromptError
 from smolvlm.generation import GenerationParams
-from smolvlm.prompt.messages import Message, normalise_messages
+from smolvlm.prompt.messages import Message
 from smolvlm.serve.backend import Ask, Asked
 from smolvlm.serve.chat_params import schema_of, seed_of, shared_params
-from smolvlm.serve.chat_parts import SAMPLING, FindFile, file_part, image_part, video_part
-from smolvlm.serve.chat_schema import JsonSchemaFormat, ResponseFormat
+from smolvlm.serve.chat_parts import SAMPLING, FindFile, file_part, image_part, normalised, video_part, wrong
 from smolvlm.serve.choices import Choice
+from smolvlm.serve.dialects import RESPONSES
 from smolvlm.serve.errors import ServeError, as_serve_error
 from smolvlm.serve.job import Progressed
 from smolvlm.serve.json_route import JsonRoute, release_body
+from smolvlm.serve.remedies import PART_TYPES
 from smolvlm.serve.request_fields import check_fields
 from smolvlm.serve.responses_schema import InputImage, InputPart, InputText, ResponsesRequest
-from smolvlm.serve.services import note_usage, owner_of, services
+from smolvlm.serve.services import note_usage, owner_of, services, speak
 from smolvlm.serve.sse import HUNG_UP, STREAMED, EventStream, PlainJSON, event, until_hung_up
+from smolvlm.serve.wording import path_of
 
 router = APIRouter(prefix="/v1", tags=["responses"], route_class=JsonRoute)
 
@@ -36,16 +37,19 @@ _LOGPROBS = "message.output_text.logprobs"
 async def create(request: Request, body: ResponsesRequest) -> Response:
     """OpenAI's responses. With `stream`, typed server-sent events that end with `response.completed`."""
     found = services(request)
+    speak(request, RESPONSES)
     found.require_model(body.model)
     warnings = check_fields(body)
     owner = owner_of(request)
     values = shared_params(body, body.max_output_tokens, found.config, "max_output_tokens")
     if _LOGPROBS in (body.include or ()):
         values["logprobs"] = body.top_logprobs or 0
+    elif body.top_logprobs:
+        raise ServeError(400, f'top_logprobs needs {{"include": ["{_LOGPROBS}"]}}.', param="top_logprobs", code="invalid_value")
     params = GenerationParams(**values, seed=seed_of(body.seed, 0))
-    schema = schema_of(_chat_format(body))
+    schema = schema_of(body.text.format if body.text else None)
     messages = await _conversation(body, functools.partial(found.find_file, owner))
-    asked = await found.backend.ask(Ask(messages, (params,), owner, schema))
+    asked = await found.backend.ask(Ask(messages, (params,), owner, schema, RESPONSES, bool(body.instructions)))
     asked.warnings = (*warnings, *asked.warnings)
     del messages
     body.input = ""
@@ -107,7 +111,7 @@ class _Answer:
                         if delta or entries:
                             yield self._event("response.output_text.delta", **place, delta=delta, logprobs=entries)
         except Exception as error:
-            told = as_serve_error(error)
+            told = as_serve_error(error, RESPONSES)
             failed = self._response("failed", []) | {"error": {"code": "server_error", "message": str(told)}}
             yield self._event("response.failed", response=failed)
             return
@@ -174,37 +178,27 @@ async def _conversation(body: ResponsesRequest, find_file: FindFile) -> list[Mes
     if isinstance(body.input, str):
         turns.append({"role": "user", "content": body.input})
     else:
-        for message in body.input:
+        for i, message in enumerate(body.input):
             content: Any = message.content
             if isinstance(content, list):
-                content = [await _part(part, find_file) for part in content]
+                content = [await _part(part, path_of(("input", i, "content", j)), find_file) for j, part in enumerate(content)]
             turns.append({"role": "system" if message.role == "developer" else message.role, "content": content})
-    try:
-        return normalise_messages(turns)
-    except PromptError as error:
-        raise ServeError(400, str(error), code="invalid_value", param="input") from None
+    return normalised(turns, "input", before=bool(body.instructions))
 
 
 _KINDS = {"input_image": "image", "input_video": "video"}
 
 
-async def _part(part: InputPart, find_file: FindFile) -> dict[str, Any]:
+async def _part(part: InputPart, path: str, find_file: FindFile) -> dict[str, Any]:
     if isinstance(part, InputText):
         return {"type": "text", "text": part.text}
     options = part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
     url = getattr(part, "image_url", None) or getattr(part, "video_url", None)
     if url is None:
         if part.file_id is None:
-            raise ServeError(400, f"an {part.type} needs an address or a file_id.", param="input", code="invalid_value")
-        return await file_part(part.file_id, find_file, options, _KINDS.get(part.type))
-    return image_part(url, options) if isinstance(part, InputImage) else video_part(url, options)
-
-
-def _chat_format(body: ResponsesRequest) -> ResponseFormat | None:
-    """The same wish in the words of chat completions."""
-    wanted = body.text.format if body.text else None
-    if wanted is None:
-        return None
-    return ResponseFormat(
-        type=wanted.type, json_schema=JsonSchemaFormat(schema=wanted.schema_) if wanted.schema_ else None
-    )
+            raise wrong(path, f"a part of the type {part.type!r} needs an address or a file_id; {PART_TYPES[RESPONSES.path][part.type]}")
+        return await file_part(part.file_id, find_file, options, _KINDS.get(part.type), path)
+    if part.file_id is not None:
+        raise wrong(path, f"a part of the type {part.type!r} has an address and a file_id; send one of them")
+    made = image_part if isinstance(part, InputImage) else video_part
+    return await made(url, options, path, RESPONSES)

@@ -64,12 +64,14 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(model: SmolVLM, config: ServeConfig) -> None:
-    """Serve `model` until a signal ends it. Prints the address on stdout once it listens. Raises ParamsError for an address
-    that cannot be had."""
+def serve(model: SmolVLM, config: ServeConfig, listening: socket.socket | None = None) -> None:
+    """Serve `model` until a signal ends it. Prints the address on stdout once it listens.
+
+    `listening`: the socket, bound before the model was loaded. Raises ParamsError for an address that cannot be had.
+    """
     log_as_json(config.log_level)
+    listening = listening or listen(config.host, config.port)
     app, found = create_app(model, config)
-    listening = listen(config.host, config.port)
     announce(found.backend.name, listening)
     run(app, found, listening)
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from smolvlm.serve.backend import Asked, Backend
 from smolvlm.serve.bodies import BodyBudget
 from smolvlm.serve.config import ServeConfig
+from smolvlm.serve.dialects import CHAT, Dialect
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.files import FileStore
 from smolvlm.serve.keys import KeyOwner, KeyRing
@@ -54,6 +55,17 @@ class Services:
 def services(request: Request) -> Services:
     found: Services = request.app.state.services
     return found
+
+
+def speak(request: Request, dialect: Dialect) -> None:
+    """From now on messages about this request use these words."""
+    request.scope["smolvlm.dialect"] = dialect
+
+
+def dialect_of(request: Request) -> Dialect:
+    """The words that the client knows."""
+    given: Dialect = request.scope.get("smolvlm.dialect", CHAT)
+    return given
 
 
 def owner_of(request: Request) -> str:
