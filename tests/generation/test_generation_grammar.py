@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -255,3 +256,50 @@ def test_what_the_compiler_refuses_is_one_sentence(schema: dict) -> None:
         compiler().json_schema(schema)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+PATTERNS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an open class": ({"properties": {"zip": {"type": "string", "pattern": "(["}}}, "#/properties/zip/pattern is '(['", "unclosed"),
+    "look-around": (
+        {"properties": {"ok": {"type": "string", "pattern": "^a$"}, "no": {"type": "string", "pattern": "^(?=a)b$"}}},
+        "#/properties/no/pattern",
+        "look-around",
+    ),
+    "a backreference in a list": (
+        {"properties": {"all": {"type": "array", "items": {"type": "string", "pattern": r"(a)\1"}}}},
+        "#/properties/all/items/pattern",
+        "backreferences",
+    ),
+    "a word boundary": ({"properties": {"w": {"type": "string", "pattern": r"\bfoo\b"}}}, "#/properties/w/pattern", "WordUnicode"),
+    "a definition": (
+        {"properties": {"a": {"$ref": "#/$defs/B"}}, "$defs": {"B": {"type": "string", "pattern": r"\p{Foo}"}}},
+        "#/$defs/B/pattern",
+        "property not found",
+    ),
+    "names of properties": ({"patternProperties": {"([": {"type": "string"}}}, "#/patternProperties is '(['", "unclosed"),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_a_pattern_that_cannot_be_read_is_named(case: str) -> None:
+    schema, place, reason = PATTERNS[case]
+    with pytest.raises(SchemaError) as caught:
+        compiler().json_schema({"type": "object"} | schema)
+    assert place in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_limit_of_depth_is_named() -> None:
+    """Twenty levels of a user's, of which each takes four: list, items, object, properties."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(20):
+        schema = {"type": "object", "properties": {"a": {"type": "array", "items": schema}}}
+    with pytest.raises(SchemaError, match="64 levels.*side by side into .defs"):
+        compiler().json_schema(schema)
+    names = [f"L{i}" for i in range(20)]  # what the message says to do
+    defs = {
+        name: {"type": "object", "properties": {"a": {"type": "array", "items": {"$ref": f"#/$defs/{after}"}}}}
+        for name, after in zip(names, [*names[1:], "End"], strict=True)
+    }
+    compiler().json_schema({"$ref": "#/$defs/L0", "$defs": defs | {"End": {"type": "string"}}})

@@ -11,6 +11,7 @@ import pytest
 from helpers_serve import MEDIA, Server, serving, text
 from smolvlm.errors import ParamsError
 from smolvlm.listening import Callers
+from smolvlm.listening.callers import refused_page
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "nano", "messages": text("Hi."), "max_tokens": 1}
@@ -122,9 +123,21 @@ def test_a_page_of_another_site_cannot_upload_or_ask(server: Server) -> None:
 
 
 def test_a_preflight_without_cors(server: Server) -> None:
-    answer = httpx.options(server.url + CHAT, headers={"Origin": FRIEND, "Access-Control-Request-Method": "POST"})
-    assert answer.status_code == 405
-    assert "access-control-allow-origin" not in answer.headers
+    for origin, flag in ((FRIEND, FRIEND), ("http://localhost:3000", "http://localhost:3000"), ("null", '"*"'), ("file://", '"*"')):
+        for path in (CHAT, "/v1/files", "/v1/models", "/nowhere"):
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+            answer = httpx.options(server.url + path, headers=asked)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["type"]) == (403, "origin_not_allowed", "invalid_request_error")
+            assert f"--cors-origin {flag}." in error["message"]
+            assert "access-control-allow-origin" not in answer.headers
+    assert httpx.options(server.url + CHAT).status_code == 405  # no browser
+
+
+def test_the_flag_that_a_refusal_names_is_one_that_is_taken() -> None:
+    for origin in (FRIEND, "null", "file://", "chrome-extension://abc", "http://[::1]:3", "https://x.example:99999999", ""):
+        flag = refused_page(origin).sentence.rpartition("--cors-origin ")[2].removesuffix(".").strip('"')
+        Callers("::1", [], [flag])
 
 
 @pytest.mark.parametrize("origin", [FRIEND, "https://other.example"])
@@ -148,7 +161,11 @@ def test_a_browsers_client(friendly: Server, origin: str) -> None:
 def test_another_page_is_still_refused(friendly: Server) -> None:
     evil = {"Origin": "http://evil.example"}
     preflight = httpx.options(friendly.url + CHAT, headers=evil | {"Access-Control-Request-Method": "POST"})
-    assert preflight.status_code == 400
+    assert (preflight.status_code, preflight.json()["error"]["code"]) == (403, "origin_not_allowed")
+    assert "--cors-origin http://evil.example." in preflight.json()["error"]["message"]
+    method = {"Origin": FRIEND, "Access-Control-Request-Method": "PATCH"}
+    unknown = httpx.options(friendly.url + CHAT, headers=method)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (405, "method_not_allowed")
     assert "access-control-allow-origin" not in preflight.headers
     answer = httpx.post(friendly.url + CHAT, json=ASK, headers=evil)
     assert answer.status_code == 403

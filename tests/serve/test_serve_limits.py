@@ -63,7 +63,7 @@ BAD: dict[str, tuple[Any, str | None]] = {
         {"messages": text("x"), "response_format": fitting({"const": "\ud800"})},
         "response_format",
     ),
-    "no room": ({"messages": text("x"), "max_tokens": 1, "response_format": {"type": "json_object"}}, "max_new_tokens"),
+    "no room": ({"messages": text("x"), "max_tokens": 1, "response_format": {"type": "json_object"}}, "max_tokens"),
     "a path": ({"messages": picture("/etc/passwd")}, None),
     "a file address": ({"messages": picture("file:///etc/passwd")}, None),
     "an id as address": ({"messages": picture("file-0")}, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from helpers_serve import serving, text
 from smolvlm import SmolVLM
 from smolvlm.cli.main import main
 from smolvlm.errors import ParamsError
+from smolvlm.listening import accept_from_now, listen
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 
@@ -133,3 +135,33 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.Captur
         lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(lines) == 1
         assert word in lines[0]
+
+
+def test_the_address_is_looked_at_before_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """203.0.113.0/24 is for documentation: no machine has it. A model that does not exist would be the next to complain."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for host, number, words in (("203.0.113.7", "0", "--host that this machine has"), ("127.0.0.1", str(port), "another program")):
+            flags = ["--host", host, "--port", number, "--model", "no-such-model"]
+            assert main(["serve", *flags]) == 2
+            said = capsys.readouterr().err
+            assert f"cannot listen on {host} port {number}" in said
+            assert words in said
+            assert "no-such-model" not in said
+            assert said.count("\n") == 1
+    assert main(["serve", "--port", "0", "--model", "no-such-model"]) == 2
+    assert "no-such-model" in capsys.readouterr().err
+
+
+def test_keys_are_read_before_the_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["serve", "--port", "0", "--model", "no-such-model", "--keys-file", str(tmp_path / "keys.json")]) == 2
+    assert "keys.json" in capsys.readouterr().err
+
+
+def test_two_servers_that_loaded_at_the_same_time() -> None:
+    first = listen("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    with first, listen("127.0.0.1", port) as second:
+        accept_from_now(first, 1)
+        with pytest.raises(ParamsError, match=f"port {port} .*another program"):
+            accept_from_now(second, 1)

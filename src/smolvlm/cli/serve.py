@@ -96,6 +96,7 @@ def serve(
     """
     chosen = ServeConfig.gather(settings | {"workers": workers}, config)
     try:
+        from smolvlm.serve.keys import KeyRing
         from smolvlm.serve.keys import new_key as make_key
         from smolvlm.serve.server import serve as run
     except ImportError as error:
@@ -109,7 +110,9 @@ def serve(
         note("this is the only time that the key is shown; the file holds its hash.")
         return
     flags = ModelFlags(chosen.model, chosen.adapter, chosen.engine, chosen.device, chosen.dtype)
-    # Before the model: it may take minutes to download and load, and nothing of it is needed to see that the port is taken.
+    # Before the model, which may take minutes to download and load: what is wrong with the address and the keys shows now.
+    if chosen.keys_file is not None:
+        KeyRing(Path(chosen.keys_file))
     listening = listen(chosen.host, chosen.port)
     with Bars() as bars:
         name, folder = find_model(flags, bars)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 
 from smolvlm.errors import GrammarError, SchemaError
+from smolvlm.generation.pattern_errors import wrong_pattern
 
 BitArray = npt.NDArray[np.int32]
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Matcher:
         except (ValueError, GrammarError) as error:
             raise SchemaError(f"The schema cannot be compiled: {first_line(error)}.") from None
         if inner.is_error():
-            raise SchemaError(_explain(inner.get_error()))
+            raise SchemaError(wrong_pattern(schema, inner.get_error()) or _explain(inner.get_error()))
         return cls(inner, 32 * ((tokenizer.vocab_size + 31) // 32))
 
     def copy(self) -> Matcher:

@@ -35,7 +35,10 @@ def require_small(schema: Any) -> None:
         depth += 1
         values += len(level)
         if depth > MAX_DEPTH:
-            raise SchemaError(f"The schema is nested deeper than {MAX_DEPTH} levels; flatten it, or use $defs.")
+            raise SchemaError(
+                f"The schema is nested deeper than the limit of {MAX_DEPTH} levels (every object and list counts, also "
+                "'properties' and '$defs'); put its inner parts side by side into $defs at its top, and refer to them by $ref."
+            )
         if values > MAX_VALUES:
             raise SchemaError(f"The schema holds more than {MAX_VALUES} values; make it smaller.")
         below: list[tuple[str, Any]] = []

@@ -2,6 +2,6 @@
 
 from smolvlm.listening.callers import Callers
 from smolvlm.listening.folders import OwnFolder
-from smolvlm.listening.sockets import listen
+from smolvlm.listening.sockets import accept_from_now, listen
 
-__all__ = ["Callers", "OwnFolder", "listen"]
+__all__ = ["Callers", "OwnFolder", "accept_from_now", "listen"]

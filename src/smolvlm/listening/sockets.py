@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 
 from smolvlm.errors import ParamsError
+
+_REMEDIES = {
+    errno.EADDRNOTAVAIL: "pass a --host that this machine has, or 0.0.0.0 for all of its addresses",
+    errno.EADDRINUSE: "another program listens there: pass another --port, or 0 for a free one",
+}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -17,7 +23,19 @@ def listen(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
     except OSError as error:
-        raise ParamsError(
-            f"cannot listen on {host} port {port} ({error.strerror}); pass another --host or --port."
-        ) from None
+        raise _refused(host, port, error) from None
     return listening
+
+
+def accept_from_now(listening: socket.socket, backlog: int) -> None:
+    """Raises ParamsError when another program bound the same address meanwhile and was quicker to listen."""
+    try:
+        listening.listen(backlog)
+    except OSError as error:
+        host, port = listening.getsockname()[:2]
+        raise _refused(host, port, error) from None
+
+
+def _refused(host: str, port: int, error: OSError) -> ParamsError:
+    remedy = _REMEDIES.get(error.errno or 0, "pass another --host or --port")
+    return ParamsError(f"cannot listen on {host} port {port} ({error.strerror}); {remedy}.")

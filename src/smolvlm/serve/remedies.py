@@ -193,7 +193,7 @@ REMEDIES: Mapping[str, Mapping[Level, Mapping[str, str]]] = {
 
 def _parts(d: Dialect) -> dict[str, str]:
     """Types of parts that other APIs have, and what takes their place."""
-    picture, clip = f"a picture is {d.a_picture}", f"a video is {d.a_video}, frames are one picture each"
+    picture, clip = f"a picture is {d.a_picture}", f"a video is {d.a_video}, frames are pictures, {d.a_picture}"
     return {
         **dict.fromkeys(("input_audio", "audio", "audio_url"), _NO_SOUND),
         **dict.fromkeys(("image", "image_url", "input_image", "image_file", "image_base64"), picture),

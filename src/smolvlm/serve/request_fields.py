@@ -118,6 +118,8 @@ def _bare(name: str) -> str:
 
 def _check_tools(body: ChatRequest | ResponsesRequest) -> None:
     for name, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        if choice not in type(body).model_fields:
+            continue
         wanted = getattr(body, choice, None)
         if wanted == "none":
             continue

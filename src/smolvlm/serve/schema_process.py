@@ -109,7 +109,7 @@ class SchemaProcesses:
         try:
             data = json.dumps(schema).encode("ascii")
         except RecursionError:
-            raise SchemaError("The schema is nested too deep; flatten it, or use $defs.") from None
+            raise SchemaError("The schema is nested too deep; put its inner parts side by side into $defs at its top.") from None
         if len(data) > MAX_SCHEMA_CHARS:
             raise SchemaError(f"The schema has {len(data)} characters; expected at most {MAX_SCHEMA_CHARS}.")
         verdict = await self._verdict(data, owner)

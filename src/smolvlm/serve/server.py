@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from smolvlm.listening import listen
+from smolvlm.listening import accept_from_now, listen
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.logs import log_as_json
@@ -27,6 +27,7 @@ from smolvlm.vlm import SmolVLM
 logger = logging.getLogger(__name__)
 
 CLOSING_S = 20.0  # after `drain_s`, the process ends, even if a thread of it hangs
+_BACKLOG = 2048  # connections that wait to be accepted
 _LOOK_S = 0.05
 _SWITCH_S = 0.001  # after it a thread that parses a body hands the interpreter to the engine's; Python's default is 5 ms
 
@@ -72,6 +73,7 @@ def serve(model: SmolVLM, config: ServeConfig, listening: socket.socket | None =
     log_as_json(config.log_level)
     listening = listening or listen(config.host, config.port)
     app, found = create_app(model, config)
+    accept_from_now(listening, _BACKLOG)
     announce(found.backend.name, listening)
     run(app, found, listening)
 
@@ -86,7 +88,7 @@ def announce(name: str, listening: socket.socket) -> None:
 def run(app: ASGIApp, found: Services, listening: socket.socket) -> None:
     """Answer on a bound socket until a signal comes. Raises what the model could not be warmed up for."""
     settings = uvicorn.Config(
-        app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=2048,
+        app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=_BACKLOG,
         log_config=None, access_log=False, server_header=False, ws="none",
     )  # fmt: skip
     _allow_connections()
