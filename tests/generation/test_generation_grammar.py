@@ -291,13 +291,13 @@ def test_a_pattern_that_cannot_be_read_is_named(case: str) -> None:
 
 
 def test_the_limit_of_depth_is_named() -> None:
-    """Twenty levels of a user's, of which each takes four: list, items, object, properties."""
+    """22 levels of a user's, of which each takes three: the object, its properties, the list."""
     schema: dict[str, Any] = {"type": "string"}
-    for _ in range(20):
+    for _ in range(22):
         schema = {"type": "object", "properties": {"a": {"type": "array", "items": schema}}}
     with pytest.raises(SchemaError, match="64 levels.*side by side into .defs"):
         compiler().json_schema(schema)
-    names = [f"L{i}" for i in range(20)]  # what the message says to do
+    names = [f"L{i}" for i in range(22)]  # what the message says to do
     defs = {
         name: {"type": "object", "properties": {"a": {"type": "array", "items": {"$ref": f"#/$defs/{after}"}}}}
         for name, after in zip(names, [*names[1:], "End"], strict=True)

@@ -22,7 +22,7 @@ LIMIT = {CHAT: "max_tokens", RESPONSES: "max_output_tokens"}
 TALK = {CHAT: "messages", RESPONSES: "input"}
 TEXT = {CHAT: {"type": "text", "text": "Hi."}, RESPONSES: {"type": "input_text", "text": "Hi."}}
 LETTER = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
-_NAME = re.compile(r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/.-])")  # names with an underscore, outside of examples
+_NAME = re.compile(r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/-])(?!\.\w)")  # names with an underscore, outside of examples
 
 
 def ask(server: Server, route: str, body: dict[str, Any]) -> httpx.Response:
