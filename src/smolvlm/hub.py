@@ -32,6 +32,8 @@ OFFICIAL_IDS = (
     "HuggingFaceTB/SmolVLM-256M-Instruct",
     "HuggingFaceTB/SmolVLM-500M-Instruct",
     "HuggingFaceTB/SmolVLM-Instruct",
+    "docling-project/SmolDocling-256M-preview",
+    "ibm-granite/granite-docling-258M",
 )
 BUILT_IN = ("nano",)
 _MODELS = Path(__file__).parent / "models"

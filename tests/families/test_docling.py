@@ -1,9 +1,12 @@
-"""The document models against `transformers`: ids, pixels, logits and greedy tokens; and their DocTags as a document."""
+"""Document models and the first generation against `transformers`: ids, pixels, logits, greedy tokens; DocTags as a document."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +16,43 @@ from PIL import Image, ImageDraw
 
 import smolvlm
 from helpers_docling import GRANITE_SPECIALS, GRANITE_VOCAB, granite_docling, smoldocling
+from smolvlm.checkpoint.random import TINY, write_random_checkpoint
 from smolvlm.checkpoint.reader import CheckpointReader
+from smolvlm.checkpoint.writer import write_checkpoint
 from smolvlm.config import load_configs
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import PromptError
 from smolvlm.families import docling
 from smolvlm.processor import Processor
 
-MAKERS = {"granite-docling": granite_docling, "smoldocling": smoldocling}
+MAKERS = {
+    "granite-docling": granite_docling,
+    "smoldocling": smoldocling,
+    "first generation": lambda folder: write_random_checkpoint(
+        folder, dataclasses.replace(TINY, model_type="idefics3")
+    ),
+}
 # float32 rounds at 6e-8 and these towers sum over a few hundred products, around logits of size 1.
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=list(MAKERS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return MAKERS[request.param](tmp_path_factory.mktemp("docling") / request.param)
+@functools.cache
+def made(name: str) -> Path:
+    kept.append(tempfile.TemporaryDirectory(prefix="smolvlm-families-"))
+    return MAKERS[name](Path(kept[-1].name) / name)
 
 
-@pytest.fixture(scope="module")
-def granite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return granite_docling(tmp_path_factory.mktemp("docling") / "granite")
+kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+
+
+@pytest.fixture(params=[*list(MAKERS)[:2], pytest.param("first generation", marks=pytest.mark.slow)])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return made(request.param)
+
+
+@pytest.fixture
+def granite() -> Path:
+    return made("granite-docling")
 
 
 processor_of = functools.cache(Processor.from_folder)
@@ -114,7 +134,7 @@ def test_logits_and_greedy_tokens_equal_the_reference(folder: Path, engine: str)
     model = smolvlm.load(folder, engine="torch", dtype="float32")
     answer = model.chat(messages(), max_new_tokens=24, temperature=0)
     assert list(answer.token_ids) == [i for i in generated.tolist() if i not in config.eos_token_ids]
-    assert answer.text == _visible(processor.decode(generated, skip_special_tokens=False))
+    assert answer.text == _visible(processor.decode(generated, skip_special_tokens=False)).lstrip()
 
 
 def _visible(text: str) -> str:
@@ -155,6 +175,20 @@ def test_the_published_tokenizer_has_one_token_more_than_the_model(granite: Path
     assert processor.family is docling.DOCLING
     with CheckpointReader(granite) as reader:
         assert reader.verify(processor.model).tie_word_embeddings
+
+
+def test_a_trained_copy_keeps_the_tokenizer(granite: Path, tmp_path: Path) -> None:
+    """What training and merging write: the same tokenizer with its one token too many, and the family's own classes."""
+    processor = processor_of(granite)
+    with CheckpointReader(granite) as reader:
+        tensors = {name: reader.float32(name) for name in reader.infos}
+        write_checkpoint(tmp_path / "copy", tensors, processor.model, processor.config, granite / "tokenizer.json",
+                         processor.template.source, dtype="bfloat16")  # fmt: skip
+    again = Processor.from_folder(tmp_path / "copy")
+    assert again(messages()).input_ids == processor(messages()).input_ids
+    assert (again.family, again.model) == (processor.family, processor.model)
+    saved = json.loads((tmp_path / "copy" / "preprocessor_config.json").read_text())
+    assert (saved["image_processor_type"], saved["processor_class"]) == ("Idefics3ImageProcessor", "Idefics3Processor")
 
 
 def test_a_video_is_refused_and_says_what_to_do(granite: Path) -> None:

@@ -151,6 +151,17 @@ def test_generation_settings_that_are_no_settings(tiny: Path, change: Change, sa
         load_configs(tiny_with(tiny, "", change, file="generation_config.json"))
 
 
+@pytest.mark.parametrize("kind", ["Idefics2ImageProcessor", "SiglipImageProcessor"])
+def test_another_image_processor_is_refused(tiny: Path, kind: str) -> None:
+    tiny_with(tiny, "", {"image_processor_type": kind}, file="preprocessor_config.json")
+    with pytest.raises(
+        ConfigError, match=f"image_processor_type='{kind}'; expected one of SmolVLMImageProcessor, Idefics3"
+    ):
+        load_configs(tiny)
+    for accepted in ("SmolVLMImageProcessorFast", "Idefics3ImageProcessor", "Idefics3ImageProcessorPil"):
+        load_configs(tiny_with(tiny, "", {"image_processor_type": accepted}, file="preprocessor_config.json"))
+
+
 def test_generation_settings_that_are_not_followed_are_reported(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny_with(tiny, "", {"temperature": 0.7, "do_sample": True}, file="generation_config.json")
     with caplog.at_level(logging.WARNING):

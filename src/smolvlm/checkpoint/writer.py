@@ -26,7 +26,8 @@ from smolvlm.checkpoint.layout import Shapes, is_tolerated, tensor_shapes
 from smolvlm.checkpoint.reader import INDEX_FILE, WEIGHTS_FILE
 from smolvlm.config import ModelConfig, ProcessorConfig
 from smolvlm.errors import CheckpointError, is_failure
-from smolvlm.families import family_of
+from smolvlm.families import SMOLVLM, family_of
+from smolvlm.families.grammar import FAKE_IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN, IMAGE_TOKEN
 from smolvlm.families.tensors import LM_HEAD
 
 logger = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
     largest = max((i for token, i in vocab.items() if token not in family.surplus_tokens), default=0)
     if largest >= config.text.vocab_size:
         raise CheckpointError(f"the tokenizer has id {largest}, beyond vocab_size={config.text.vocab_size}.")
-    if tokenizer.id_to_token(config.image_token_id) != "<image>":
+    if tokenizer.id_to_token(config.image_token_id) != IMAGE_TOKEN:
         raise CheckpointError(f"the tokenizer has {tokenizer.id_to_token(config.image_token_id)!r} at "
                               f"image_token_id={config.image_token_id}; expected '<image>'.")  # fmt: skip
     names = {"bos_token": config.text.bos_token_id, "eos_token": config.eos_token_ids[0],
@@ -243,8 +244,8 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
         raise CheckpointError(f"the tokenizer has no {', '.join(f'{key}_id={names[key]}' for key in missing)}.")
     if tokenizer.token_to_id(_UNK) is not None:
         raw["unk_token"] = _UNK
-    media = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
-             "global_image_token": "<global-img>", "end_of_utterance_token": "<end_of_utterance>"}  # fmt: skip
+    media = {"image_token": IMAGE_TOKEN, "fake_image_token": FAKE_IMAGE_TOKEN, "global_image_token": GLOBAL_IMAGE_TOKEN,
+             "end_of_utterance_token": SMOLVLM.prompt.end_of_turn[0]}  # fmt: skip
     raw |= {
         "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "clean_up_tokenization_spaces": False,
         "model_max_length": config.text.max_position_embeddings, "processor_class": f"{family.class_prefix}Processor",

@@ -21,7 +21,6 @@ _PARTS = (
     ("vision", "model.vision_model."), ("connector", "model.connector."), ("text", "model.text_model."),
     ("lm_head", "lm_head."),
 )  # fmt: skip
-_CONTROL_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>", "<row_1_col_1>", "<end_of_utterance>")
 
 
 def info(
@@ -52,18 +51,23 @@ def info(
 def _facts(name: str, folder: Path) -> dict[str, Any]:
     """Everything that is shown. Raises ConfigError or CheckpointError for files that disagree with each other."""
     from smolvlm.config import load_configs
+    from smolvlm.families import family_of
+    from smolvlm.families.grammar import FAKE_IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN, IMAGE_TOKEN
     from smolvlm.prompt.tokenizer import PromptTokenizer
 
     config, processor = load_configs(folder)
     tokenizer = PromptTokenizer.from_folder(folder, config.model_type, config.text.vocab_size)
     sizes, dtypes = _weights(folder, config)
     parameters = {part: sum(sizes[name] for name in sizes if name.startswith(prefix)) for part, prefix in _PARTS}
-    special = {token: tokenizer.id_of(token) for token in _CONTROL_TOKENS}
+    family = family_of(config.model_type, tokenizer.added_tokens)
+    named = (IMAGE_TOKEN, FAKE_IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN, "<row_1_col_1>", *family.prompt.end_of_turn)
+    special = {token: tokenizer.id_of(token) for token in named if tokenizer.has(token)}
     text = config.text
     return {
         "name": name,
         "folder": str(folder),
         "model_type": config.model_type,
+        "family": family.name,
         "random_weights": has_random_weights(folder),
         "parameters": sum(sizes.values()),
         "parameters_by_part": parameters,
@@ -105,7 +109,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     special = ", ".join(f"{token} {number}" for token, number in facts["special_tokens"].items())
     stops = ", ".join(map(str, facts["stop_token_ids"]))
     rows = [
-        ("model", f"{facts['name']} ({facts['model_type']})"),
+        ("model", f"{facts['name']} ({facts['model_type']}, family {facts['family']})"),
         ("folder", facts["folder"]),
         ("parameters", f"{facts['parameters'] / 1e6:.2f} M ({parts})"),
         ("weights", weights),

@@ -12,6 +12,7 @@ from smolvlm.compat.features import BatchFeature, Padding, as_features, check_re
 from smolvlm.compat.saving import refuse_upload, save_tokenizer_files
 from smolvlm.config import TextConfig, load_configs
 from smolvlm.errors import CheckpointError, ConfigError, ParamsError, PromptError
+from smolvlm.families import SMOLVLM
 from smolvlm.families.grammar import FAKE_IMAGE_TOKEN, IMAGE_TOKEN
 from smolvlm.json_file import read_json, short
 from smolvlm.prompt.segments import TextSegment
@@ -19,7 +20,7 @@ from smolvlm.prompt.template import token_text
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
 # What `additional_special_tokens` of the published `tokenizer_config.json` holds.
-_ADDITIONAL = (FAKE_IMAGE_TOKEN, IMAGE_TOKEN, "<end_of_utterance>")
+_ADDITIONAL = (FAKE_IMAGE_TOKEN, IMAGE_TOKEN, *SMOLVLM.prompt.end_of_turn)
 
 
 class _Role:
