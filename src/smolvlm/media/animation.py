@@ -47,16 +47,18 @@ def animated_format(source: Source) -> str | None:
 class AnimationReader:
     """One animated picture, opened. A context manager; not for several threads at once.
 
+    `ends_early`: its end is missing, and nothing says how many frames there were.
     Raises VideoError for one whose frames are beyond the limits or that cannot be opened.
     """
 
     def __init__(self, source: Source, limits: Limits, options: MediaOptions) -> None:
         self.source, self._options = source, options
         self.decoded_frames = 0
+        self.ends_early = False
         self._format = animated_format(source) or ""
         self._stream = source.open()
         try:
-            self._image = open_picture(self._stream, source.label)
+            self._image = self._opened()
             check_pixels(source.label, self._image.size, limits.max_video_pixels)
             self.delays_ms = self._delays()
         except SmolVLMError as error:
@@ -64,11 +66,32 @@ class AnimationReader:
             raise VideoError(str(error)) from None
         except Exception as error:
             self.close()
-            raise VideoError(f"{source.label}: the animation is damaged ({one_line(error)}); copy it again.") from None
+            raise VideoError(f"{source.label}: the animation is damaged or cut off ({one_line(error)}); copy or download it "
+                             "again.") from None  # fmt: skip
+
+    def _opened(self) -> Image.Image:
+        try:
+            return open_picture(self._stream, self.source.label)
+        except SmolVLMError:  # its first bytes are an animation's
+            raise VideoError(f"{self.source.label}: the animation ({self._format}) is damaged or cut off; copy or download it "
+                             "again.") from None  # fmt: skip
 
     @property
     def size(self) -> tuple[int, int]:
         return self._image.size
+
+    @property
+    def stated_frames(self) -> int:
+        """How many frames there should be: of a PNG by its header, else as many as were found."""
+        found = len(self.delays_ms)
+        if self._format != "PNG":
+            return found
+        with self.source.open() as stream:
+            return min(max(next(_png_counts(stream), found), found), _MAX_FRAMES)
+
+    def frames_there(self) -> int:
+        """How many frames can really be decoded."""
+        return sum(1 for _ in self.frames(range(len(self.delays_ms))))
 
     @property
     def codec(self) -> str:
@@ -128,7 +151,10 @@ class AnimationReader:
         read = {"GIF": _gif_delays, "WEBP": _webp_delays, "PNG": _png_delays}[self._format]
         least_ms = _GIF_LEAST_MS if self._format == "GIF" else 0
         with self.source.open() as stream:
-            return [_shown(ms, least_ms) for _, ms in zip(range(_MAX_FRAMES), read(stream), strict=False)]
+            delays = [_shown(ms, least_ms) for _, ms in zip(range(_MAX_FRAMES), read(stream), strict=False)]
+            stream.seek(-1, 1)
+            self.ends_early = self._format == "GIF" and stream.read(1) != b";"  # its trailer is where reading ended
+            return delays
 
     def _decoded_delays(self) -> Iterator[int]:
         """AVIF keeps its times in the tables of a video track, which Pillow reads with the frames."""
@@ -191,6 +217,15 @@ def _webp_delays(stream: BinaryIO) -> Iterator[int]:
             yield int.from_bytes(body[12:15], "little")
             size -= 16
         stream.seek(size + (size & 1), 1)
+
+
+def _png_counts(stream: BinaryIO) -> Iterator[int]:
+    """The number of frames by the acTL chunk, which stands before the first picture."""
+    stream.seek(8)
+    while len(chunk := stream.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
+        if chunk[4:] == b"acTL" and len(count := stream.read(4)) == 4:
+            yield int.from_bytes(count, "big")
+        stream.seek(struct.unpack(">I", chunk[:4])[0] + 4, 1)
 
 
 def _png_delays(stream: BinaryIO) -> Iterator[int]:

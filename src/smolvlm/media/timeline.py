@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
+from smolvlm.media.file_end import Early
+from smolvlm.media.mp4_boxes import is_mp4
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices, sample_times
 from smolvlm.media.video_index import FrameIndex, build_index
@@ -33,6 +35,7 @@ class Timeline:
     duration_s: of the whole video, from its first frame to the end of its last, also where frames of it are damaged
     seconds: (available,) real times of the frames from the first one, or empty where the timestamps are unusable
     variable: some frame is half a frame or more away from `index / fps`
+    ends_early: the file stops before its own structure does, and nothing says how much is missing
     """
 
     label: str
@@ -43,6 +46,7 @@ class Timeline:
     duration_s: float
     seconds: npt.NDArray[np.float64]
     variable: bool
+    ends_early: bool = False
 
     @classmethod
     def of(cls, reader: VideoReader, index: FrameIndex) -> Timeline:
@@ -53,19 +57,28 @@ class Timeline:
         cut_off = shortage > max(_TOLERATED_SHORTAGE, reader.most_empty_slots)
         total = available + shortage if cut_off else available
         fps = _rate(reader, seconds)
+        early = None if cut_off else _early(reader, index)
+        whole_s = _whole_s(reader, early, index, seconds, fps)
+        if whole_s is not None:
+            cut_off, total = True, max(round(whole_s * fps), available + 1)
         if not 0 < total / fps <= _MAX_DURATION_S:
             raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, "
                              "which cannot be; re-encode it.")  # fmt: skip
-        duration_s = _length(reader, index, total, fps, cut_off)
+        duration_s = whole_s if whole_s is not None else _length(reader, index, total, fps, cut_off)
         if abs(duration_s * fps - total) > 0.5:  # an average that the frames contradict
             fps = total / duration_s
-        return cls(reader.source.label, index, total, available, fps, duration_s, seconds, _varies(seconds, fps))
+        return cls(reader.source.label, index, total, available, fps, duration_s, seconds, _varies(seconds, fps),
+                   ends_early=early is not None and not cut_off)  # fmt: skip
 
     @classmethod
-    def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float) -> Timeline:
-        """Frames whose times are known, from a source that has no packets. `duration_s` is above 0."""
-        count, nothing = len(seconds), build_index((), Fraction(1, 1000), 0)
-        return cls(label, nothing, count, count, count / duration_s, duration_s, seconds, _varies(seconds, count / duration_s))
+    def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float, stated_frames: int = 0) -> Timeline:
+        """Frames whose times are known, from a source that has no packets. `duration_s` is theirs, above 0.
+
+        `stated_frames`: how many there should be; of those that are missing the average length is assumed.
+        """
+        count, nothing = len(seconds), build_index((), Fraction(1, 1000))
+        fps, total = count / duration_s, max(count, stated_frames)
+        return cls(label, nothing, total, count, fps, total / fps, seconds, _varies(seconds, fps))
 
     def counted(self, times: Sequence[float | None]) -> Timeline:
         """The same video by the frames that decoding it gave, with their times; the packets' word was wrong.
@@ -108,6 +121,14 @@ class Timeline:
         return sample_span_indices(first, last, length_s, sample_fps=sample_fps, max_frames=max_frames)
 
     def warnings(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
+        """What whoever asked should know of the file and of the frames that were chosen."""
+        found = self._crowded(options, indices)
+        if self.ends_early and (options.end is None or options.end > self._there_s):
+            found.append("the file ends early: it is cut off, or still being written; what is there, "
+                         f"{self._there_s:.1f} s, was used.")  # fmt: skip
+        return found
+
+    def _crowded(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
         """Said when sampling by number has put most of the frames into a small part of the time."""
         if options.sampling == "time" or not self.variable or len(indices) < 4:
             return []
@@ -120,13 +141,17 @@ class Timeline:
         return [f"its frame rate varies: {most} of the {len(indices)} frames sampled lie within {shortest_s:.1f} s of "
                 f'{spread_s:.1f} s; sampling="time" (--sampling time) spreads them evenly.']  # fmt: skip
 
+    @property
+    def _there_s(self) -> float:
+        """How far the frames reach that the file really holds."""
+        return float(self.seconds[-1]) if self.variable else self.available / self.fps
+
     def _there(self, indices: list[int]) -> list[int]:
         """`indices` if the file holds them all. Raises VideoError."""
         if indices[-1] >= self.available:
-            there = self.available / self.fps
             raise VideoError(f"{self.label} is cut off: it holds {self.available} of {self.total_num_frames} frames. "
                              "Copy or download it again, or pass "
-                             f"end={math.floor(there * 10) / 10:g} to use what is there.")  # fmt: skip
+                             f"end={math.floor(self._there_s * 10) / 10:g} to use what is there.")  # fmt: skip
         return indices
 
     def _span(self, start: float, end: float) -> list[int]:
@@ -135,7 +160,7 @@ class Timeline:
         if self.variable:
             first = int(np.searchsorted(self.seconds, start - slack))
             last = int(np.searchsorted(self.seconds, end + slack, side="right")) - 1
-            if last == self.available - 1 and end > self.available / self.fps:
+            if last == self.available - 1 and end > self._there_s:
                 last = self.total_num_frames - 1  # of a file that is cut off
         else:
             first = math.ceil((start - slack) * self.fps)
@@ -143,6 +168,22 @@ class Timeline:
         if start >= self.duration_s:
             raise VideoError(f"{self.label}: start={start:g} is past its end; it lasts {self.duration_s:.2f} s.")
         return [min(first, last), last]  # between two frames the first of them is still shown
+
+
+def _early(reader: VideoReader, index: FrameIndex) -> Early | None:
+    """How the file ends early, by its structure or else by what the demuxer met; None if it does not."""
+    return reader.ends_early or (Early(True) if index.cut_off and not is_mp4(reader.source.head(12)) else None)
+
+
+def _whole_s(reader: VideoReader, early: Early | None, index: FrameIndex, seconds: npt.NDArray[np.float64],
+             fps: float) -> float | None:  # fmt: skip
+    """Seconds of the whole video where the header of a file that ends early states more than its frames fill, else None."""
+    stated = None if early is None or not early.promised else early.duration_s or reader.whole_duration_s
+    if stated is None or not 0 < stated <= _MAX_DURATION_S:
+        return None
+    there = index.num_frames / fps if not len(seconds) else float(seconds[-1]) + 1 / fps
+    return stated if stated > there + 1.5 / fps else None
+
 
 def _varies(seconds: npt.NDArray[np.float64], fps: float) -> bool:
     """Whether some frame is half a frame or more away from `index / fps`."""

@@ -109,7 +109,7 @@ def probe_video(source: SourceLike, policy: SourcePolicy | None = None) -> Video
     try:
         if animated_format(opened):
             with AnimationReader(opened, policy.limits, MediaOptions()) as animation:
-                return _info(animation, Timeline.of_times(opened.label, animation.seconds, animation.duration_s))
+                return _info(animation, _animation_timeline(animation))
         with _reader(opened, policy) as reader:
             return _info(reader, Timeline.of(reader, reader.build_index()))
     finally:
@@ -175,7 +175,7 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
 def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy,
                       on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
     with AnimationReader(source, policy.limits, options) as reader:
-        timeline = Timeline.of_times(source.label, reader.seconds, reader.duration_s)
+        timeline = _animation_timeline(reader)
         wanted = timeline.choose(config, options)
         frames: dict[int, Pixels] = {}
         for i, pixels in reader.frames(wanted):
@@ -183,12 +183,17 @@ def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOpt
             if on_frame is not None:
                 on_frame(len(frames), len(wanted))
         if len(frames) < len(wanted):
-            timeline = replace(timeline, available=max(frames, default=-1) + 1)
+            timeline = replace(timeline, available=reader.frames_there())
             timeline.choose(config, options)  # says how much is there
         return SampledVideo(
             np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
             _info(reader, timeline), reader.decoded_frames, tuple(timeline.warnings(options, wanted)),
         )  # fmt: skip
+
+
+def _animation_timeline(reader: AnimationReader) -> Timeline:
+    timeline = Timeline.of_times(reader.source.label, reader.seconds, reader.duration_s, reader.stated_frames)
+    return replace(timeline, ends_early=reader.ends_early)
 
 
 class _Pictures:

@@ -33,7 +33,7 @@ class FrameIndex:
     empty_packets: what the container counts as frames and holds nothing (dropped frames)
     end_s: seconds from the first shown frame to the end of the last one by the packets' own durations, None if unknown
     has_timestamps: every packet has a pts of its own, so that frames can be found by it
-    cut_off: the last packets were incomplete or are missing altogether
+    cut_off: the demuxer failed, or found the last packets incomplete
     """
 
     packet_pts: Ticks
@@ -88,8 +88,8 @@ class FrameIndex:
         return bool(self.packet_is_key[0]) and int(self.packet_pts.min()) >= int(self.packet_pts[0])
 
 
-def build_index(packets: Iterable[Any], time_base: Fraction, expected: int) -> FrameIndex:
-    """Read all packets of a stream; `expected` is the container's own count of them, 0 if it has none.
+def build_index(packets: Iterable[Any], time_base: Fraction) -> FrameIndex:
+    """Read all packets of a stream.
 
     `packets` may end in an exception of the demuxer, as on a file that is cut off: what came before it counts.
     """
@@ -116,7 +116,7 @@ def build_index(packets: Iterable[Any], time_base: Fraction, expected: int) -> F
     end = len(pts)
     while end and is_corrupt[end - 1]:
         end -= 1
-    cut_off = failed or end < len(pts) or end < expected
+    cut_off = failed or end < len(pts)
     return _index(_ticks(pts[:end]), _ticks(dts[:end]), _ticks(durations[:end]), _flags(is_key[:end]),
                   _flags(is_discarded[:end]), empty, time_base, cut_off)  # fmt: skip
 

@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from smolvlm.errors import SmolVLMError, VideoError
+from smolvlm.media.file_end import Early, ends_early
 from smolvlm.media.labels import one_line
 from smolvlm.media.options import Limits
 from smolvlm.media.riff import complete_avi_bytes
@@ -121,6 +122,17 @@ class VideoReader:
         return stated_duration_s(self._container, self._stream)
 
     @property
+    def whole_duration_s(self) -> float | None:
+        """Like `stated_duration_s`, or the length that the header states for all streams together."""
+        whole = self._container.duration
+        return self.stated_duration_s or (whole / 1_000_000 if whole is not None and whole > 0 else None)
+
+    @property
+    def ends_early(self) -> Early | None:
+        """How the file ends before its structure does; None for one that is whole."""
+        return ends_early(self.source)
+
+    @property
     def most_empty_slots(self) -> int:
         """How many of `header_frames` may be slots without a frame: AVI counts those too, at 8 bytes each at least."""
         if self._container.format.name != "avi":
@@ -138,7 +150,7 @@ class VideoReader:
 
     def build_index(self) -> FrameIndex:
         """All packets' timestamps, with leading frames that cannot be decoded already left out."""
-        index = build_index(self._container.demux(self._stream), self._stream.time_base, self.header_frames)
+        index = build_index(self._container.demux(self._stream), self._stream.time_base)
         if not index.num_frames:
             raise VideoError(f"{self.source.label}: the video stream holds no frame; it is cut off or damaged. "
                              "Copy or download it again.")  # fmt: skip
