@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import zlib
@@ -152,6 +153,9 @@ def test_prompt_beyond_the_context(refused, model) -> None:
 def test_bad_schema(refused, model, tmp_path, content) -> None:
     path = tmp_path / "wanted.json"
     path.write_text(content)
+    message = refused("extract", ROCKET, "--schema", path, *model)
+    assert "wanted.json" in message
+    assert not re.search(r"dict|list|pydantic", message)  # words of Python
     assert "wanted.json" in refused("extract", ROCKET, "--schema", path, *model)
 
 
@@ -188,6 +192,52 @@ def test_bad_options(refused, model, options) -> None:
 )
 def test_usage(refused, args, words) -> None:
     assert words in refused(*args)
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    (["ask", str(ROCKET), "nofile.png"], "'nofile.png': no such file"),
+    (["ask", "nofile.JPG"], "'nofile.JPG': no such file"),
+    (["ask", "nofile.mp4", "What?"], "nofile.mp4: no such file"),
+    (["ask", str(ROCKET), "trip/clip.MOV", "What?"], "trip/clip.MOV: no such file"),
+    (["choose", str(ROCKET), "*.heic", "--option", "yes"], "no such file"),
+    (["describe", str(ROCKET), "nofile.webm"], "nofile.webm: no such file"),
+    (["ask", str(ROCKET), "What?", "--as", "video"], "rocket.jpg is a picture, not a video as --as video says"),
+    (["ask", str(CLIP), "What?", "--as", "image"], "bigbuckbunny.mp4 is a video, not a picture as --as image says"),
+    (["ask", str(CLIP), "What?", "--start", "999"], "--start 999 is past its end"),
+    (["synth", "scene.png"], "name it 'scene'"),
+])  # fmt: skip
+def test_what_newcomers_type(refused, model, args, words) -> None:
+    assert words in refused(*args, *(model if args[0] != "synth" else ()))
+
+
+def test_a_question_may_end_like_a_file_name(run, model) -> None:
+    for question in ("What is in photo.jpg", "What is a .png", "Node.js?"):
+        assert run("ask", ROCKET, question, *model, "--max-new-tokens", 1, "--detail", "low").code == 0
+
+
+def test_what_has_no_effect_is_said(run, model) -> None:
+    short = (*model, "--max-new-tokens", 1, "--detail", "low")
+    idle = run("ask", ROCKET, "What?", *short, "--fps", 2, "--max-frames", 3)
+    assert "smolvlm: --fps and --max-frames are for videos, and none is given: without effect." in idle.err
+    for args in (("ask", CLIP, "What?", *short, "--fps", 0.5), ("ask", ROCKET, "What?", *short, "--sampling", "official")):
+        assert "without effect" not in run(*args).err
+    alone = run("choose", ROCKET, "A rocket?", "--option", "yes", *model)
+    assert "a single --option always gets 100 %" in alone.err
+    assert "a single" not in run("choose", ROCKET, "A rocket?", "--option", "yes", "--option", "no", *model).err
+
+
+def test_flags_are_named_once(run, model, tmp_path) -> None:
+    """The library's words for an option become the flag, not the flag twice."""
+    clip = tmp_path / "hdr.mp4"
+    with av.open(str(clip), "w") as out:
+        stream = out.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries = 18, 9  # HLG, BT.2020
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")))
+        out.mux(stream.encode(None))
+    lines = run("ask", clip, "What?", *model, "--max-new-tokens", 1).err.splitlines()
+    assert [line for line in lines if line.endswith("so they look washed out; pass --tone-map auto to convert them.")], lines
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--engine", "steam"), ("--device", "abacus"), ("--device", "cuda:99"),

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from helpers_cli import ROOT
 
 MEDIA = ROOT / "examples" / "media" / "nano"
@@ -41,6 +43,18 @@ def test_media_are_added_and_the_conversation_is_saved(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["clip.mp4", "my sign.png", "new talk.json", "old.json"]
     saved = json.loads((tmp_path / "new talk.json").read_text())
     assert saved["turns"] == [{"media": ["my sign.png"], "question": "What does the sign say?", "answer": "MILK"}]
+
+
+def test_moving_pictures_and_ways_to_leave(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], duration=400)
+    shutil.copy(MEDIA / "sign.png", tmp_path)
+    code, said, err = chat(tmp_path, ["/video sign.png", "/image moving.webp", "/video moving.webp", "/Quit, thank you", "What?"])
+    assert (code, said) == (0, []), err
+    assert "error: sign.png is a picture; add it with /image." in err
+    assert err.count("/video adds all of moving.webp.") == 1
+    for leave in ("/exit now", "/EXIT", "/bye"):
+        assert chat(tmp_path, [leave, "What?"])[:2] == (0, [])
 
 
 def test_a_video_is_added_and_a_text_is_saved(tmp_path: Path) -> None:

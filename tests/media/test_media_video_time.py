@@ -41,7 +41,7 @@ def test_a_crowded_clip(tmp_path: Path) -> None:
     assert official.timestamps_s[-2:] == (1.8, 60.0)
     assert len(official.warnings) == 1
     assert "6 of the 8 frames sampled lie within 1.5 s of 60.0 s" in official.warnings[0]
-    assert 'sampling="time" (--sampling time)' in official.warnings[0]
+    assert 'sampling="time"' in official.warnings[0]
     in_time = sample_video(path, OFFICIAL, TIME)
     assert in_time.timestamps_s == pytest.approx((0.0, 1.88, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0))  # of 0, 8.57, ...
     assert [read_number(frame) for frame in in_time.frames] == list(in_time.indices) == [0, 47, 48, 49, 50, 51, 52, 53]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from smolvlm.cli.console import note
+
 if TYPE_CHECKING:
     from smolvlm.media import MediaOptions
 
@@ -36,6 +38,9 @@ def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[s
     if _is_media(prompt):
         raise typer.BadParameter(f"{prompt!r} is media, but the last argument is the {what}: add one, "
                                  'such as "Describe this picture.".')  # fmt: skip
+    if _like_media(prompt):
+        raise typer.BadParameter(f"{prompt!r}: no such file; check its name and folder. Behind the media comes the {what}, such as "
+                                 '"Describe this picture.".')  # fmt: skip
     return media, prompt
 
 
@@ -52,14 +57,36 @@ def split_optional_prompt(arguments: Sequence[str]) -> tuple[list[str], str | No
     return list(arguments[:-1]), last
 
 
-def opened(media: Sequence[str], options: MediaOptions) -> list[dict[str, Any]]:
-    """The media as message parts, opened and told apart: what cannot be read shows before any weights are loaded."""
+def opened(media: Sequence[str], options: MediaOptions, *, more_may_come: bool = False) -> list[dict[str, Any]]:
+    """The media as message parts, opened and told apart: what cannot be read shows before any weights are loaded.
+
+    Options that only a video obeys are noted where there is none, unless `more_may_come`.
+    """
     from smolvlm.media import SourcePolicy
+    from smolvlm.media.options import VIDEO_OPTIONS
     from smolvlm.media_parts import media_parts
 
     _once(media)
-    return media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(),
-                       options.media_kind)  # fmt: skip
+    parts = media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(),
+                        options.media_kind)  # fmt: skip
+    _check_kind(parts, options.media_kind)
+    idle = [f"--{name.replace('_', '-')}" for name in VIDEO_OPTIONS if getattr(options, name) not in (None, "official")]
+    if idle and not more_may_come and not any(part["type"] == "video" for part in parts):
+        note(f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} for videos, and none is given: without effect.")
+    return parts
+
+
+def _check_kind(parts: Sequence[dict[str, Any]], wanted: str) -> None:
+    """Raise typer.BadParameter where `--as` says what a file plainly is not."""
+    from smolvlm.media.animation import animated_format
+    from smolvlm.media.kinds import signature_kind
+
+    for source in () if wanted == "auto" else (part[part["type"]] for part in parts):
+        found = signature_kind(source.head(256))
+        if found not in (None, wanted) and not animated_format(source):
+            is_picture = found == "image"
+            raise typer.BadParameter(f"{source.label} is a {'picture' if is_picture else 'video'}, not a "
+                                     f"{'video' if is_picture else 'picture'} as --as {wanted} says; leave that out.")  # fmt: skip
 
 
 def _once(arguments: Sequence[str]) -> None:
@@ -102,6 +129,14 @@ def _media_from_stdin() -> Any:
     if not buffer.peek(1):
         raise typer.BadParameter("standard input is empty; pipe a picture or video in, or pass a file in place of '-'.")
     return buffer
+
+
+def _like_media(text: str) -> bool:
+    if not _LIKE_A_FILE.search(text):
+        return False  # importing `smolvlm.media` for every question takes a fifth of a second
+    from smolvlm.media.suffixes import named_like_media
+
+    return named_like_media(text)
 
 
 def _is_media(text: str) -> bool:

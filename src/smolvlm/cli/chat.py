@@ -12,7 +12,7 @@ import typer
 
 from smolvlm.cli.arguments import STDIN, opened
 from smolvlm.cli.ask import explain_ending
-from smolvlm.cli.chat_commands import HELP, Talk, obey
+from smolvlm.cli.chat_commands import HELP, LEAVE, Talk, obey
 from smolvlm.cli.console import Bars, note, write
 from smolvlm.cli.flags import GenerationFlags, MediaFlags, ModelFlags, SystemOption, with_flags
 from smolvlm.cli.loading import announce, find_model, open_model
@@ -53,7 +53,7 @@ def chat(
     interactive = sys.stdin.isatty()
     with Bars() as bars:
         name, folder = find_model(model, bars)
-        parts = opened(sources or [], options)
+        parts = opened(sources or [], options, more_may_come=True)
         loaded = open_model(name, model, bars)
     with loaded.session(parts, system=system, **vars(options), **vars(params)) as session:
         announce(loaded, folder)
@@ -61,7 +61,7 @@ def chat(
             note(HELP, dim=True)
         talk = Talk(session, loaded.name, list(sources or []))
         for line in _questions(interactive):
-            if line == "/exit":
+            if line.split()[0].rstrip(",.;:!").lower() in LEAVE:
                 return
             if line.startswith("/"):
                 obey(line, talk)

@@ -24,6 +24,8 @@ HELP = (
     "/exit or Ctrl-D leaves; Ctrl-C stops an answer."
 )
 
+LEAVE = ("/exit", "/quit", "/bye")
+
 
 @dataclass
 class Talk:
@@ -77,30 +79,32 @@ def _system(text: str, talk: Talk) -> None:
 def _add(kind: str) -> Callable[[str, Talk], None]:
     def add(rest: str, talk: Talk) -> None:
         from smolvlm.media import media_kind, open_source
+        from smolvlm.media.animation import animated_format
 
         paths = _paths(rest)
         if not paths:
             raise SourceError(f"/{kind} needs the path of a {'picture' if kind == 'image' else 'video'}: /{kind} PATH.")
         parts: list[dict[str, Any]] = []
+        moving: list[str] = []
         for path in paths:
             source = open_source(path)
-            if kind == "video" and media_kind(source) == "image" and not _animated(path):
+            found, animated = media_kind(source), animated_format(source)
+            if kind == "video" and found == "image":
                 raise SourceError(f"{source.label} is a picture; add it with /image.")
-            if kind == "image" and media_kind(source) == "video" and not _animated(path):
+            if kind == "image" and found == "video" and not animated:
                 raise SourceError(f"{source.label} is a video; add it with /video.")
+            if kind == "image" and animated:
+                moving.append(path)
             parts.append({"type": kind, kind: source})
         with Bars() as bars:
             talk.session.add(parts, on_progress=bars)
         talk.media += paths
         talk.added += len(paths)
         note(f"the next question is also about {', '.join(paths)}.")
+        if moving:
+            note(f"/video adds all of {', '.join(moving)}.")
 
     return add
-
-
-def _animated(path: str) -> bool:
-    """A picture that may as well be a video."""
-    return Path(path).suffix.lower() in (".gif", ".webp", ".png", ".apng", ".avif")
 
 
 def _save(rest: str, talk: Talk) -> None:

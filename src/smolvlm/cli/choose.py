@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from smolvlm.cli.arguments import opened, split_prompt
-from smolvlm.cli.console import Bars, one_line, write, write_json
+from smolvlm.cli.console import Bars, note, one_line, write, write_json
 from smolvlm.cli.flags import JsonOption, MediaFlags, ModelFlags, SystemOption, with_flags
 from smolvlm.cli.loading import announce, find_model, open_model
 from smolvlm.errors import ParamsError
@@ -48,6 +48,8 @@ def choose(
         loaded = open_model(name, model, bars)
         choice = loaded.choose(parts, question, option, system=system, on_progress=bars, **vars(options))
     announce(loaded, folder)
+    if len(option) == 1:
+        note("a single --option always gets 100 %, whatever the media show; name the other answers, too.")
     if json:
         write_json({"option": choice.option, "probabilities": dict(choice.probabilities),
                     "logprobs": dict(choice.logprobs), "model": loaded.name,

@@ -70,6 +70,10 @@ def _read_schema(path: Path) -> Any:
     if not text.strip():
         raise SchemaError(f"{path}: the file is empty; write a JSON schema with at least one property.")
     try:
-        return json.loads(text)
+        schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"{path}: is not JSON ({error}); write a JSON schema with at least one property.") from None
+    if not isinstance(schema, dict):
+        raise SchemaError(f"{path}: holds JSON that is no object; a schema is one, such as "
+                          '{"type": "object", "properties": {"colour": {"type": "string"}}}.')  # fmt: skip
+    return schema

@@ -54,16 +54,23 @@ def synth(
       smolvlm synth held-out --split test --world wide --sheet
       smolvlm train sft --model 256m --mixture data/mixture.yaml --out runs/mine
     """
+    from smolvlm.media.suffixes import named_like_media
     from smolvlm.synth.export import ExportOptions, export
     from smolvlm.synth.world import WORLDS
+
+    if named_like_media(out.name) and not out.exists():
+        raise typer.BadParameter(f"{str(out)!r} is named like a single picture or video; OUT is the folder to make: name it "
+                                 f"{out.stem!r}.")  # fmt: skip
 
     if world is not None and world not in WORLDS:
         raise typer.BadParameter(f"--world {world!r} is not one of {', '.join(WORLDS)}.")
     asked = {"generators": tuple(generator) if generator else None, "count": count, "first": first, "split": split,
              "world": None if world is None else WORLDS[world]}  # fmt: skip
     options: Any = {name: value for name, value in asked.items() if value is not None}
+    settings = ExportOptions(sheet=sheet, **options)
+    note(f"drawing {settings.count * len(settings.generators):,} samples ...", dim=True)
     with Bars() as bars:
-        done = export(out, ExportOptions(sheet=sheet, **options), on_progress=bars)
+        done = export(out, settings, on_progress=bars)
     note(f"{done.samples} samples with {done.questions} questions; train on them: smolvlm train sft --mixture {done.mixture} "
          "--out DIR")  # fmt: skip
     write(f"{out}\n")

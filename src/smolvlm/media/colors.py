@@ -16,7 +16,7 @@ from smolvlm.media.options import MediaOptions, OnWarning
 from smolvlm.media.tone_map import ColorTags, left_as_stored, tone_map
 from smolvlm.media.transparency import has_transparency
 
-_REMEDY = 'pass tone_map="auto" (--tone-map auto) to convert it'
+_REMEDY = 'pass tone_map="auto" to convert it'
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, head: bytes, options: MediaOptions,

@@ -21,8 +21,9 @@ from smolvlm.media.cut_off import MAX_MISSING, Rest, read_rest
 from smolvlm.media.depth import eight_bit
 from smolvlm.media.heif import is_heif, open_heif
 from smolvlm.media.labels import one_line
-from smolvlm.media.opening import check_pixels, open_picture, orientation_of, upright
+from smolvlm.media.opening import check_pixels, check_texts, open_picture, orientation_of, upright
 from smolvlm.media.options import Limits, MediaOptions, OnWarning
+from smolvlm.media.picture_row import is_row
 from smolvlm.media.raw_photo import TIFF_STARTS, embedded_jpegs, offsets_of, raw_format, raw_orientation
 from smolvlm.media.reduced import shrink_to_limit
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
@@ -100,6 +101,7 @@ class _Reading:
             image.load()
             return image
         except Exception as error:  # decoders raise anything on damaged data
+            check_texts(self._label, error)
             reason, cause = one_line(error), error
             rest = self._rest(stream, image) if isinstance(error, OSError) else None
         if rest is not None and rest.image is not None and rest.missing <= MAX_MISSING:
@@ -174,7 +176,11 @@ class _Reading:
         return self._convert(image, b"", orientation=own if own != 1 else raw_orientation(stream))
 
     def _tell_of_others(self, source: Source, image: Image.Image) -> None:
-        """Whoever passes an animation as a picture should know that one frame of it was looked at."""
+        """Whoever passes several pictures in one file should know that one of them was looked at."""
+        with source.open() as stream:
+            if is_row(stream, image.format):
+                self._warn("the file holds several pictures, one behind the other, as raw MJPEG does; only the first was read. "
+                           "Convert it to MP4 for all of them.")  # fmt: skip
         if image.format in ("GIF", "WEBP", "PNG", "AVIF") and animated_format(source):
             self._warn("an animation: only its first frame was read; pass it as a video for all of it.")
         if image.format == "MPO":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
 import threading
 import warnings
@@ -72,8 +73,16 @@ def open_picture(stream: BinaryIO, label: str) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"{label}: the picture is damaged (a frame of it claims far too many pixels); save it again.") from None
     except Exception as error:  # plugins raise anything on hostile headers; all of it means the same
+        check_texts(label, error)
         raise ImageError(f"{label}: the picture's header is damaged ({one_line(error)}); "
                          "copy or download the file again.") from None  # fmt: skip
+
+
+def check_texts(label: str, error: Exception) -> None:
+    """Raise ImageError if `error` is Pillow's bound on what a PNG's text chunks unpack to: such a file is not damaged."""
+    if isinstance(error, ValueError) and re.search(r"MAX_TEXT_CHUNK|text chunks|MAX_TEXT_MEMORY", str(error)):
+        raise ImageError(f"{label}: its metadata unpack to more than is read; remove them, as by `exiftool -all= FILE`, or "
+                         "save the picture again.") from None  # fmt: skip
 
 
 def _as_format(name: str, head: bytes, stream: BinaryIO) -> Image.Image | None:

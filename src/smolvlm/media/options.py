@@ -22,6 +22,7 @@ Sampling = Literal["official", "time"]
 SAMPLINGS: tuple[str, ...] = ("official", "time")
 WantedKind = Literal["auto", "image", "video"]
 MEDIA_KINDS: tuple[str, ...] = ("auto", "image", "video")
+VIDEO_OPTIONS = ("fps", "max_frames", "start", "end", "sampling")  # of a picture they change nothing
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 _HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}", re.ASCII)
 # Called with one sentence for each thing that a caller would not expect of a medium: what was left out, what else to pass.

@@ -122,11 +122,24 @@ class Timeline:
 
     def warnings(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
         """What whoever asked should know of the file and of the frames that were chosen."""
-        found = self._crowded(options, indices)
+        found = [*self._lonely(options, indices), *self._crowded(options, indices)]
         if self.ends_early and (options.end is None or options.end > self._there_s):
             found.append("the file ends early: it is cut off, or still being written; what is there, "
                          f"{self._there_s:.1f} s, was used.")  # fmt: skip
         return found
+
+    def _lonely(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
+        """Said when the rate takes a single frame of several, or the end leaves no more."""
+        if options.end == 0 and options.start is None:
+            return ["end=0 leaves its first frame only; leave it out to go on to the end."]
+        if len(indices) != 1 or options.max_frames == 1:
+            return []
+        start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
+        first, last = self._span(start, end)
+        if last <= first:
+            return []
+        times = f"of the {last - first + 1} frames in {end - start:.2f} s only one, at {self.times(indices)[0]:.2f} s, was looked at"
+        return [f"{times}; pass fps={math.ceil((last - first + 1) / (end - start) * 10) / 10:g} for all of them, or less for some."]
 
     def _crowded(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
         """Said when sampling by number has put most of the frames into a small part of the time."""
@@ -139,7 +152,7 @@ class Timeline:
         if shortest_s >= spread_s / 3:
             return []
         return [f"its frame rate varies: {most} of the {len(indices)} frames sampled lie within {shortest_s:.1f} s of "
-                f'{spread_s:.1f} s; sampling="time" (--sampling time) spreads them evenly.']  # fmt: skip
+                f'{spread_s:.1f} s; sampling="time" spreads them evenly.']  # fmt: skip
 
     @property
     def _there_s(self) -> float:

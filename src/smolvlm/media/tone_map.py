@@ -53,7 +53,7 @@ class ColorTags:
 
 def left_as_stored(tags: ColorTags) -> str:
     """The warning of whoever reads HDR or wide-gamut media without tone mapping."""
-    return f'its colors are {tags.name} and were taken as stored, so they look washed out; pass tone_map="auto" (--tone-map auto).'
+    return f'its colors are {tags.name} and were taken as stored, so they look washed out; pass tone_map="auto" to convert them.'
 
 
 def tone_map(pixels: npt.NDArray[Any], tags: ColorTags, screen: Screen = "srgb") -> npt.NDArray[np.uint8]:

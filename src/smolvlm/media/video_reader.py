@@ -22,6 +22,7 @@ from smolvlm.media.labels import one_line
 from smolvlm.media.options import Limits
 from smolvlm.media.riff import complete_avi_bytes
 from smolvlm.media.sources import Source
+from smolvlm.media.strangers import what_instead
 from smolvlm.media.tiling import MAX_EDGE_PX
 from smolvlm.media.tone_map import ColorTags
 from smolvlm.media.video_index import FrameIndex, build_index
@@ -75,6 +76,9 @@ class VideoReader:
                 container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             )  # fmt: skip
         except Exception as error:  # libav's many errors, and PyAV's own, mean one thing here
+            other = what_instead(self.source.head(400))
+            if other and "as a video" not in other:
+                raise VideoError(f"{label} cannot be read as a video{other}.") from None
             raise VideoError(f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
                              "its index (moov), or not a video; copy or download it again.") from None  # fmt: skip
         try:

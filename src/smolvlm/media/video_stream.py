@@ -21,6 +21,8 @@ def main_video_stream(container: Any, label: str) -> Any:
     streams = [s for s in container.streams.video if not int(s.disposition) & int(_PICTURES)]
     if streams:
         return max(streams, key=_rank)
+    if container.streams.audio and container.streams.video:
+        raise VideoError(f"{label} is a sound file; the only picture in it is its cover. Pass a file with moving pictures.")
     kinds = sorted({s.type for s in container.streams})
     raise VideoError(f"{label} has no video stream (it holds {', '.join(kinds) or 'nothing'}); pass a file with moving "
                      "pictures.")  # fmt: skip

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from smolvlm.errors import MixtureError
+from smolvlm.media.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 RawRecord: TypeAlias = dict[str, Any]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts")
 DESCRIBE = "Describe this."
 CHOOSE = "Which of these does it show: {options}?"
 
