@@ -210,6 +210,13 @@ def test_what_newcomers_type(refused, model, args, words) -> None:
     assert words in refused(*args, *(model if args[0] != "synth" else ()))
 
 
+def test_a_name_that_begins_with_a_dash(refused, run, model, tmp_path) -> None:
+    shutil.copy(ROCKET, tmp_path / "-b.jpg")
+    message = refused("ask", "-b.jpg", "What?", *model)
+    assert "passed as ./-b.jpg" in message
+    assert run("ask", "./-b.jpg", "What?", *model, "--max-new-tokens", 1, "--detail", "low").code == 0
+
+
 def test_a_question_may_end_like_a_file_name(run, model) -> None:
     for question in ("What is in photo.jpg", "What is a .png", "Node.js?"):
         assert run("ask", ROCKET, question, *model, "--max-new-tokens", 1, "--detail", "low").code == 0

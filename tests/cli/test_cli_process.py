@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -131,3 +132,28 @@ def test_a_defect_of_ours_is_one_line_and_code_1(environment) -> None:
     assert done.stderr.startswith("smolvlm: unexpected error: ")
     assert "report" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_no_defect(environment, model) -> None:
+    for args in (["--help"], ["ask", "Hi", *model, "--max-new-tokens", "2", "--stream"]):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([*COMMAND, *args], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 2, args
+        lines = done.stderr.splitlines()
+        assert lines[-1].startswith("smolvlm: error: standard output: cannot be written (No space left on device)"), lines
+        assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a shell does")
+def test_closed_standard_streams(environment, tiny_checkpoint) -> None:
+    program = " ".join(shlex.quote(part) for part in COMMAND)
+    for redirection, command, code, out, words in (
+        (">&-", f"info {shlex.quote(str(tiny_checkpoint))}", 0, "", ""), ("2>&-", "ask", 2, "", ""),
+        ("<&-", "chat", 2, "", "standard input, which is closed"), ("<&- >&- 2>&-", "--version", 0, "", ""),
+    ):  # fmt: skip
+        done = subprocess.run(["sh", "-c", f"{program} {command} {redirection}"], env=environment, capture_output=True, text=True,
+                              timeout=120)  # fmt: skip
+        assert (done.returncode, done.stdout[:7]) == (code, out), (redirection, command, done.stderr)
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

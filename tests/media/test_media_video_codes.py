@@ -15,7 +15,8 @@ import pytest
 from helpers_media import SMALL
 from helpers_video_codes import Truth, have_ffmpeg, read_code, truth_of
 from helpers_video_set import Case, cases
-from smolvlm.media import MediaOptions, SampledVideo, sample_video
+from smolvlm.media import MediaOptions, SampledVideo, open_source, sample_video
+from smolvlm.media.file_end import ends_early
 
 pytestmark = pytest.mark.skipif(not have_ffmpeg(), reason="needs the ffmpeg and ffprobe commands: apt-get install ffmpeg")
 
@@ -84,7 +85,8 @@ def _check(case: Case, folder: Path) -> list[str]:
     truth = truth_of(case.make(folder), case.stream)
     readable = sum(code is not None for code in truth.codes)
     assert readable >= 0.9 * len(truth.codes) > 0, f"{case.name}: ffmpeg itself shows {readable} of {len(truth.codes)} codes"
-    return _problems(folder / case.name, truth)
+    early = ends_early(open_source(folder / case.name))  # all of it is there
+    return [*_problems(folder / case.name, truth), *([f"said to end early: {early}"] if early is not None else [])]
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -39,7 +39,8 @@ def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[s
         raise typer.BadParameter(f"{prompt!r} is media, but the last argument is the {what}: add one, "
                                  'such as "Describe this picture.".')  # fmt: skip
     if _like_media(prompt):
-        raise typer.BadParameter(f"{prompt!r}: no such file; check its name and folder. Behind the media comes the {what}, such as "
+        problem = "is a folder" if Path(prompt).is_dir() else "no such file; check its name and folder"
+        raise typer.BadParameter(f"{prompt!r}: {problem}. Behind the media comes the {what}, such as "
                                  '"Describe this picture.".')  # fmt: skip
     return media, prompt
 

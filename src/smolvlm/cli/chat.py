@@ -50,6 +50,8 @@ def chat(
     if STDIN in (sources or []):
         raise typer.BadParameter("'-' is standard input, where chat reads its questions; pass media as files, or add them "
                                  "with /image PATH.")  # fmt: skip
+    if sys.stdin is None:
+        raise typer.BadParameter("chat reads its questions from standard input, which is closed.")
     interactive = sys.stdin.isatty()
     with Bars() as bars:
         name, folder = find_model(model, bars)

@@ -1,11 +1,13 @@
 """`smolvlm`: the application, its exit codes, and how errors are shown.
 
-Exit codes: 0 done; 1 a defect of ours, or a reader that went away (broken pipe); 2 bad input or usage; 130 Ctrl-C.
+Exit codes: 0 done; 1 a defect of ours, or a reader that went away (broken pipe); 2 bad input or usage, or no room to write;
+130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -43,6 +45,7 @@ from smolvlm.errors import SmolVLMError
 
 # Typer brings its own copy of click in newer versions and uses the real one in older: the class is found, not imported.
 _CLICK_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _BROKEN_PIPE, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 
 # Plain help: it keeps the examples' lines as they are written, and starts twice as fast as the boxed one.
@@ -112,6 +115,7 @@ def _smolvlm(
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code. Never raises."""
     state = _State(debug=os.environ.get("SMOLVLM_DEBUG", "") not in ("", "0"))
+    _open_closed_streams()
     _tolerate_any_text()
     enter((), {})
     with _log_on_stderr(), warnings.catch_warnings():
@@ -130,20 +134,29 @@ def main(args: Sequence[str] | None = None) -> int:
         except SystemExit as end:  # Typer's own answer to a broken pipe
             return end.code if isinstance(end.code, int) else _BROKEN_PIPE
         except Exception as error:
-            return _show(error, state.debug)
+            return _show(error, state.debug, sys.argv[1:] if args is None else args)
 
 
-def _show(error: Exception, debug: bool) -> int:
+def _show(error: Exception, debug: bool, args: Sequence[str]) -> int:
     """One line on stderr; before it the traceback where it was asked for."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, SmolVLMError):
         note(f"error: {worded(one_line(str(error)))}")
         return _BAD_INPUT
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if error.filename is None:
+            _drop_stdout()  # its last flush would fail once more
+        where = "standard output" if error.filename is None else one_line(str(error.filename))
+        note(f"error: {where}: cannot be written ({error.strerror}); make room, or write somewhere else.")
+        return _BAD_INPUT
     if isinstance(error, _CLICK_ERROR):
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "smolvlm"
         problem = one_line(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+        dashed = [arg for arg in args if arg.startswith("-") and arg != "-" and os.path.isfile(arg)]
+        if dashed and hasattr(error, "option_name"):
+            problem += f"; a file whose name begins with a dash is passed as {one_line('./' + dashed[0])}"
         note(f"error: {problem} (see `{path} --help`).")
         return _BAD_INPUT
     note(f"unexpected error: {type(error).__name__}: {one_line(str(error))} - this is a defect: please report it with "
@@ -171,6 +184,16 @@ def _log_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+def _open_closed_streams() -> None:
+    """Started with stdout or stderr closed (`>&-`), the program runs and shows nothing there.
+
+    An open descriptor also keeps the next file from becoming number 1 or 2.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (as long as the process)
 
 
 def _tolerate_any_text() -> None:
