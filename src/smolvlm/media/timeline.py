@@ -22,6 +22,7 @@ from smolvlm.media.video_reader import VideoReader
 _UNKNOWN_RATE = 24.0  # what the reference assumes where nothing is known
 _MAX_DURATION_S = 1e8  # three years: beyond it a header lies
 _REORDERING_S = 1.0  # the first frame comes this much after a header's zero at most
+_MOMENT_S = 0.25  # in less, what a camera films hardly changes
 _TOLERATED_SHORTAGE = 2  # empty packets that some writers count
 
 
@@ -136,7 +137,8 @@ class Timeline:
             return []
         start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
         first, last = self._span(start, end)
-        if last <= first:
+        filmed = len(self.index.packet_pts) > 0  # an animation's frames were each made to be seen
+        if last <= first or (filmed and end - start < _MOMENT_S):
             return []
         times = f"of the {last - first + 1} frames in {end - start:.2f} s only one, at {self.times(indices)[0]:.2f} s, was looked at"
         return [f"{times}; pass fps={math.ceil((last - first + 1) / (end - start) * 10) / 10:g} for all of them, or less for some."]
