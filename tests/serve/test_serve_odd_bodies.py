@@ -187,3 +187,59 @@ def test_a_field_of_an_upload_that_nobody_knows(server: Server) -> None:
         server.url + FILES, files={"file": PNG}, data={"purpose": "vision", "expires_after[seconds]": "60"}
     ).json()
     assert made["warnings"] == ["expires_after[seconds]: this field is unknown here and changed nothing."]
+
+
+ADDRESSES = {
+    "GET /chat/completions": "/v1/chat/completions",
+    "POST /v1/v1/chat/completions": "ends in /v1",
+    "POST /v1/chat/completions/": "/v1/chat/completions,",
+    "POST /openai/deployments/nano/chat/completions": "/v1/chat/completions",
+    "POST /responses": "/v1/responses",
+    "GET /models": "/v1/models",
+    "POST /api/chat": "POST /v1/chat/completions",
+    "POST /v1/completions": "POST /v1/chat/completions",
+    "POST /v1/messages": "POST /v1/chat/completions",
+    "POST /v1/embeddings": "no embeddings",
+    "GET /v1/responses/resp_1": "nothing is stored",
+    "GET /nowhere": "'/nowhere'",
+}
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_an_address_of_another_server(server: Server, case: str) -> None:
+    method, path = case.split()
+    response = httpx.request(method, server.url + path, json={})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (404, "not_found")
+    assert ADDRESSES[case] in error["message"]
+
+
+def test_another_method(server: Server) -> None:
+    for method, path, words in (("GET", CHAT, "takes POST"), ("PUT", FILES, "takes GET and POST"),
+                                ("PATCH", f"{FILES}/file-x", "takes DELETE and GET")):  # fmt: skip
+        response = httpx.request(method, server.url + path)
+        assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
+        assert words in response.json()["error"]["message"]
+
+
+def test_a_list_of_uploads_in_pages(server: Server) -> None:
+    made = [httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"] for i in range(5)]
+    client = server.client()
+    mine = [one.id for one in client.files.list(purpose="pages-0", limit=2, order="asc")]  # goes on while there is more
+    assert sorted(mine) == sorted(made[0::2])
+    assert len(httpx.get(f"{server.url}{FILES}?purpose=pages-1&limit=1").json()["data"]) == 1
+    for query, param in (("limit=x", "limit"), ("limit=0", "limit"), ("order=up", "order"), ("after=file-x", "after")):
+        response = httpx.get(f"{server.url}{FILES}?{query}")
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, param)
+        assert not WORDS.search(error["message"])
+        assert "curl" not in error["message"]
+
+
+def test_options_of_a_stream_of_responses(server: Server) -> None:
+    body = {"model": "nano", "input": "Hi.", "max_output_tokens": 2, "stream": True}
+    taken = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_obfuscation": False}}, timeout=60)
+    assert taken.status_code == 200
+    assert "changed nothing" not in taken.text
+    refused = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_usage": True}}, timeout=60)
+    assert refused.json()["error"]["param"] == "stream_options.include_usage"

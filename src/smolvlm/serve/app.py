@@ -34,6 +34,7 @@ from smolvlm.serve.quotas import Quotas
 from smolvlm.serve.request_errors import invalid_request
 from smolvlm.serve.services import Services, dialect_of, services
 from smolvlm.serve.sse import PlainJSON
+from smolvlm.serve.wrong_addresses import no_such_address, wrong_method
 from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)
@@ -135,13 +136,15 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _reply(refusal)
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code)
-    message = {
-        404: "There is no such address here; see /docs.",
-        405: "This address does not take that method; see /docs.",
-    }
-    text = message.get(error.status_code, f"{str(error.detail).rstrip('.')}.")
+    code, path = _CODES.get(error.status_code), request.url.path
+    if error.status_code == 404:
+        text = no_such_address(path, [known for known in request.app.openapi()["paths"] if "{" not in known])
+    elif error.status_code == 405:
+        route = getattr(request.scope.get("route"), "path", path)
+        text = wrong_method(request.method, path, request.app.openapi()["paths"].get(route, {}))
+    else:
+        text = f"{str(error.detail).rstrip('.')}."
     kind = INVALID if error.status_code < 500 else "server_error"
     return _reply(ServeError(error.status_code, text, code=code, kind=kind, headers=dict(error.headers or {})))

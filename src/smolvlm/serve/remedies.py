@@ -136,7 +136,6 @@ _OF_ONE: dict[str, dict[str, str]] = {
             f"{RESPONSES.path} has no stop; leave it out, or use {CHAT.path}, which takes stop",
         ),
         "modalities": f"{RESPONSES.path} always answers in text; leave it out",
-        "stream_options": f"{RESPONSES.path} always ends a stream with its usage; leave it out",
         "functions": _NO_TOOLS,
         "function_call": _NO_TOOLS,
     },
@@ -177,7 +176,10 @@ def _in_a_format(d: Dialect) -> dict[str, str]:
     return dict.fromkeys(("json_schema", "schema", "type"), f"send {d.a_schema}")
 
 
-_NOTHING: Mapping[str, str] = {}
+_IN_OPTIONS: dict[str, dict[str, str]] = {
+    CHAT.path: {},
+    RESPONSES.path: {"include_usage": f"{RESPONSES.path} always ends a stream with its usage; leave it out"},
+}
 REMEDIES: Mapping[str, Mapping[Level, Mapping[str, str]]] = {
     d.path: {
         "top": _shared(d) | _OF_ONE[d.path],
@@ -185,7 +187,7 @@ REMEDIES: Mapping[str, Mapping[Level, Mapping[str, str]]] = {
         "part": _in_a_part(d),
         "address": _in_a_part(d),
         "format": _in_a_format(d),
-        "options": _NOTHING,
+        "options": _IN_OPTIONS[d.path],
     }
     for d in DIALECTS.values()
 }

@@ -34,6 +34,7 @@ _WITHOUT_BOUNDS = {
     "string_unicode": "a string of whole characters, without half of a surrogate pair",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "int_parsing_size": "a whole number that is not as large",
     "float_type": "a number",
     "finite_number": "a number that is not as large",
@@ -112,7 +113,7 @@ def invalid_request(errors: Sequence[Mapping[str, Any]], dialect: Dialect | None
     tags = [part[1:-1] for part in error["loc"] if _is_tag(part)]
     given = error.get("input")
     if dialect is None:
-        return _invalid(place, f"{_problem(error, place)}; {UPLOAD}.")
+        return _invalid(place, f"{_problem(error, place)}{f'; {UPLOAD}' if error['loc'][0] == 'body' else ''}.")
     if error["type"] == "missing" and len(place) == 1 and isinstance(given, dict):
         check_names(given, dialect)  # what the client sent in its place says more
     own = _of_a_message(error, place, dialect) or _of_a_part(error, place, tags, dialect)

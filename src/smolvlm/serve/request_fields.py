@@ -33,6 +33,7 @@ _LEVELS: dict[type[BaseModel], Level] = {
     responses_schema.TextFormat: "format",
     responses_schema.TextConfig: "format",
     chat_schema.StreamOptions: "options",
+    responses_schema.ResponsesStreamOptions: "options",
 }  # all others are parts
 _TOP_FIELDS = {CHAT.path: frozenset(ChatRequest.model_fields), RESPONSES.path: frozenset(ResponsesRequest.model_fields)}
 _OF_MEDIA = dict.fromkeys(Sampling.model_fields, "a video") | {

@@ -79,6 +79,10 @@ class TextConfig(Body):
     format: TextFormat | None = None
 
 
+class ResponsesStreamOptions(Body):
+    """What a client may say of the stream changes nothing: it always ends with the usage, and nothing in it is padded."""
+
+
 class ResponsesRequest(SamplingFields):
     """An input to be answered."""
 
@@ -92,6 +96,7 @@ class ResponsesRequest(SamplingFields):
     text: TextConfig | None = None
     include: list[str] | None = Field(None, description='Of these, "message.output_text.logprobs" is known.')
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    stream_options: ResponsesStreamOptions | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(
         None, description="Not supported: nothing is stored; send the conversation."

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -122,11 +122,23 @@ async def upload(
 
 
 @router.get("", response_model=FileList, summary="The uploads of this key")
-async def listing(request: Request) -> Response:
-    """Newest first."""
+async def listing(
+    request: Request,
+    purpose: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+) -> Response:
+    """Newest first, unless `order` says otherwise; `after` is the id of the last one on the page before."""
     mine = await asyncio.to_thread(services(request).files.of_owner, owner_of(request))
-    data: list[dict[str, Any]] = [record.public() for record in mine]
-    return PlainJSON({"object": "list", "data": data, "has_more": False})
+    found = [record for record in (mine if order == "desc" else mine[::-1]) if purpose in (None, record.purpose)]
+    if after is not None:
+        place = next((i for i, record in enumerate(found) if record.id == after), None)
+        if place is None:
+            raise ServeError(400, f"after: {short(after)} is no upload of this list.", param="after", code="invalid_value")
+        found = found[place + 1 :]
+    data: list[dict[str, Any]] = [record.public() for record in found[:limit]]
+    return PlainJSON({"object": "list", "data": data, "has_more": len(found) > limit})
 
 
 @router.get("/{file_id}", response_model=FileObject, summary="One upload")
