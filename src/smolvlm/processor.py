@@ -180,8 +180,10 @@ class Processor:
                       on_frame: OnFrame | None = None) -> list[PreparedMedia]:  # fmt: skip
         """Open, sample and tile every picture and video of the messages, in order. A part's own options come first."""
         options = options or MediaOptions()
-        return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame))
-                for part in _media_parts(normalise_messages(messages))]  # fmt: skip
+        parts = _media_parts(normalise_messages(messages))
+        if any(isinstance(part, VideoPart) for part in parts):
+            self.family.prompt.video_wording()  # a family without videos refuses one before it is opened
+        return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame)) for part in parts]
 
     def build(self, messages: Any, prepared: Sequence[PreparedMedia], *,
               add_generation_prompt: bool = True) -> ModelInputs:  # fmt: skip

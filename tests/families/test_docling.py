@@ -192,9 +192,9 @@ def test_a_trained_copy_keeps_the_tokenizer(granite: Path, tmp_path: Path) -> No
 
 
 def test_a_video_is_refused_and_says_what_to_do(granite: Path) -> None:
-    frames = [page()] * 3
-    with pytest.raises(PromptError, match="not trained on videos.*pass the frames that matter as pictures"):
-        processor_of(granite)([{"role": "user", "content": [{"type": "video", "video": frames}]}])
+    for video in ([page()] * 3, "no-such-file.mp4"):  # before it is opened
+        with pytest.raises(PromptError, match="not trained on videos.*pass the frames that matter as pictures"):
+            processor_of(granite)([{"role": "user", "content": [{"type": "video", "video": video}]}])
 
 
 DOCTAGS = (

@@ -32,14 +32,16 @@ def test_the_official_form_by_hand() -> None:
     assert shown(ChatTemplate(), text_first) == "<|im_start|>User: Look: <image><end_of_utterance>\nAssistant:"
 
 
-def test_a_video_brings_the_references_own_template() -> None:
-    """`DEFAULT_CHAT_TEMPLATE` of the reference takes over, whatever the checkpoint carries."""
+def test_a_video_brings_the_references_own_template(caplog: pytest.LogCaptureFixture) -> None:
+    """`DEFAULT_CHAT_TEMPLATE` of the reference takes over, whatever the checkpoint carries; the log says so, once each."""
     from oracle import transformers
 
     assert transformers.models.smolvlm.processing_smolvlm.DEFAULT_CHAT_TEMPLATE == VIDEO_TEMPLATE
     clip = [Message("user", (VideoPart("a.mp4"), TextPart("What?")))]
-    for template in (ChatTemplate(), ChatTemplate("{{ messages[0].content[0].text }}")):
+    own = ChatTemplate("{{ messages[0].content[0].text }}", label="its own template")
+    for template in (ChatTemplate(), ChatTemplate(VIDEO_TEMPLATE), own, own):
         assert shown(template, clip) == "<|im_start|>User: <video>What?<end_of_utterance>\nAssistant:"
+    assert [r.message.partition(";")[0] for r in caplog.records] == ["its own template is not the published one"]
 
 
 def test_stretches_remember_who_wrote_them() -> None:

@@ -68,6 +68,7 @@ def _facts(name: str, folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "model_type": config.model_type,
         "family": family.name,
+        "takes_videos": family.prompt.video is not None,
         "random_weights": has_random_weights(folder),
         "parameters": sum(sizes.values()),
         "parameters_by_part": parameters,
@@ -123,7 +124,8 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("context", f"{facts['context_tokens']} tokens"),
         ("vocabulary", f"{text['vocab_size']} tokens, {special}; stops at {stops}"),
         ("pictures", f"longest edge {processor['longest_edge']} px, tiles of {processor['tile_size']} px"),
-        ("videos", f"sampled at {processor['fps']:g} fps, at most {processor['max_frames']} frames"),
+        ("videos", f"sampled at {processor['fps']:g} fps, at most {processor['max_frames']} frames" if facts["takes_videos"]
+                   else "refused: this family was not trained on them"),
     ]  # fmt: skip
     files = [f"{name}, {human_size(size)}" for name, size in facts["files"].items()]
     return rows + [("" if i else "files", line) for i, line in enumerate(files)]

@@ -6,6 +6,7 @@ at the marks, so whatever a user types stays text: only what the template itself
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from smolvlm.json_file import read_json, read_text
 from smolvlm.prompt.messages import ImagePart, Message, Part, TextPart, TokenPart, VideoPart
 from smolvlm.prompt.sandbox import MAX_SOURCE_CHARS, compile_template, render_template
 from smolvlm.prompt.segments import IdSegment, Segment, TextSegment
+
+logger = logging.getLogger(__name__)
 
 MAX_RENDERED_CHARS = 1_000_000  # of the template's own text; the longest contexts need a few thousand
 _OPEN, _CLOSE = "\ue000", "\ue001"  # private use: a mark is these around a number
@@ -60,6 +63,7 @@ class ChatTemplate:
         self.special_tokens = dict(special_tokens or {})
         self.label = label
         self.grammar = grammar
+        self._said = False
         self._code = self._compile(self.source)
         self._video_code = self._compile(grammar.video.template if grammar.video is not None else self.source)
 
@@ -102,8 +106,12 @@ class ChatTemplate:
         limit = MAX_RENDERED_CHARS + 100 * len(parts)
         code = self._code
         if has_video:
-            self.grammar.video_wording()  # an error of its own for a family without videos
+            video = self.grammar.video_wording()  # an error of its own for a family without videos
             code = self._video_code
+            if self.source not in (self.grammar.template, video.template) and not self._said:
+                self._said = True
+                logger.warning("%s is not the published one; a prompt with a video is worded by the published one all the same, "
+                               "as the official processor does", self.label)  # fmt: skip
         try:
             rendered = render_template(code, variables, limit)
         except Exception as error:  # the template is a stranger's code: it may raise anything at all
