@@ -222,6 +222,14 @@ def test_another_method(server: Server) -> None:
         assert words in response.json()["error"]["message"]
 
 
+def test_head_is_get_without_a_body(server: Server) -> None:
+    for path, status in (("/", 200), ("/health", 200), ("/ready", 200), ("/v1/models", 200), ("/docs", 200), ("/nowhere", 404),
+                         (CHAT, 405)):  # fmt: skip
+        head, get = httpx.head(server.url + path), httpx.get(server.url + path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_a_list_of_uploads_in_pages(server: Server) -> None:
     made = [httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"] for i in range(5)]
     client = server.client()

@@ -73,7 +73,12 @@ class Gatekeeper:
             raise ServeError(refusal.status, f"{refusal.sentence[:1].upper()}{refusal.sentence[1:]}", code=code)
         owner = scope["smolvlm.owner"] = self._identify(scope)
         if scope["method"] in SAFE_METHODS:
-            await self._app(scope, exchange.receive, exchange.send)
+            # HEAD is GET without its body, which the server's protocol leaves out by the method that it reads in `scope`.
+            read = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            try:
+                await self._app(read, exchange.receive, exchange.send)
+            finally:
+                scope["route"] = read.get("route")
             return
         found.loop.request(owner.name)
         await found.loop.turn(owner.name)
