@@ -42,14 +42,17 @@ _IGNORED_VISION = _IGNORED_TOP | {
     "model_type", "max_image_size", "size", "use_base_siglip", "tie_word_embeddings", "projection_dim",
     "vision_use_head", *graph.VISION_RULES,
 }  # fmt: skip
-# Keys of `generation_config.json` that are checked and not followed: the caller's own parameters say how to sample.
+# Keys of `generation_config.json` that are checked here. Only `compat` follows them: elsewhere the caller says how to sample.
 _GENERATION_NUMBERS = {
     "temperature": (0, 1000), "top_p": (0, 1), "min_p": (0, 1), "typical_p": (0, 1), "repetition_penalty": (1e-3, 1000),
     "length_penalty": (-1000, 1000), "epsilon_cutoff": (0, 1), "eta_cutoff": (0, 1),
 }  # fmt: skip
 _GENERATION_NATURALS = ("top_k", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_beams", "no_repeat_ngram_size")
-_GENERATION_FLAGS = ("do_sample", "use_cache", "early_stopping")
-_GENERATION_IGNORED = {"_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
+_GENERATION_FLAGS = ("do_sample", "use_cache")
+_GENERATION_KNOWN = {
+    "_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "early_stopping",
+    *_GENERATION_NUMBERS, *_GENERATION_NATURALS, *_GENERATION_FLAGS,
+}  # fmt: skip
 
 
 # What a stranger's file may say, in whole numbers: far beyond any SmolVLM, and small enough that nothing overflows or
@@ -73,14 +76,14 @@ def _check_naturals(read: Fields) -> None:
 
 
 def _check_generation(read: Fields) -> None:
-    """Values of `generation_config.json` that are no such values. What is neither followed nor known is reported."""
+    """Raise ConfigError for a value that its key cannot have; report unknown keys."""
     for key, (low, high) in _GENERATION_NUMBERS.items():
         read.number(key, low, high)
     for key in _GENERATION_NATURALS:
         read.whole(key, 0, _VOCAB)
     for key in _GENERATION_FLAGS:
         read.flag(key)
-    _report_unknown(None, read.raw, _GENERATION_IGNORED, "generation_config.json")
+    _report_unknown(None, read.raw, _GENERATION_KNOWN, "generation_config.json")
 
 
 def given(**values: Any) -> dict[str, Any]:
