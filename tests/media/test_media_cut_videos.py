@@ -100,7 +100,7 @@ def test_what_may_still_be_written_is_read_and_told(whole: dict[str, Path], tmp_
         video = sample_video(cut, SMALL)
         assert abs(video.info.total_num_frames - _counted(cut)) <= 2
         assert [w for w in video.warnings if "ends early" in w], at
-        inside = MediaOptions(end=1.0, max_frames=4)
+        inside = MediaOptions(end=1.0, fps=4)
         assert sample_video(cut, SMALL, inside).warnings == ()
 
 
@@ -119,6 +119,21 @@ def test_a_recording_is_never_refused_wherever_its_writer_stands(whole: dict[str
         size = whole[name].stat().st_size
         for at in range(size // 3, size, size // 17):
             assert sample_video(_cut(whole[name], tmp_path, at), SMALL, MediaOptions(max_frames=1)).frames.shape[0] == 1
+
+
+def test_files_that_were_joined_by_their_bytes(whole: dict[str, Path], tmp_path: Path) -> None:
+    """Where libav reads on behind the first video nothing is lost; where it does not, that is said."""
+    for name in ("silent.mkv", "sound.ts", "plain.mp4"):
+        path = tmp_path / name
+        if name == "plain.mp4":
+            ffmpeg("-i", whole["silent.mkv"], "-c", "copy", tmp_path / "one.mp4")
+        path.write_bytes((whole.get(name) or tmp_path / "one.mp4").read_bytes() * 2)
+        video = sample_video(path, SMALL)
+        told = any("several videos, one behind the other; only the first was used" in w for w in video.warnings)
+        assert video.info.total_num_frames == _counted(path)
+        assert told is (name == "plain.mp4")
+    assert sample_video(tmp_path / "one.mp4", SMALL).warnings == ()
+    assert "only the first was used" in sample_video(_animation("GIF") * 2, SMALL, MediaOptions(fps=10)).warnings[0]
 
 
 def _animation(format: str) -> bytes:

@@ -47,14 +47,14 @@ def animated_format(source: Source) -> str | None:
 class AnimationReader:
     """One animated picture, opened. A context manager; not for several threads at once.
 
-    `ends_early`: its end is missing, and nothing says how many frames there were.
+    `ends_early`: its end is missing, and nothing says how many frames there were. `is_joined`: another one follows.
     Raises VideoError for one whose frames are beyond the limits or that cannot be opened.
     """
 
     def __init__(self, source: Source, limits: Limits, options: MediaOptions) -> None:
         self.source, self._options = source, options
         self.decoded_frames = 0
-        self.ends_early = False
+        self.ends_early = self.is_joined = False
         self._format = animated_format(source) or ""
         self._stream = source.open()
         try:
@@ -154,6 +154,7 @@ class AnimationReader:
             delays = [_shown(ms, least_ms) for _, ms in zip(range(_MAX_FRAMES), read(stream), strict=False)]
             stream.seek(-1, 1)
             self.ends_early = self._format == "GIF" and stream.read(1) != b";"  # its trailer is where reading ended
+            self.is_joined = self._format == "GIF" and not self.ends_early and stream.read(4) == b"GIF8"
             return delays
 
     def _decoded_delays(self) -> Iterator[int]:

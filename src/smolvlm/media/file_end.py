@@ -60,6 +60,14 @@ def ends_early(source: Source) -> Early | None:
     return None
 
 
+def is_joined(source: Source) -> bool:
+    """Whether a second MP4 stands behind the first, as `cat` joins files. Of other formats the readers read on."""
+    if not is_mp4(source.head(12)):
+        return False
+    with source.open() as stream:
+        return sum(box.is_top and box.kind == b"moov" for box in boxes(stream, stream.seek(0, 2))) > 1
+
+
 def _matroska(stream: BinaryIO, size: int) -> Early | None:
     """The first segment's size; inside one of unknown size, as recorders write it, the last element's."""
     at = 0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
-from smolvlm.media.file_end import Early
+from smolvlm.media.file_end import Early, is_joined
 from smolvlm.media.mp4_boxes import is_mp4
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices, sample_times
@@ -36,6 +36,7 @@ class Timeline:
     duration_s: of the whole video, from its first frame to the end of its last, also where frames of it are damaged
     seconds: (available,) real times of the frames from the first one, or empty where the timestamps are unusable
     variable: some frame is half a frame or more away from `index / fps`
+    is_joined: the file holds a second video behind this one
     ends_early: the file stops before its own structure does, and nothing says how much is missing
     """
 
@@ -48,6 +49,7 @@ class Timeline:
     seconds: npt.NDArray[np.float64]
     variable: bool
     ends_early: bool = False
+    is_joined: bool = False
 
     @classmethod
     def of(cls, reader: VideoReader, index: FrameIndex) -> Timeline:
@@ -69,7 +71,7 @@ class Timeline:
         if abs(duration_s * fps - total) > 0.5:  # an average that the frames contradict
             fps = total / duration_s
         return cls(reader.source.label, index, total, available, fps, duration_s, seconds, _varies(seconds, fps),
-                   ends_early=early is not None and not cut_off)  # fmt: skip
+                   ends_early=early is not None and not cut_off, is_joined=is_joined(reader.source))  # fmt: skip
 
     @classmethod
     def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float, stated_frames: int = 0) -> Timeline:
@@ -124,6 +126,8 @@ class Timeline:
     def warnings(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
         """What whoever asked should know of the file and of the frames that were chosen."""
         found = [*self._lonely(options, indices), *self._crowded(options, indices)]
+        if self.is_joined and (options.end is None or options.end > self.duration_s):
+            found.append("the file holds several videos, one behind the other; only the first was used. Join them by ffmpeg.")
         if self.ends_early and (options.end is None or options.end > self._there_s):
             found.append("the file ends early: it is cut off, or still being written; what is there, "
                          f"{self._there_s:.1f} s, was used.")  # fmt: skip

@@ -193,7 +193,7 @@ def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOpt
 
 def _animation_timeline(reader: AnimationReader) -> Timeline:
     timeline = Timeline.of_times(reader.source.label, reader.seconds, reader.duration_s, reader.stated_frames)
-    return replace(timeline, ends_early=reader.ends_early)
+    return replace(timeline, ends_early=reader.ends_early, is_joined=reader.is_joined)
 
 
 class _Pictures:
