@@ -19,18 +19,24 @@ from helpers_docling import GRANITE_SPECIALS, GRANITE_VOCAB, granite_docling, sm
 from smolvlm.checkpoint.random import TINY, write_random_checkpoint
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.checkpoint.writer import write_checkpoint
-from smolvlm.config import load_configs
+from smolvlm.config import load_configs, preset
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import PromptError
 from smolvlm.families import docling
 from smolvlm.processor import Processor
 
+FULL_WIDTH = dataclasses.replace(
+    preset("256m"),
+    text=dataclasses.replace(preset("256m").text, num_hidden_layers=2),
+    vision=dataclasses.replace(preset("256m").vision, num_hidden_layers=2),
+)
 MAKERS = {
     "granite-docling": granite_docling,
     "smoldocling": smoldocling,
     "first generation": lambda folder: write_random_checkpoint(
         folder, dataclasses.replace(TINY, model_type="idefics3")
     ),
+    "granite-docling of full width, 2 layers": lambda folder: granite_docling(folder, FULL_WIDTH),
 }
 # float32 rounds at 6e-8 and these towers sum over a few hundred products, around logits of size 1.
 TOLERANCE = 1e-4
@@ -45,7 +51,10 @@ def made(name: str) -> Path:
 kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
 
 
-@pytest.fixture(params=[*list(MAKERS)[:2], pytest.param("first generation", marks=pytest.mark.slow)])
+QUICK = ("granite-docling", "smoldocling")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MAKERS])
 def folder(request: pytest.FixtureRequest) -> Path:
     return made(request.param)
 
@@ -81,7 +90,10 @@ def reference(folder: Path) -> tuple[Any, Any]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     template = processor_of(folder).template.source
     processor = transformers.Idefics3Processor(
-        Idefics3ImageProcessorPil.from_pretrained(folder), tokenizer, image_seq_len=4, chat_template=template
+        Idefics3ImageProcessorPil.from_pretrained(folder),
+        tokenizer,
+        image_seq_len=processor_of(folder).config.image_seq_len,
+        chat_template=template,
     )
     model, info = transformers.Idefics3ForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]

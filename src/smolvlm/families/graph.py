@@ -85,6 +85,12 @@ TEXT_RULES: dict[str, Rule] = {
     "is_encoder_decoder": _only(False),
 }
 
+# Of `rope_parameters` and `rope_scaling`; the type of scaling and its base are read in `config`.
+ROPE_RULES: dict[str, Rule] = {
+    "partial_rotary_factor": _only(1),
+    **{kind: _absent("all layers of this decoder have one RoPE") for kind in ("full_attention", "sliding_attention")},
+}
+
 VISION_RULES: dict[str, Rule] = {
     "num_channels": _only(3),
     "hidden_act": _only("gelu_pytorch_tanh"),
@@ -106,6 +112,8 @@ def check_text(read: Fields, family: Family) -> None:
     """Likewise for `text_config`."""
     _check_type(read, family.text_types)
     _check(read, TEXT_RULES)
+    for key in ("rope_parameters", "rope_scaling"):
+        _check(read.inner(key), ROPE_RULES)
     # Qwen2's files name a window that `use_sliding_window: false` turns off.
     if read.raw.get("use_sliding_window") is not False:
         _check(read, {"sliding_window": _absent(_FULL)})
