@@ -7,6 +7,7 @@ was prepared. A second question about the same media calls `build` alone.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style
 from smolvlm.prompt.template import ChatTemplate
 from smolvlm.prompt.tokenizer import PromptTokenizer
+
+logger = logging.getLogger(__name__)
 
 OnFrame = Callable[[int, int], None]
 
@@ -256,10 +259,15 @@ class Processor:
 
 
 def _check_stops(tokenizer: PromptTokenizer, model: ModelConfig, folder: Path) -> None:
-    """Raise CheckpointError unless each stop token is a token."""
+    """Raise CheckpointError unless each stop token is a token; say when one of them is an ordinary word."""
     if absent := [token for token in model.eos_token_ids if not tokenizer.has_id(token)]:
         raise CheckpointError(f"{folder}: eos_token_id={absent[0]} is no token of tokenizer.json, so that no answer would "
                               "end there; take both files from one checkpoint.")  # fmt: skip
+    if words := [token for token in model.eos_token_ids if token not in tokenizer.control_ids]:
+        ends = family_of(model.model_type, tokenizer.added_tokens).prompt.end_of_turn
+        known = " or ".join(f"{token} ({tokenizer.id_of(token)})" for token in ends if tokenizer.has(token))
+        logger.warning("%s: eos_token_id=%d is an ordinary token (%r): answers end where it is written. This family's end at %s; "
+                       "correct generation_config.json.", folder, words[0], tokenizer.token_of(words[0]), known or ends[0])  # fmt: skip
 
 
 def _media_parts(messages: Sequence[Message]) -> list[ImagePart | VideoPart]:

@@ -189,6 +189,23 @@ def test_the_published_tokenizer_has_one_token_more_than_the_model(granite: Path
         assert reader.verify(processor.model).tie_word_embeddings
 
 
+def test_a_stop_token_that_is_an_ordinary_word_is_said(
+    granite: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """granite-docling without its own word about stops: SmolVLM's id is a word there."""
+    for path in granite.iterdir():
+        if path.suffix == ".json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 49279}')
+    with caplog.at_level("WARNING"):
+        Processor.from_folder(tmp_path)
+        assert "eos_token_id=49279 is an ordinary token" in caplog.text
+        assert "<|end_of_text|> (100257)" in caplog.text
+        caplog.clear()
+        Processor.from_folder(granite)
+    assert not caplog.records
+
+
 def test_a_trained_copy_keeps_the_tokenizer(granite: Path, tmp_path: Path) -> None:
     """What training and merging write: the same tokenizer with its one token too many, and the family's own classes."""
     processor = processor_of(granite)
