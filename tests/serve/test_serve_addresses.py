@@ -102,8 +102,11 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_no_picture_is_said_at_its_place(server: Server, case: str) -> None:
     url, words = WRONG[case]
-    parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{PLAIN}"}},
-             {"type": "image_url", "image_url": {"url": url}}]  # fmt: skip
+    parts = [
+        {"type": "text", "text": QUESTION},
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{PLAIN}"}},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
     body = {"model": "nano", "max_tokens": 8, "messages": turns}
     response = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)

@@ -28,40 +28,76 @@ OPTIONS = {
     "background": "white",
 }
 SHARED = {
-    "model": "nano", "temperature": 0.5, "top_p": 0.5, "stream": False, "user": "u", "seed": 1, "top_k": 1, "min_p": 0.1,
-    "repetition_penalty": 1.1, "no_repeat_ngram_size": 2, "loop_guard": True, "ignore_eos": False, "tools": [], "top_logprobs": 1,
-}  # fmt: skip
+    "model": "nano",
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "stream": False,
+    "user": "u",
+    "seed": 1,
+    "top_k": 1,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 2,
+    "loop_guard": True,
+    "ignore_eos": False,
+    "tools": [],
+    "top_logprobs": 1,
+}
 # A body of each route in which every field has a value; values that are swapped for others one by one.
 WHOLE: dict[str, dict[str, Any]] = {
-    CHAT: SHARED | {
+    CHAT: SHARED
+    | {
         "messages": [
             {"role": "system", "content": "Be brief.", "name": "n", "tool_calls": []},
-            {"role": "user", "content": [
-                {"type": "text", "text": "Hi."},
-                {"type": "image_url", "image_url": PICTURE, "detail": "low"},
-                {"type": "video_url", "video_url": {"url": data_url("clip.mp4")} | OPTIONS},
-                {"type": "file", "file": {"file_id": "file-x"} | OPTIONS, "media_kind": "auto", "detail": "low"},
-            ]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Hi."},
+                    {"type": "image_url", "image_url": PICTURE, "detail": "low"},
+                    {"type": "video_url", "video_url": {"url": data_url("clip.mp4")} | OPTIONS},
+                    {"type": "file", "file": {"file_id": "file-x"} | OPTIONS, "media_kind": "auto", "detail": "low"},
+                ],
+            },
         ],
-        "max_tokens": 4, "max_completion_tokens": 4, "n": 1, "stop": [], "stream_options": {"include_usage": True},
-        "logprobs": True, "presence_penalty": 0.1, "frequency_penalty": 0.1, "functions": [], "logit_bias": {}, "modalities": ["text"],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "description": "d", "schema": SCHEMA, "strict": True}},
+        "max_tokens": 4,
+        "max_completion_tokens": 4,
+        "n": 1,
+        "stop": [],
+        "stream_options": {"include_usage": True},
+        "logprobs": True,
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.1,
+        "functions": [],
+        "logit_bias": {},
+        "modalities": ["text"],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "a", "description": "d", "schema": SCHEMA, "strict": True},
+        },
     },
-    RESPONSES: SHARED | {
+    RESPONSES: SHARED
+    | {
         "input": [
             {"type": "message", "role": "system", "content": "Be brief."},
-            {"role": "user", "content": [
-                {"type": "input_text", "text": "Hi."},
-                {"type": "input_image", "image_url": data_url("sign.png"), "detail": "low", "tone_map": "off"},
-                {"type": "input_video", "video_url": data_url("clip.mp4")} | OPTIONS,
-                {"type": "input_file", "file_id": "file-x", "detail": "low"} | OPTIONS,
-            ]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "Hi."},
+                    {"type": "input_image", "image_url": data_url("sign.png"), "detail": "low", "tone_map": "off"},
+                    {"type": "input_video", "video_url": data_url("clip.mp4")} | OPTIONS,
+                    {"type": "input_file", "file_id": "file-x", "detail": "low"} | OPTIONS,
+                ],
+            },
         ],
-        "instructions": "Be brief.", "max_output_tokens": 4, "include": ["message.output_text.logprobs"], "metadata": {"a": "b"},
+        "instructions": "Be brief.",
+        "max_output_tokens": 4,
+        "include": ["message.output_text.logprobs"],
+        "metadata": {"a": "b"},
         "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA, "strict": True}},
-        "previous_response_id": None, "background": False,
+        "previous_response_id": None,
+        "background": False,
     },
-}  # fmt: skip
+}
 ODD: tuple[Any, ...] = (5, -1.5, 10**30, True, "x", "", [], [5], {}, {"x": 5}, None, "\ud800")
 # The validating library's own words, and how it writes places. Its error types are taken from the library itself.
 WORDS = re.compile(
@@ -215,23 +251,36 @@ def test_an_address_of_another_server(server: Server, case: str) -> None:
 
 
 def test_another_method(server: Server) -> None:
-    for method, path, words in (("GET", CHAT, "takes POST"), ("PUT", FILES, "takes GET and POST"),
-                                ("PATCH", f"{FILES}/file-x", "takes DELETE and GET")):  # fmt: skip
+    for method, path, words in (
+        ("GET", CHAT, "takes POST"),
+        ("PUT", FILES, "takes GET and POST"),
+        ("PATCH", f"{FILES}/file-x", "takes DELETE and GET"),
+    ):
         response = httpx.request(method, server.url + path)
         assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
         assert words in response.json()["error"]["message"]
 
 
 def test_head_is_get_without_a_body(server: Server) -> None:
-    for path, status in (("/", 200), ("/health", 200), ("/ready", 200), ("/v1/models", 200), ("/docs", 200), ("/nowhere", 404),
-                         (CHAT, 405)):  # fmt: skip
+    for path, status in (
+        ("/", 200),
+        ("/health", 200),
+        ("/ready", 200),
+        ("/v1/models", 200),
+        ("/docs", 200),
+        ("/nowhere", 404),
+        (CHAT, 405),
+    ):
         head, get = httpx.head(server.url + path), httpx.get(server.url + path)
         assert (head.status_code, head.content) == (status, b"")
         assert head.headers["content-type"] == get.headers["content-type"]
 
 
 def test_a_list_of_uploads_in_pages(server: Server) -> None:
-    made = [httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"] for i in range(5)]
+    made = [
+        httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"]
+        for i in range(5)
+    ]
     client = server.client()
     mine = [one.id for one in client.files.list(purpose="pages-0", limit=2, order="asc")]  # goes on while there is more
     assert sorted(mine) == sorted(made[0::2])
@@ -246,7 +295,9 @@ def test_a_list_of_uploads_in_pages(server: Server) -> None:
 
 def test_options_of_a_stream_of_responses(server: Server) -> None:
     body = {"model": "nano", "input": "Hi.", "max_output_tokens": 2, "stream": True}
-    taken = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_obfuscation": False}}, timeout=60)
+    taken = httpx.post(
+        server.url + RESPONSES, json=body | {"stream_options": {"include_obfuscation": False}}, timeout=60
+    )
     assert taken.status_code == 200
     assert "changed nothing" not in taken.text
     refused = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_usage": True}}, timeout=60)

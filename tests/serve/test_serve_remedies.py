@@ -22,7 +22,9 @@ LIMIT = {CHAT: "max_tokens", RESPONSES: "max_output_tokens"}
 TALK = {CHAT: "messages", RESPONSES: "input"}
 TEXT = {CHAT: {"type": "text", "text": "Hi."}, RESPONSES: {"type": "input_text", "text": "Hi."}}
 LETTER = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
-_NAME = re.compile(r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/-])(?!\.\w)")  # names with an underscore, outside of examples
+_NAME = re.compile(
+    r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/-])(?!\.\w)"
+)  # names with an underscore, outside of examples
 
 
 def ask(server: Server, route: str, body: dict[str, Any]) -> httpx.Response:
@@ -155,15 +157,29 @@ def _wrong(route: str) -> dict[str, tuple[dict[str, Any], str, str]]:
         "frames": ({"type": video, "video_url": inside(["a", "b"])}, f".video_url{inner}", "not a list"),
         "a file's content": (
             {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}}
-            if route == CHAT else {"type": "input_file", "file_data": "data:application/pdf;base64,AAAA"},
-            ".file.file_id" if route == CHAT else ".file_id", "missing",
+            if route == CHAT
+            else {"type": "input_file", "file_data": "data:application/pdf;base64,AAAA"},
+            ".file.file_id" if route == CHAT else ".file_id",
+            "missing",
         ),
-        "an id as a picture's address": ({"type": picture, "image_url": inside("file-0123456789abcdef")}, "", "id of an upload"),
-        "an id as a video's address": ({"type": video, "video_url": inside("file-0123456789abcdef")}, "", "id of an upload"),
+        "an id as a picture's address": (
+            {"type": picture, "image_url": inside("file-0123456789abcdef")},
+            "",
+            "id of an upload",
+        ),
+        "an id as a video's address": (
+            {"type": video, "video_url": inside("file-0123456789abcdef")},
+            "",
+            "id of an upload",
+        ),
         "a picture as a video": ({"type": video, "video_url": inside(data_url("sign.png"))}, "", "holds a picture"),
         "a video as a picture": ({"type": picture, "image_url": inside(data_url("clip.mp4"))}, "", "holds a video"),
-        "nothing": ({"type": picture}, ".image_url" if route == CHAT else "", "missing" if route == CHAT else "needs an address"),
-    }  # fmt: skip
+        "nothing": (
+            {"type": picture},
+            ".image_url" if route == CHAT else "",
+            "missing" if route == CHAT else "needs an address",
+        ),
+    }
     if route == CHAT:
         cases["an id beside the type"] = ({"type": "file", "file_id": "file-01234567"}, ".file", "missing")
         cases["an id beside a picture's type"] = (

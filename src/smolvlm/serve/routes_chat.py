@@ -41,7 +41,7 @@ async def create(request: Request, body: ChatRequest) -> Response:
     schema = schema_of(body.response_format)
     if schema is not None and body.stop:
         raise ServeError(400, "stop: an answer to response_format ends with its document; leave stop out, or response_format.",
-                         param="stop", code="invalid_value")  # fmt: skip
+                         param="stop", code="invalid_value")
     messages = await conversation(body.messages, functools.partial(found.find_file, owner))
     asked = await found.backend.ask(Ask(messages, params, owner, schema))
     asked.warnings = (*warnings, *asked.warnings)
@@ -63,7 +63,7 @@ class _Completion:
         backend = services(request).backend
         self._choices = [Choice(backend.token_text, bool(body.logprobs)) for _ in range(choices)]
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": backend.name,
-                      "system_fingerprint": f"{backend.model.engine.name}-{backend.model.engine.dtype}"}  # fmt: skip
+                      "system_fingerprint": f"{backend.model.engine.name}-{backend.model.engine.dtype}"}
 
     async def whole(self) -> Response:
         try:
@@ -79,7 +79,7 @@ class _Completion:
             return Response(status_code=HUNG_UP)
         return PlainJSON({**self._head, "object": "chat.completion", "usage": self._usage(),
                           "choices": [self._choice(i) for i in range(len(self._choices))],
-                          **self._warnings()})  # fmt: skip
+                          **self._warnings()})
 
     async def begin(self) -> None:
         """Wait until the prompt is read: what is wrong with it is still an ordinary error then."""
@@ -114,9 +114,9 @@ class _Completion:
         yield event("[DONE]")
 
     def _chunk(self, index: int, delta: dict[str, Any], entries: list[dict[str, Any]] | None = None,
-               reason: str | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:  # fmt: skip
+               reason: str | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": {"content": entries} if entries else None,
-                                  "finish_reason": None if reason is None else openai_reason(reason)}  # fmt: skip
+                                  "finish_reason": None if reason is None else openai_reason(reason)}
         if reason == "repetition":
             choice["stop_reason"] = reason
         chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
@@ -131,7 +131,7 @@ class _Completion:
             "index": index, "finish_reason": openai_reason(reason),
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
             "logprobs": {"content": choice.entries, "refusal": None} if self._body.logprobs else None,
-        }  # fmt: skip
+        }
         return made | ({"stop_reason": reason} if reason == "repetition" else {})
 
     def _warnings(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class _Completion:
             "total_tokens": self._asked.prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": started.cached_tokens if started else 0,
                                       "image_tokens": self._asked.image_tokens},
-        }  # fmt: skip
+        }
 
     def _note(self) -> None:
         note_usage(self._request, self._asked, sum(choice.tokens for choice in self._choices))
