@@ -37,8 +37,7 @@ class AnswerStream(Iterator[str]):
     def _next(self) -> str:
         try:
             for event in self._source:
-                if not self._events:
-                    self._prompted.clock.lap("first_token")
+                self._prompted.clock.first_token()
                 self._events.append(event)
                 if event.finish_reason is not None:
                     self._finish()
@@ -75,7 +74,7 @@ class AnswerStream(Iterator[str]):
 
     def _finish(self) -> None:
         generated = collect(self._events, 1)[0]
-        self._answer = _answer(self._runtime, self._prompted, generated)
+        self._answer = _answer(self._runtime, self._prompted, generated, self._prompted.clock.elapsed)
         self.finished = True
         if self._on_done is not None:
             self._on_done(self._answer, generated.sampled_ids)
@@ -89,10 +88,14 @@ class AnswerStream(Iterator[str]):
 
 def answer_together(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams) -> list[Answer]:
     """Decode several prompts in one batch, answers in the order given. The caller closes the sequences."""
-    events = list(_generate(runtime, prompted, params, [None] * len(prompted)))
-    for item in prompted:
-        item.clock.lap("first_token")
-    return [_answer(runtime, p, g) for p, g in zip(prompted, collect(events, len(prompted)), strict=True)]
+    events: list[TokenEvent] = []
+    totals = [0.0] * len(prompted)
+    for event in _generate(runtime, prompted, params, [None] * len(prompted)):
+        events.append(event)
+        clock = prompted[event.request_index].clock
+        clock.first_token()
+        totals[event.request_index] = clock.elapsed
+    return [_answer(runtime, p, g, s) for p, g, s in zip(prompted, collect(events, len(prompted)), totals, strict=True)]
 
 
 def _generate(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams, grammars: Sequence[Grammar | None],
@@ -105,7 +108,7 @@ def _generate(runtime: Runtime, prompted: Sequence[Prompted], params: Generation
                     max_length=config.text.max_position_embeddings)  # fmt: skip
 
 
-def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answer:
+def _answer(runtime: Runtime, prompted: Prompted, generated: Generated, total_s: float) -> Answer:
     config, inputs, laps = runtime.engine.config, prompted.inputs, prompted.clock.laps
     return Answer(
         text=generated.text,
@@ -122,8 +125,8 @@ def _answer(runtime: Runtime, prompted: Prompted, generated: Generated) -> Answe
             media_s=laps.get("media", 0.0),
             encode_s=laps.get("encode", 0.0),
             prefill_s=laps.get("prefill", 0.0),
-            first_token_s=sum(laps.values()),
-            total_s=prompted.clock.elapsed,
+            first_token_s=prompted.clock.first_token_s or total_s,
+            total_s=total_s,
         ),
         model=runtime.name,
         logprobs=_logprobs(runtime, generated),

@@ -20,7 +20,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds spent: reading media, encoding tiles, prefilling, from the call to the first token, and in all."""
+    """Seconds: for reading media (downloads and decoding), encoding tiles and prefilling; from the call to the first token, and
+    to the end of the answer. The last two hold everything, also what other answers of the same call took meanwhile."""
 
     media_s: float
     encode_s: float

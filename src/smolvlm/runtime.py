@@ -9,8 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
-from smolvlm.media import MediaOptions
+from smolvlm.generation import GrammarCompiler
+from smolvlm.media import MediaOptions, normalise
 from smolvlm.processor import ModelInputs, Processor
 from smolvlm.prompt_cache import PromptCache
 
@@ -38,14 +42,25 @@ class Runtime:
     processor: Processor
     name: str
     counters: Counters = field(default_factory=Counters)
+    grammars: GrammarCompiler = field(init=False, repr=False)
     _told: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        config = self.engine.config
+        self.grammars = GrammarCompiler(self.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
 
     def encode(self, inputs: ModelInputs, on_progress: Progress | None = None) -> list[ImageEmbeds]:
         """All tiles of a prompt through the vision encoder, in order."""
-        total = len(inputs.tiles)
+        return self.encode_tiles(inputs.tiles, on_progress)
+
+    def encode_tiles(self, tiles: npt.NDArray[np.uint8], on_progress: Progress | None = None) -> list[ImageEmbeds]:
+        """Tiles, uint8 (tiles, side, side, 3), through the vision encoder, a few at a time."""
+        total = len(tiles)
         embeds: list[ImageEmbeds] = []
         done = 0
-        for pixel_values in inputs.pixel_batches(max(1, _PATCHES_PER_CALL // self.engine.config.vision.num_patches)):
+        size = max(1, _PATCHES_PER_CALL // self.engine.config.vision.num_patches)
+        for start in range(0, total, size):
+            pixel_values = normalise(tiles[start : start + size], self.processor.config)
             embeds.append(self.engine.encode_images(pixel_values))
             done += len(pixel_values)
             if on_progress is not None:
@@ -67,9 +82,9 @@ class Runtime:
         return min(context, len(inputs.input_ids) + max_new_tokens)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], options: MediaOptions, max_new_tokens: int,
-               on_progress: Progress | None = None) -> Prompted:  # fmt: skip
+               on_progress: Progress | None = None, clock: Clock | None = None) -> Prompted:  # fmt: skip
         """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
-        clock = Clock()
+        clock = clock or Clock()
         inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
         self.tell(inputs)
         clock.lap("media")
@@ -105,20 +120,34 @@ def stage(on_progress: Progress | None, name: str) -> Callable[[int, int], None]
 
 
 class Clock:
-    """Seconds of each lap since it was made."""
+    """What the time since a call went to. Laps are seconds of one answer's own work; of answers that are made together each has
+    a clock, and what is done for the others is in no lap of its own."""
 
-    def __init__(self) -> None:
-        self.started = self._last = time.perf_counter()
+    def __init__(self, began: float | None = None) -> None:
+        """`began`: when the call came, by `time.perf_counter`; now if it is not given."""
+        self.began = self._last = time.perf_counter() if began is None else began
         self.laps: dict[str, float] = {}
+        self.first_token_s: float | None = None
 
     def lap(self, name: str) -> None:
+        """What passed since the last lap went to `name`."""
         now = time.perf_counter()
         self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now
 
+    def skip(self) -> None:
+        """What passed since the last lap was for other answers."""
+        self._last = time.perf_counter()
+
+    def first_token(self) -> None:
+        """The first token is here."""
+        if self.first_token_s is None:
+            self.first_token_s = self.elapsed
+
     @property
     def elapsed(self) -> float:
-        return time.perf_counter() - self.started
+        """Seconds since the call."""
+        return time.perf_counter() - self.began
 
 
 @dataclass

@@ -6,19 +6,24 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from smolvlm.answering import AnswerStream
-from smolvlm.answers import Answer
+from smolvlm.answers import Answer, Choice
 from smolvlm.engines.base import ImageEmbeds
 from smolvlm.errors import PromptError
-from smolvlm.generation import GenerationParams
+from smolvlm.extraction import Extracted, fields_of
+from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.media import MediaOptions
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
 from smolvlm.prompt_cache import PromptCache
 from smolvlm.runtime import Clock, Progress, Runtime, log_warnings, stage
+from smolvlm.scoring import Candidates, check_options
+
+EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 
 
 class Session:
@@ -53,19 +58,51 @@ class Session:
             self._lock = os.getpid(), threading.RLock()
         return self._lock[1]
 
-    def _begin(self, prompt: str, remember: bool, on_progress: Progress | None) -> AnswerStream:
+    def choose(self, question: str, options: Sequence[str], *, remember: bool = False,
+               on_progress: Progress | None = None) -> Choice:  # fmt: skip
+        """The likeliest of `options` as the answer to the next question; nothing is generated. `remember=True` keeps the
+        question and the chosen answer for later ones. Raises ParamsError for no options, an empty or a repeated one."""
+        check_options(options)
+        with self._alone():
+            brought, turns, messages = self._turn_of(question)
+            self._inputs(messages, on_progress, Clock())
+            candidates = Candidates(self._runtime, messages, options, self._prepared)
+            choice = candidates.score(self._open_cache(), self._embeds)
+            if remember:
+                self._turns = [*turns, {"role": "assistant", "content": choice.option}]
+                self._placed = brought
+            return choice
+
+    def extract(self, schema: Any, prompt: str = EXTRACT_PROMPT, *, remember: bool = False, details: bool = False,
+                on_progress: Progress | None = None) -> Any:  # fmt: skip
+        """`SmolVLM.extract` as the next question. Later questions do not see it unless `remember` is True."""
+        grammar = self._runtime.grammars.json_schema(schema)
+        with self._alone():
+            answer = self._begin(prompt, remember, on_progress, grammar, logprobs=details).answer
+        value = parse_as(schema, answer.text)
+        return Extracted(value, fields_of(answer, self._runtime.processor.tokenizer.decode), answer) if details else value
+
+    def _turn_of(self, prompt: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+        """How many media the next question will have brought, the turns up to it, and the whole conversation."""
         running = self._stream() if self._stream is not None else None
         if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
-        brought = len(self._parts)
         content = [*self._parts[self._placed :], {"type": "text", "text": prompt}]
         turns = [*self._turns, {"role": "user", "content": content}]
-        clock = Clock()
         opening = [] if self.system is None else [{"role": "system", "content": self.system}]
-        inputs, encoded = self._inputs([*opening, *turns], on_progress, clock)
+        return len(self._parts), turns, [*opening, *turns]
+
+    def _open_cache(self) -> PromptCache:
         if self._cache is None:  # room for the whole context, so that a long conversation never moves
             self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
-        cache = self._cache
+        return self._cache
+
+    def _begin(self, prompt: str, remember: bool, on_progress: Progress | None, grammar: Grammar | None = None,
+               logprobs: bool = False) -> AnswerStream:  # fmt: skip
+        clock = Clock()
+        brought, turns, messages = self._turn_of(prompt)
+        inputs, encoded = self._inputs(messages, on_progress, clock)
+        cache = self._open_cache()
         prompted = self._runtime.prefill(cache, inputs, self._embeds, encoded, clock)
 
         def done(answer: Answer, sampled_ids: Sequence[int]) -> None:
@@ -75,7 +112,8 @@ class Session:
                 self._turns = [*turns, {"role": "assistant", "content": [self._answer_part(answer)]}]
                 self._placed = brought
 
-        stream = AnswerStream(self._runtime, prompted, self._params, on_done=done)
+        params = replace(self._params, logprobs=0) if logprobs and self._params.logprobs is None else self._params
+        stream = AnswerStream(self._runtime, prompted, params, grammar=grammar, on_done=done)
         self._stream = weakref.ref(stream)
         return stream
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer, Choice
 from smolvlm.checkpoint.adapter import Adapter
-from smolvlm.engines.base import Engine
+from smolvlm.engines.base import Engine, FloatArray
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import ParamsError
-from smolvlm.generation import GenerationParams, GrammarCompiler, parse_as
+from smolvlm.extraction import Extracted, fields_of
+from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.hub import is_built_in, resolve
 from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
-from smolvlm.runtime import Progress, Prompted, Runtime, stage
-from smolvlm.scoring import choose_option
-from smolvlm.session import Session
+from smolvlm.runtime import Clock, Progress, Prompted, Runtime, stage
+from smolvlm.scoring import check_options, choose_options
+from smolvlm.session import EXTRACT_PROMPT, Session
 
 DESCRIBE_PROMPT = "Describe this in detail."
-EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 
 _MEDIA_KEYS = {f.name for f in fields(MediaOptions)}
 _PARAM_KEYS = {f.name for f in fields(GenerationParams)}
@@ -72,14 +74,11 @@ class SmolVLM:
         self.engine, self.processor, self.name = engine, processor, name
         self.config = engine.config
         self.runtime = Runtime(engine, processor, name)
-        self._grammars = GrammarCompiler(
-            processor.tokenizer.json, self.config.text.vocab_size, self.config.eos_token_ids
-        )
 
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
             **options: Any) -> Answer:  # fmt: skip
         """Answer `prompt` about `media` (None for text alone)."""
-        return self.chat(self.messages(media, prompt, system, _kind(options)), on_progress=on_progress, **options)
+        return self.stream(media, prompt, system=system, on_progress=on_progress, **options).answer
 
     def describe(self, media: Any, *, prompt: str = DESCRIBE_PROMPT, **options: Any) -> Answer:
         """Say what `media` shows."""
@@ -89,32 +88,54 @@ class SmolVLM:
         """Answer a conversation in the messages format that `transformers` users know."""
         return self.stream_chat(messages, **options).answer
 
-    def stream(self, media: Any, prompt: str, *, system: str | None = None, **options: Any) -> AnswerStream:
+    def stream(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
+               **options: Any) -> AnswerStream:  # fmt: skip
         """Like `ask`, as an iterator over pieces of text; its `.answer` is the whole, `.cancel()` ends it early."""
-        return self.stream_chat(self.messages(media, prompt, system, _kind(options)), **options)
+        clock = Clock()
+        media_options, params = split_options(options)  # before any medium is opened
+        messages = self.messages(media, prompt, system, media_options.media_kind)
+        return self._stream(messages, media_options, params, clock, on_progress)
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, on_progress: Progress | None = None,
                     **options: Any) -> AnswerStream:  # fmt: skip
         """Like `chat`, as an iterator over pieces of text."""
+        clock = Clock()
         media_options, params = split_options(options)
-        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
-        return AnswerStream(self.runtime, prompted, params)
+        return self._stream(messages, media_options, params, clock, on_progress)
 
-    def ask_many(
-        self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, **options: Any
-    ) -> list[Answer]:
+    def _stream(self, messages: Sequence[Mapping[str, Any]], media_options: MediaOptions, params: GenerationParams, clock: Clock,
+                on_progress: Progress | None, grammar: Grammar | None = None) -> AnswerStream:  # fmt: skip
+        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock)
+        return AnswerStream(self.runtime, prompted, params, grammar=grammar)
+
+    def ask_many(self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, on_progress: Progress | None = None,
+                 **options: Any) -> list[Answer]:  # fmt: skip
         """Answer several (media, prompt) pairs together: prompts may be of any length, decoding is shared."""
-        kind = _kind(options)
-        return self.chat_many([self.messages(media, prompt, system, kind) for media, prompt in requests], **options)
+        began = Clock().began
+        media_options, params = split_options(options)
+        opened = []
+        for media, prompt in requests:  # all, before anything is computed
+            clock = Clock(began)
+            clock.skip()
+            messages = self.messages(media, prompt, system, media_options.media_kind)
+            clock.lap("media")
+            opened.append((messages, clock))
+        return self._together(opened, media_options, params, on_progress)
 
     def chat_many(self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, on_progress: Progress | None = None,
                   **options: Any) -> list[Answer]:  # fmt: skip
         """Answer several conversations together, in the order given."""
+        began = Clock().began
         media_options, params = split_options(options)
+        return self._together([(messages, Clock(began)) for messages in conversations], media_options, params, on_progress)
+
+    def _together(self, opened: Sequence[tuple[Sequence[Mapping[str, Any]], Clock]], media_options: MediaOptions,
+                  params: GenerationParams, on_progress: Progress | None) -> list[Answer]:  # fmt: skip
         prompted: list[Prompted] = []
         try:
-            for messages in conversations:
-                prompted.append(self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress))
+            for messages, clock in opened:
+                clock.skip()
+                prompted.append(self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock))
             return answer_together(self.runtime, prompted, params)
         finally:
             for item in prompted:
@@ -126,24 +147,56 @@ class SmolVLM:
 
         Raises ParamsError for no options, an empty or a repeated one.
         """
+        return self.choose_many(media, [(question, options)], system=system, on_progress=on_progress, **media_options)[0]
+
+    def choose_many(self, media: Any, questions: Sequence[tuple[str, Sequence[str]]], *, system: str | None = None,
+                    on_progress: Progress | None = None, **media_options: Any) -> list[Choice]:  # fmt: skip
+        """`choose` for several (question, options) about the same media, which are read, encoded and prefilled once."""
         opened, params = split_options(media_options)
         if params != GenerationParams():
             raise ParamsError("choose generates nothing: it takes media options only, such as detail or fps.")
-        return choose_option(self.runtime, self.messages(media, question, system, opened.media_kind), options, opened, on_progress)
+        for _, options in questions:
+            check_options(options)
+        parts = media_parts(media, self.processor.policy, opened.media_kind)
+        asked = [(self.messages(parts, question, system), options) for question, options in questions]
+        return choose_options(self.runtime, asked, opened, on_progress)
 
-    def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, system: str | None = None,
-                on_progress: Progress | None = None, **options: Any) -> Any:  # fmt: skip
+    def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, details: bool = False,
+                system: str | None = None, on_progress: Progress | None = None, **options: Any) -> Any:  # fmt: skip
         """Fill a JSON schema (dict or JSON text) or a pydantic model from `media`; the result always validates.
 
-        Returns an instance of the pydantic model, else the parsed JSON. Raises SchemaError for a schema that is empty,
+        Returns an instance of the pydantic model, else the parsed JSON; with `details` an `Extracted`, which also says for
+        each value where in the answer it stands and how likely the model found it. Raises SchemaError for a schema that is empty,
         malformed or beyond the grammar compiler, GrammarError for one that proves too complex during the answer.
         """
+        clock = Clock()
         media_options, params = split_options(options)
-        grammar = self._grammars.json_schema(schema)  # a bad schema is refused before any work
+        grammar = self.runtime.grammars.json_schema(schema)  # a bad schema is refused before any work
+        if details and params.logprobs is None:
+            params = replace(params, logprobs=0)
         messages = self.messages(media, prompt, system, media_options.media_kind)
-        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress)
-        answer = AnswerStream(self.runtime, prompted, params, grammar=grammar).answer
-        return parse_as(schema, answer.text)
+        answer = self._stream(messages, media_options, params, clock, on_progress, grammar).answer
+        value = parse_as(schema, answer.text)
+        return Extracted(value, fields_of(answer, self.processor.tokenizer.decode), answer) if details else value
+
+    def features(self, media: Any, *, pooled: bool = False, on_progress: Progress | None = None,
+                 **media_options: Any) -> list[FloatArray]:  # fmt: skip
+        """What the decoder sees of each medium: the vision encoder's output after the connector, float32.
+
+        One array a medium, (tokens, hidden): a row an image token, tiles one after the other. `pooled`: (hidden,), the mean
+        over the tokens; good for comparing pictures with pictures, not with text.
+        """
+        opened, params = split_options(media_options)
+        if params != GenerationParams():
+            raise ParamsError("features generates nothing: it takes media options only, such as detail or fps.")
+        messages = self.messages(media, "", None, opened.media_kind)
+        prepared = self.processor.prepare_media(messages, options=opened, on_frame=stage(on_progress, "frames"))
+        found: list[FloatArray] = []
+        for each in prepared:
+            tiles = [embeds.numpy() for embeds in self.runtime.encode_tiles(each.tiles, on_progress)]
+            rows = np.concatenate(tiles).reshape(-1, tiles[0].shape[-1])
+            found.append(rows.mean(0) if pooled else rows)
+        return found
 
     def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:
         """A conversation about `media` that encodes it once; each further question costs only its own tokens."""
@@ -174,10 +227,6 @@ class SmolVLM:
         content = [*media_parts(media, self.processor.policy, media_kind), {"type": "text", "text": prompt}]
         turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         return [*turns, {"role": "user", "content": content}]
-
-
-def _kind(options: Mapping[str, Any]) -> WantedKind:
-    return MediaOptions(media_kind=options.get("media_kind", "auto")).media_kind
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[MediaOptions, GenerationParams]:

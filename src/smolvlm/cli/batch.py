@@ -62,7 +62,8 @@ class AskedFlags:
 
     def questions(self) -> tuple[str, ...]:
         """Raises typer.BadParameter when nothing is asked."""
-        from smolvlm.vlm import DESCRIBE_PROMPT, EXTRACT_PROMPT
+        from smolvlm.session import EXTRACT_PROMPT
+        from smolvlm.vlm import DESCRIBE_PROMPT
 
         asked = [*(self.question or ()), *([DESCRIBE_PROMPT] if self.describe else ())]
         if not asked and self.schema is not None:

@@ -38,7 +38,7 @@ def extract(
       smolvlm extract receipt.jpg --schema receipt.schema.json --model 2.2b --max-new-tokens 512
     """
     from smolvlm.generation import normalise_schema
-    from smolvlm.vlm import EXTRACT_PROMPT
+    from smolvlm.session import EXTRACT_PROMPT
 
     sources, prompt = split_optional_prompt(arguments)
     options, params = media.options(), generation.params()

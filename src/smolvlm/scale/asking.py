@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer
 from smolvlm.errors import EngineError, SmolVLMError, SourceError
-from smolvlm.generation import GrammarCompiler
 from smolvlm.media import media_kind
 from smolvlm.media.labels import one_line
 from smolvlm.prompt_cache import PromptCache
@@ -51,8 +50,6 @@ class Asker:
         self._media_options, self._params = split_options(settings.options)
         self._strange = 0  # inputs in a row that failed for reasons that are not their own
         self._opener = Opener(settings.remote_policy(), model.processor.policy.limits, settings.allow_paths)
-        config = model.config
-        self._grammars = GrammarCompiler(model.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
 
     def rows(self, items: Sequence[Item], attempts: Attempts) -> list[Row]:
         """One row for each item and question, in that order. What is wrong with an item is in its rows.
@@ -152,7 +149,7 @@ class Asker:
 
     def _fill(self, asked: _Asked, prompted: Prompted, schema: str) -> None:
         try:
-            grammar = self._grammars.json_schema(schema)  # it is the state of one answer, and ends up used
+            grammar = self._model.runtime.grammars.json_schema(schema)  # it is the state of one answer, and ends up used
             asked.answer = AnswerStream(self._model.runtime, prompted, self._params, grammar=grammar).answer
         except SmolVLMError as error:
             asked.error = " ".join(str(error).split())
