@@ -178,6 +178,7 @@ def _try(server: Server, schema: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_thousand_random_schemas_and_every_hostile_one(log: Path) -> None:
     """Each is refused, or answered by a document that `jsonschema` accepts, or ends with "length" or an error of ours."""
     checker = jsonschema.FormatChecker(["email", "uuid", "ipv4"])
