@@ -22,7 +22,7 @@ FLOORS = [
     ["generation"],
     ["answers", "prompt_cache", "media_parts"],
     ["runtime"],
-    ["answering", "scoring"],
+    ["answering", "scoring", "extraction"],
     ["session"],
     ["vlm"],
     ["compat", "evals"],
