@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from num2words import num2words
-
 from smolvlm.errors import PromptError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105
@@ -76,6 +74,8 @@ class PromptGrammar:
         The reference writes the padded number of frames when clips of a batch differ; this is always the clip's own.
         `outro` replaces the family's own text after the last frame. Raises PromptError for a family without videos.
         """
+        from num2words import num2words  # 50 languages: not for those who only read a configuration
+
         video = self.video_wording()
         if not timestamps_s:
             raise PromptError("a video without frames cannot be described; expected at least one sampled frame.")
