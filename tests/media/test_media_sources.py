@@ -12,7 +12,7 @@ import pytest
 
 from helpers_media import encoded, photo
 from smolvlm.errors import SourceError
-from smolvlm.media import Limits, Source, SourcePolicy, load_image, media_kind, open_source
+from smolvlm.media import Limits, Source, SourcePolicy, load_image, media_kind, open_source, sources
 
 
 def test_labels_are_short_and_printable(tmp_path: Path) -> None:
@@ -153,3 +153,22 @@ def test_kind_of_everything_else(clips: dict[str, Path], examples: Path, tmp_pat
 def test_a_source_is_a_file_or_bytes() -> None:
     with pytest.raises(SourceError):
         Source("x")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 190_000, *range(196_600, 196_616), 393_216, 400_001])
+def test_base64_of_any_length_in_pieces(size: int) -> None:
+    """Pieces end where four characters may not, with white space and without padding."""
+    data = bytes(i * 7 % 251 for i in range(size))
+    whole = base64.b64encode(data)
+    lines = base64.encodebytes(data)
+    for text in (whole, whole.rstrip(b"="), lines, b" " + whole[: len(whole) // 2] + b"\r\n\t" + whole[len(whole) // 2 :]):
+        assert sources._from_base64(text) == data
+
+
+@pytest.mark.parametrize("text", [b"QQ==" * 100_000, b"QUFB" * 65_535 + b"QQ==QUFB", b"QUFB" * 100_000 + b"Q", b"QUFB" * 70_000 + b"!UFB"],
+                         ids=["padded groups", "padding at the end of a piece", "a lone character", "no base64"])  # fmt: skip
+def test_base64_that_is_wrong_in_one_piece_is_wrong(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (binascii.Error, whose words are the library's)
+        sources._from_base64(text)
+    with pytest.raises(SourceError, match="not valid base64"):
+        open_source("data:image/png;base64," + text.decode())

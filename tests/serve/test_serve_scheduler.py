@@ -331,7 +331,7 @@ def test_pace_keeps_gaps_under_the_ratio() -> None:
     assert (pace.tiles(False, 0.0), pace.tiles(True, 1.9), pace.tiles(True, 2.0)) == (2, 0, 1)
     for _ in range(50):
         pace.encoded(2, 0.2)  # answers that wait 0.1 s for a tile need not be spared for two seconds
-    assert (pace.tiles(True, 0.49), pace.tiles(True, 0.51)) == (0, 1)
+    assert (pace.tiles(True, 0.09), pace.tiles(True, 0.11)) == (0, 1)
 
 
 def test_quotas_refill_with_time() -> None:

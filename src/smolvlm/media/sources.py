@@ -12,6 +12,7 @@ import io
 import os
 import re
 import stat
+import string
 import tempfile
 import weakref
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from smolvlm.media.options import Limits
 SourceLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Source"
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+):", re.ASCII)  # two letters at least: `C:\clip.mp4` is a path
+_BASE64_PIECE = 1 << 18
 _CHUNK_BYTES = 1 << 20
 _IN_MEMORY_BYTES = 64 << 20  # a file-like object beyond this goes to a temporary file
 
@@ -180,8 +182,7 @@ def _from_data_url(url: str, limits: Limits) -> Source:
     try:
         data = unquote_to_bytes(payload)
         if header.lower().rstrip().endswith(";base64"):
-            data = re.sub(rb"\s+", b"", data)
-            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            data = _from_base64(data)
     except (binascii.Error, ValueError):
         raise SourceError(f"{label}: its content is not valid base64; encode the file's bytes again.") from None
     if len(data) > limits.max_data_url_bytes:
@@ -189,6 +190,22 @@ def _from_data_url(url: str, limits: Limits) -> Source:
     if not data:
         raise SourceError(f"{label}: the data URL has no content; put the file's bytes after the comma.")
     return Source(f"{label[:40].rstrip('.')}... ({len(data)} bytes)" if len(label) > 40 else label, data=data)
+
+
+def _from_base64(text: bytes) -> bytes:
+    """White space is left out, padding may be missing. In pieces: the decoder holds the interpreter's lock, and a server's other
+    threads wait for it. Raises binascii.Error."""
+    pieces, rest = [], b""
+    for start in range(0, len(text), _BASE64_PIECE):
+        rest += text[start : start + _BASE64_PIECE].translate(None, string.whitespace.encode())
+        whole = len(rest) // 4 * 4
+        if start + _BASE64_PIECE < len(text):
+            if b"=" in rest[:whole]:
+                raise binascii.Error("padding before the end")
+            pieces.append(base64.b64decode(rest[:whole], validate=True))
+            rest = rest[whole:]
+    pieces.append(base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
+    return b"".join(pieces)
 
 
 def _from_stream(stream: Any, limits: Limits) -> Source:

@@ -2,14 +2,13 @@
 
 Encoding tiles and prefilling are many times as long as a decode step. Prefill can be cut anywhere, so its chunks are sized
 by the clock: a gap between two tokens stays under `stall_ratio` times the step of one sequence alone. A tile cannot be cut:
-while answers are being written, a prompt with pictures waits five times as long as a tile takes, but at most `patience_s`;
+while answers are being written, a prompt with pictures waits as long as a tile takes, but at most `patience_s`;
 then one tile a step goes in.
 """
 
 from __future__ import annotations
 
 _SMOOTH = 0.2  # weight of the newest measurement
-_PATIENCE_TILES = 5.0
 _SMALLEST_CHUNK = 16  # tokens: below it the pass over the weights costs as much as the tokens do
 
 
@@ -52,7 +51,7 @@ class Pace:
             return self._tiles
         patience_s = self._patience_s
         if self._tile_s is not None:
-            patience_s = min(patience_s, _PATIENCE_TILES * self._tile_s)
+            patience_s = min(patience_s, self._tile_s)
         return 1 if waited_s >= patience_s else 0
 
 
