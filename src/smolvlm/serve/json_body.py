@@ -11,6 +11,7 @@ import json
 import math
 import re
 import secrets
+from itertools import islice
 from typing import Any, TypeAlias
 
 from smolvlm.serve.errors import ServeError
@@ -107,14 +108,15 @@ class JsonBody:
 
     def _count(self, part: bytes) -> None:
         """Count the values of a part in which no string is."""
-        for bracket in _BRACKETS.finditer(part):
+        self._values += part.count(b",") + part.count(b"[") + part.count(b"{")
+        too_many = self._values > MOST_VALUES  # then the first brackets alone say whether it is worse than that
+        for bracket in islice(_BRACKETS.finditer(part), 2 * MOST_DEPTH if too_many else None):
             self._depth += 1 if bracket[0] in b"[{" else -1
             if self._depth > MOST_DEPTH:
                 raise _too_deep()
             if self._depth < 0:
                 raise _invalid("a bracket is closed that was not opened")
-        self._values += part.count(b",") + part.count(b"[") + part.count(b"{")
-        if self._values > MOST_VALUES:
+        if too_many:
             raise _too_much(f"more than {MOST_VALUES} values")
 
     def _looks_like_a_medium(self) -> bool:
