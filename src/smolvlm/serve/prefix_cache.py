@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ class Held:
     seq: SeqHandle
     ids: npt.NDArray[np.int32]
     tile_keys: tuple[str, ...]
+    head: bytes = field(init=False)  # of `ids`: what tells two prompts apart at a glance
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", self.ids[:_LEAST].tobytes())
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,10 @@ class PrefixCache:
         best: tuple[int, int, Held] | None = None
         # Most are told apart by a look at what the shortest prefix worth a fork must share.
         wanted = np.asarray(ids, np.int32)
-        head, picture = wanted[:_LEAST], tuple(tile_keys[:1])
-        picture_first = config.image_token_id in head
+        head, picture = wanted[:_LEAST].tobytes(), tuple(tile_keys[:1])
+        picture_first = config.image_token_id in wanted[:_LEAST]
         for held in (*self._held.values(), *running):
-            if not np.array_equal(held.ids[:_LEAST], head) or (picture_first and held.tile_keys[:1] != picture):
+            if held.head != head or (picture_first and held.tile_keys[:1] != picture):
                 continue
             keep, tiles = common_prefix(
                 held.ids, held.tile_keys, wanted, tile_keys, config.image_token_id, config.image_seq_len
@@ -102,8 +106,10 @@ class PrefixCache:
 
 
 def _begins(longer: Held, shorter: Held) -> bool:
+    size = len(shorter.ids)
     return (
-        len(longer.ids) >= len(shorter.ids)
-        and bool((longer.ids[: len(shorter.ids)] == shorter.ids).all())
-        and longer.tile_keys[: len(shorter.tile_keys)] == shorter.tile_keys
+        len(longer.ids) >= size
+        and longer.tile_keys[: len(shorter.tile_keys)] == shorter.tile_keys  # what tells most apart comes first
+        and longer.head[: len(shorter.head)] == shorter.head
+        and bool((longer.ids[:size] == shorter.ids).all())
     )
