@@ -16,6 +16,7 @@ import smolvlm
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+CONTRIBUTORS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 TRAINING = [ROOT / "docs" / "training.md", ROOT / "docs" / "training.zh-CN.md"]
 GROUPS = ("train", "eval")  # commands that have commands
 
@@ -71,13 +72,19 @@ def test_option_names_in_prose_are_real(path: Path) -> None:
         assert name in smolvlm.GenerationParams.__dataclass_fields__
 
 
-@pytest.mark.parametrize("path", [*READMES, *DOCS], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*READMES, *DOCS, *CONTRIBUTORS], ids=lambda p: p.name)
 def test_links_and_named_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (path.parent / target).exists(), target
     for target in re.findall(r"`pytest ([\w/.]+)`", text):
         assert (ROOT / target).exists(), target
+
+
+def test_paths_that_contributors_are_sent_to_exist() -> None:
+    named = re.findall(r"`((?:src|native|tests|docs)/[\w/.]+)`", CONTRIBUTORS[0].read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
