@@ -60,6 +60,7 @@ test: lint unit
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check --quiet .
 	$(PY) -m mypy -n $(TESTERS)
 
 unit: $(VENV)/.test

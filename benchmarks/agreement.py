@@ -40,9 +40,7 @@ def main() -> None:
     reference = answers(args.model, *REFERENCE, items, args.work)
     rows: list[dict[str, Any]] = [{"system": " ".join(REFERENCE), **score(reference, reference)}]
     for engine, dtype in SYSTEMS:
-        rows.append(
-            {"system": f"{engine} {dtype}", **score(answers(args.model, engine, dtype, items, args.work), reference)}
-        )
+        rows.append({"system": f"{engine} {dtype}", **score(answers(args.model, engine, dtype, items, args.work), reference)})
     lines = [f"| {args.model} | items | same answer as float32 | right |", "| --- | ---: | ---: | ---: |"]
     lines += [f"| {r['system']} | {r['items']} | {r['same']:.2%} | {r['right']:.2%} |" for r in rows]
     print("\n".join(lines))
@@ -56,20 +54,22 @@ def answers(model: str, engine: str, dtype: str, items: int, work: Path) -> dict
     loaded = smolvlm.load(model, engine=engine, device="cpu", dtype=dtype)
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{engine} {dtype}")
-        evaluate(loaded, synth_suite(), items=items, out=out,
-                 on_progress=lambda _, done, total: progress.update(bar, completed=done, total=total))  # fmt: skip
+        evaluate(
+            loaded,
+            synth_suite(),
+            items=items,
+            out=out,
+            on_progress=lambda _, done, total: progress.update(bar, completed=done, total=total),
+        )
     lines = (out / "items.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     return {(item["task"], item["number"]): item for item in found}
 
 
-def score(
-    ours: dict[tuple[str, int], dict[str, Any]], reference: dict[tuple[str, int], dict[str, Any]]
-) -> dict[str, Any]:
+def score(ours: dict[tuple[str, int], dict[str, Any]], reference: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
     """Shares of equal answers and of right ones."""
     same = sum(ours[key]["answer"] == item["answer"] for key, item in reference.items())
-    return {"items": len(reference), "same": same / len(reference),
-            "right": sum(item["right"] for item in ours.values()) / len(ours)}  # fmt: skip
+    return {"items": len(reference), "same": same / len(reference), "right": sum(item["right"] for item in ours.values()) / len(ours)}
 
 
 if __name__ == "__main__":

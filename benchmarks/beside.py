@@ -80,8 +80,16 @@ def main() -> None:
     folder = resolve(args.model)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     engines = {threads: calls(folder, threads) for threads in (1, cores)}
-    table = Table("call", "busy processes", "1 thread, p50 ms", "p99", f"{cores} threads, p50 ms", "p99", "p50 ratio",
-                  title=f"{args.model}, {cores} cores")  # fmt: skip
+    table = Table(
+        "call",
+        "busy processes",
+        "1 thread, p50 ms",
+        "p99",
+        f"{cores} threads, p50 ms",
+        "p99",
+        "p50 ratio",
+        title=f"{args.model}, {cores} cores",
+    )
     for count in args.busy:
         found: dict[tuple[str, int], list[float]] = {}
         with busy(count):
@@ -91,8 +99,12 @@ def main() -> None:
                         found.setdefault((name, threads), []).extend(times(call, args.seconds))
         for name in engines[1]:
             one, all_of_them = found[name, 1], found[name, cores]
-            table.add_row(name, str(count), *(f"{share(each, part):.2f}" for each in (one, all_of_them) for part in (0.5, 0.99)),
-                          f"{share(all_of_them, 0.5) / share(one, 0.5):.2f}")  # fmt: skip
+            table.add_row(
+                name,
+                str(count),
+                *(f"{share(each, part):.2f}" for each in (one, all_of_them) for part in (0.5, 0.99)),
+                f"{share(all_of_them, 0.5) / share(one, 0.5):.2f}",
+            )
     Console().print(table)
 
 

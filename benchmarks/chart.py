@@ -47,8 +47,7 @@ def draw(report: Mapping[str, Any], out: Path) -> bool:
         axes.spines[["top", "right"]].set_visible(False)
     settings, machine = report["settings"], report["machine"]
     quick = " - QUICK, meaningless" if settings["quick"] else ""
-    figure.suptitle(f"SmolVLM2 {settings['size'].upper()}, {machine['cpu']}, {settings['threads']} threads{quick}",
-                    fontsize=11)  # fmt: skip
+    figure.suptitle(f"SmolVLM2 {settings['size'].upper()}, {machine['cpu']}, {settings['threads']} threads{quick}", fontsize=11)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
     return True

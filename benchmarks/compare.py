@@ -103,15 +103,20 @@ def run(args: argparse.Namespace, tasks: list[str], systems: list[str], console:
     return {
         "command": " ".join([*_forced(), Path(sys.executable).name, "-m", "benchmarks.compare", *sys.argv[1:]]),
         "machine": describe_machine(),
-        "settings": {"size": args.size, "threads": args.threads, "rounds": rounds, "quick": args.quick,
-                     "once": list(SLOW), "environment": _forced()},
+        "settings": {
+            "size": args.size,
+            "threads": args.threads,
+            "rounds": rounds,
+            "quick": args.quick,
+            "once": list(SLOW),
+            "environment": _forced(),
+        },
         "absent": missing,
         "load": loads,
         "rows": summarise({request["task"]: request for request in todo}, results, memory),
         "requests": [{**r, "path": Path(r["path"]).name} if "path" in r else r for r in todo],
-        "seconds": {task: {system: [one["seconds"] for one in runs] for system, runs in by.items()}
-                    for task, by in results.items()},
-    }  # fmt: skip
+        "seconds": {task: {system: [one["seconds"] for one in runs] for system, runs in by.items()} for task, by in results.items()},
+    }
 
 
 def _forced() -> list[str]:

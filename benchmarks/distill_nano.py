@@ -68,10 +68,16 @@ class Settings:
 def main() -> None:
     parser = make_parser(__doc__)
     default, weight = Settings(), "the weight of the {} in the distillation's loss ({:g})"
-    parser.add_argument("--drop-text", type=seed_list, default=default.drop_text, metavar="1,3",
-                        help="layers of the decoder that the student lacks (1,3)")  # fmt: skip
-    parser.add_argument("--drop-vision", type=seed_list, default=default.drop_vision, metavar="2",
-                        help="layers of the vision tower that it lacks (none); the tower learns only then")  # fmt: skip
+    parser.add_argument(
+        "--drop-text", type=seed_list, default=default.drop_text, metavar="1,3", help="layers of the decoder that the student lacks (1,3)"
+    )
+    parser.add_argument(
+        "--drop-vision",
+        type=seed_list,
+        default=default.drop_vision,
+        metavar="2",
+        help="layers of the vision tower that it lacks (none); the tower learns only then",
+    )
     parser.add_argument("--samples", type=count, help=f"training pictures, for each seed ({default.samples})")
     parser.add_argument("--epochs", type=count, default=default.epochs, help=f"passes over them ({default.epochs})")
     parser.add_argument("--lr", type=float, default=default.lr, help=f"the peak learning rate of both ({default.lr:g})")
@@ -82,9 +88,16 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Everything, seed by seed."""
-    settings = Settings(args.drop_text, args.drop_vision, samples=args.samples or (24 if args.quick else Settings.samples),
-                        items=args.items or (20 if args.quick else ITEMS), epochs=args.epochs, lr=args.lr,
-                        logits=args.logits, hidden=args.hidden)  # fmt: skip
+    settings = Settings(
+        args.drop_text,
+        args.drop_vision,
+        samples=args.samples or (24 if args.quick else Settings.samples),
+        items=args.items or (20 if args.quick else ITEMS),
+        epochs=args.epochs,
+        lr=args.lr,
+        logits=args.logits,
+        hidden=args.hidden,
+    )
     job = Job.from_args("distill-nano", args, settings)
     started, console = time.monotonic(), Console(stderr=True)
     student = job.folder / "student"
@@ -106,21 +119,44 @@ def run(args: argparse.Namespace) -> None:
         sft(TrainOptions(out=job.folder / f"sft-{seed}", **common))
         plain.append(held_out.score(f"sft-{seed}", job.folder / f"sft-{seed}"))
         console.print(f"seed {seed}: after plain SFT {plain[-1]}", highlight=False)
-        distill(DistillOptions(out=job.folder / f"distill-{seed}", teacher=job.model, answers=settings.answers,
-                               logits=settings.logits, hidden=settings.hidden, temperature=settings.temperature, **common))  # fmt: skip
+        distill(
+            DistillOptions(
+                out=job.folder / f"distill-{seed}",
+                teacher=job.model,
+                answers=settings.answers,
+                logits=settings.logits,
+                hidden=settings.hidden,
+                temperature=settings.temperature,
+                **common,
+            )
+        )
         taught.append(held_out.score(f"distill-{seed}", job.folder / f"distill-{seed}"))
         console.print(f"seed {seed}: after distillation {taught[-1]}", highlight=False)
-    lines = (held_out.lines("before", [before]) + held_out.lines("after SFT", plain)
-             + held_out.lines("after distillation", taught) + held_out.lines("teacher", [teacher]))  # fmt: skip
+    lines = (
+        held_out.lines("before", [before])
+        + held_out.lines("after SFT", plain)
+        + held_out.lines("after distillation", taught)
+        + held_out.lines("teacher", [teacher])
+    )
     job.report(lines, "before", console, started, parameters=sizes)
 
 
 def shared_options(settings: Settings, student: Path, mixture: Path, seed: int) -> dict[str, Any]:
     """What both ways of training are told. A whole tower sees as it did and stays frozen: that is a third of the work."""
     rates = {"lr_vision": settings.lr if settings.drop_vision else 0.0, "lr_connector": settings.lr, "lr_text": settings.lr}
-    return {"model": str(student), "mixture": mixture, "epochs": settings.epochs, "batch_size": settings.batch_size,
-            "seq_len": settings.seq_len, "precision": settings.precision, "prompt_style": "official", "seed": seed,
-            "warmup_ratio": 0.1, "progress_bar": False, **rates}  # fmt: skip
+    return {
+        "model": str(student),
+        "mixture": mixture,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "seq_len": settings.seq_len,
+        "precision": settings.precision,
+        "prompt_style": "official",
+        "seed": seed,
+        "warmup_ratio": 0.1,
+        "progress_bar": False,
+        **rates,
+    }
 
 
 def cut(source: Path, out: Path, drop_text: Sequence[int], drop_vision: Sequence[int]) -> None:
@@ -129,8 +165,7 @@ def cut(source: Path, out: Path, drop_text: Sequence[int], drop_vision: Sequence
     dropped = {"text": set(drop_text), "vision": set(drop_vision)}
     for part, layers in (("text", config.text.num_hidden_layers), ("vision", config.vision.num_hidden_layers)):
         if any(number >= layers for number in dropped[part]) or len(dropped[part]) >= layers:
-            raise SystemExit(f"--drop-{part} {sorted(dropped[part])}: there are {layers} layers, 0 to {layers - 1}, and one "
-                             "must stay.")  # fmt: skip
+            raise SystemExit(f"--drop-{part} {sorted(dropped[part])}: there are {layers} layers, 0 to {layers - 1}, and one must stay.")
     smaller = replace(
         config,
         text=replace(config.text, num_hidden_layers=config.text.num_hidden_layers - len(dropped["text"])),
@@ -142,8 +177,7 @@ def cut(source: Path, out: Path, drop_text: Sequence[int], drop_vision: Sequence
             new_name = renumbered(name, dropped["vision" if ".vision_model." in name else "text"])
             if new_name is not None:
                 tensors[new_name] = reader.float32(name)
-        write_checkpoint(out, tensors, smaller, processor_config, source / "tokenizer.json",
-                         ChatTemplate.from_folder(source).source)  # fmt: skip
+        write_checkpoint(out, tensors, smaller, processor_config, source / "tokenizer.json", ChatTemplate.from_folder(source).source)
 
 
 def renumbered(name: str, dropped: set[int]) -> str | None:

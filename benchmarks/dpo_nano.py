@@ -69,17 +69,25 @@ class Settings:
 def main() -> None:
     parser = make_parser(__doc__)
     default = Settings()
-    parser.add_argument("--task", choices=TASKS, default=default.task, metavar="TASK",
-                        help=f"what it should do better, a task of `smolvlm eval synth` ({default.task})")  # fmt: skip
-    parser.add_argument("--guard", choices=TASKS, default=default.guard, metavar="TASK",
-                        help=f"what must not suffer ({default.guard})")  # fmt: skip
-    parser.add_argument("--questions", type=count, help=f"asked for mistakes, for each seed ({default.questions})")
-    parser.add_argument("--sampled", type=int, choices=range(9), default=default.sampled, metavar="N",
-                        help=f"answers at temperature 1 beside the greedy one ({default.sampled})")  # fmt: skip
-    parser.add_argument("--method", choices=("full", "lora"), default=default.method, help=f"({default.method})")
     parser.add_argument(
-        "--epochs", type=count, default=default.epochs, help=f"passes over the pairs ({default.epochs})"
+        "--task",
+        choices=TASKS,
+        default=default.task,
+        metavar="TASK",
+        help=f"what it should do better, a task of `smolvlm eval synth` ({default.task})",
     )
+    parser.add_argument("--guard", choices=TASKS, default=default.guard, metavar="TASK", help=f"what must not suffer ({default.guard})")
+    parser.add_argument("--questions", type=count, help=f"asked for mistakes, for each seed ({default.questions})")
+    parser.add_argument(
+        "--sampled",
+        type=int,
+        choices=range(9),
+        default=default.sampled,
+        metavar="N",
+        help=f"answers at temperature 1 beside the greedy one ({default.sampled})",
+    )
+    parser.add_argument("--method", choices=("full", "lora"), default=default.method, help=f"({default.method})")
+    parser.add_argument("--epochs", type=count, default=default.epochs, help=f"passes over the pairs ({default.epochs})")
     parser.add_argument("--lr", type=float, default=default.lr, help=f"the peak learning rate ({default.lr:g})")
     parser.add_argument("--beta", type=float, default=default.beta, help=f"the price of distance ({default.beta:g})")
     run(parser.parse_args())
@@ -87,9 +95,17 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Everything, seed by seed."""
-    settings = Settings(args.task, args.guard, args.questions or (48 if args.quick else Settings.questions),
-                        sampled=args.sampled, items=args.items or (20 if args.quick else ITEMS), method=args.method,
-                        epochs=args.epochs, lr=args.lr, beta=args.beta)  # fmt: skip
+    settings = Settings(
+        args.task,
+        args.guard,
+        args.questions or (48 if args.quick else Settings.questions),
+        sampled=args.sampled,
+        items=args.items or (20 if args.quick else ITEMS),
+        method=args.method,
+        epochs=args.epochs,
+        lr=args.lr,
+        beta=args.beta,
+    )
     job = Job.from_args("dpo-nano", args, settings)
     started, console = time.monotonic(), Console(stderr=True)
     tasks = tuple(dict.fromkeys((settings.task, settings.guard)))
@@ -117,10 +133,19 @@ def dpo_options(job: Job, settings: Settings, seed: int, pairs: Path) -> DPOOpti
     """What `smolvlm train dpo` would be told. The tower learns too, where whole weights are trained."""
     rates = dict.fromkeys(("lr_vision", "lr_connector", "lr_text"), settings.lr)
     return DPOOptions.for_method(
-        settings.method, model=job.model, mixture=pairs, out=job.folder / f"run-{seed}", epochs=settings.epochs,
-        batch_size=settings.batch_size, beta=settings.beta, precision=settings.precision, seed=seed, progress_bar=False,
-        warmup_ratio=0.1, **rates,
-    )  # fmt: skip
+        settings.method,
+        model=job.model,
+        mixture=pairs,
+        out=job.folder / f"run-{seed}",
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        beta=settings.beta,
+        precision=settings.precision,
+        seed=seed,
+        progress_bar=False,
+        warmup_ratio=0.1,
+        **rates,
+    )
 
 
 def write_pairs(file: Path, model: SmolVLM, settings: Settings, seed: int) -> None:
@@ -133,8 +158,7 @@ def write_pairs(file: Path, model: SmolVLM, settings: Settings, seed: int) -> No
     draws = itertools.count(seed * SEED_STEP)  # a seed for each round of sampled answers
     while batch := list(itertools.islice(asked, _BATCH)):
         conversations = [
-            [{"role": "user", "content": [*media_of(sample), {"type": "text", "text": question.text}]}]
-            for sample, question in batch
+            [{"role": "user", "content": [*media_of(sample), {"type": "text", "text": question.text}]}] for sample, question in batch
         ]
         rounds = [model.chat_many(conversations, max_new_tokens=MAX_NEW_TOKENS)]
         for draw in itertools.islice(draws, settings.sampled):
@@ -144,17 +168,14 @@ def write_pairs(file: Path, model: SmolVLM, settings: Settings, seed: int) -> No
             wrongs += [(sample, question, wrong) for wrong in said]
             rights += [] if said else [(sample, question, "")]
     pairs = [
-        {
-            **write_media(sample, folder, f"{number:05d}"),
-            "prompt": question.text,
-            "chosen": question.answer,
-            "rejected": wrong,
-        }
+        {**write_media(sample, folder, f"{number:05d}"), "prompt": question.text, "chosen": question.answer, "rejected": wrong}
         for number, (sample, question, wrong) in enumerate(balanced(wrongs, rights))
     ]
     if not pairs:
-        raise SystemExit(f"the model made no mistake in {settings.questions} questions of {settings.task}: choose a harder "
-                         "--task, or ask more --questions.")  # fmt: skip
+        raise SystemExit(
+            f"the model made no mistake in {settings.questions} questions of {settings.task}: choose a harder "
+            "--task, or ask more --questions."
+        )
     part = file.with_suffix(".part")
     part.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
     part.replace(file)

@@ -108,6 +108,5 @@ def raw_request(request: dict[str, Any]) -> bytes:
     """The bytes of an HTTP request."""
     data = json.dumps(request).encode()
     return (
-        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-        + data
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
     )

@@ -81,8 +81,9 @@ def full_disk(folder: Path, scale: Scale) -> Iterator[str]:  # noqa: ARG001
     question = known_questions(1)[0]
     with tmpfs(folder / "disk", 4) as disk:
         for name, flags, environ in (
-            ("uploads", ("--files-folder", str(disk / "files")), {}), ("temporary files", (), {"TMPDIR": str(disk)}),
-        ):  # fmt: skip
+            ("uploads", ("--files-folder", str(disk / "files")), {}),
+            ("temporary files", (), {"TMPDIR": str(disk)}),
+        ):
             with run_server(folder / "log", *flags, environ=environ) as server:
                 small = _upload(server, fresh_picture(0)[:10_000])
                 expect(small.status_code == 200, f"a small upload: {small.text}")

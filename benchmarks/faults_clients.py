@@ -42,9 +42,11 @@ def slow_bodies(folder: Path, scale: Scale) -> Iterator[str]:
 def _told(scale: Scale, what: str, lasted: list[float], seconds: list[float], end: str) -> str:
     expect(max(lasted) < scale.patience_s + _SLACK_S, f"one was left open for {max(lasted):.1f} s")
     usual = statistics.median(seconds[:1])
-    return (f"{scale.slow} dribbled {what} at once: each {end} after {min(lasted):.1f} to {max(lasted):.1f} s "
-            f"(limit {scale.patience_s:g} s); a question meanwhile takes {1000 * statistics.median(seconds[1:]):.0f} ms, "
-            f"{1000 * usual:.0f} ms without them")  # fmt: skip
+    return (
+        f"{scale.slow} dribbled {what} at once: each {end} after {min(lasted):.1f} to {max(lasted):.1f} s "
+        f"(limit {scale.patience_s:g} s); a question meanwhile takes {1000 * statistics.median(seconds[1:]):.0f} ms, "
+        f"{1000 * usual:.0f} ms without them"
+    )
 
 
 def _dribbled(server: ServerProcess, scale: Scale, begin: bytes) -> tuple[list[bytes], list[float], list[float]]:
@@ -117,8 +119,10 @@ def unread_answers(folder: Path, scale: Scale) -> Iterator[str]:
         closed = time.monotonic() - began
         for client in deaf:
             client.close()
-        yield (f"{many} streams of 8 answers with log-probabilities: written in {written:.0f} s, their places in the batch are "
-               f"free then; a question takes at most {1000 * slowest:.0f} ms afterwards ({1000 * usual:.0f} ms before)")  # fmt: skip
+        yield (
+            f"{many} streams of 8 answers with log-probabilities: written in {written:.0f} s, their places in the batch are "
+            f"free then; a question takes at most {1000 * slowest:.0f} ms afterwards ({1000 * usual:.0f} ms before)"
+        )
         yield f"the connections are cut after {closed:.0f} s (a full buffer may stay untouched for 60 s)"
 
 
@@ -145,9 +149,7 @@ def idle_connections(folder: Path, scale: Scale) -> Iterator[str]:
             f"{1000 * usual:.0f} ms without them"
         )
         while server.open_files() > files:
-            expect(
-                time.monotonic() - began < opened + scale.idle_s + _SLACK_S, f"{server.open_files() - files} stay open"
-            )
+            expect(time.monotonic() - began < opened + scale.idle_s + _SLACK_S, f"{server.open_files() - files} stay open")
             time.sleep(0.2)
         gone = time.monotonic() - began
         yield f"each is closed after --head-timeout-s ({scale.idle_s:g} s here, 10 s by default): none is left after {gone:.0f} s"
@@ -182,8 +184,10 @@ def hang_ups(folder: Path, scale: Scale) -> Iterator[str]:
         cancelled = server.metric("smolvlm_jobs_total", outcome="cancelled")
         expect(cancelled == scale.clients, f"{cancelled} answers were given up")
         expect(right == scale.clients, f"{right} of {scale.clients} answers are right")
-        yield (f"{scale.clients} of {2 * scale.clients} clients leave in mid-answer: their {cancelled:.0f} answers end (the last "
-               f"{free:.1f} s after its client), the {right} others are as alone")  # fmt: skip
+        yield (
+            f"{scale.clients} of {2 * scale.clients} clients leave in mid-answer: their {cancelled:.0f} answers end (the last "
+            f"{free:.1f} s after its client), the {right} others are as alone"
+        )
 
 
 def _allow_connections(count: int) -> None:

@@ -112,10 +112,21 @@ def train(job: Job) -> dict[str, Any]:
             raise _LearnedError
 
     options = FinetuneOptions.for_method(
-        job.method, model=job.model, mixture=Path(job.data), out=Path(job.out), steps=job.steps, detail="low",
-        batch_size=job.batch_size, precision=job.precision, schedule="constant", warmup_ratio=0.0,
-        validation_share=0.0, measure=False, progress_bar=False, **RATES[job.method],
-    )  # fmt: skip
+        job.method,
+        model=job.model,
+        mixture=Path(job.data),
+        out=Path(job.out),
+        steps=job.steps,
+        detail="low",
+        batch_size=job.batch_size,
+        precision=job.precision,
+        schedule="constant",
+        warmup_ratio=0.0,
+        validation_share=0.0,
+        measure=False,
+        progress_bar=False,
+        **RATES[job.method],
+    )
     with contextlib.suppress(_LearnedError):
         finetune(options, on_step=on_step)
     return {
@@ -166,8 +177,7 @@ def checkpoint_for_an_adapter(size: str) -> Path:
     config = TINY if size == "tiny" else preset(size)
     factors = {_FINAL_NORM: _NORM_FACTOR}
     tensors = ((name, values * factors.get(name, 1)) for name, values in random_tensors(config))
-    return write_checkpoint(folder, tensors, config, processor_preset(config), official_tokenizer_json(), CHAT_TEMPLATE,
-                            dtype="bfloat16")  # fmt: skip
+    return write_checkpoint(folder, tensors, config, processor_preset(config), official_tokenizer_json(), CHAT_TEMPLATE, dtype="bfloat16")
 
 
 def measure(method: str, asked: Asked) -> dict[str, Any]:
@@ -180,9 +190,7 @@ def measure(method: str, asked: Asked) -> dict[str, Any]:
         batch = write_data(scratch / "batch.jsonl", EXAMPLES[: asked.batch_size])
         common = (asked.batch_size, asked.precision, asked.threads)
         steps = Job(method, str(plain), str(data), str(scratch / "steps"), asked.steps, None, *common)
-        repeated = Job(
-            method, str(learner), str(batch), str(scratch / "repeated"), asked.most_steps, TARGET_LOSS, *common
-        )
+        repeated = Job(method, str(learner), str(batch), str(scratch / "repeated"), asked.most_steps, TARGET_LOSS, *common)
         return {"steps": in_own_process(steps), "repeated": in_own_process(repeated)}
 
 
@@ -193,11 +201,14 @@ def make_table(report: dict[str, Any]) -> Table:
     for method, runs in report["methods"].items():
         steps, repeated = runs["steps"], runs["repeated"]
         table.add_row(
-            method, f"{steps['trained_parameters']:,}", f"{statistics.median(steps['seconds']):.1f}",
-            f"{steps['peak_training_bytes'] / 1e9:.2f}", f"{steps['peak_bytes'] / 1e9:.2f}",
+            method,
+            f"{steps['trained_parameters']:,}",
+            f"{statistics.median(steps['seconds']):.1f}",
+            f"{steps['peak_training_bytes'] / 1e9:.2f}",
+            f"{steps['peak_bytes'] / 1e9:.2f}",
             f"{steps['losses'][0]:.2f} to {steps['losses'][-1]:.2f} in {len(steps['losses'])}",
             f"{repeated['losses'][0]:.2f} to {repeated['losses'][-1]:.3f} in {len(repeated['losses'])}",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -216,14 +227,19 @@ def main() -> None:
     if args.job is not None:
         print(json.dumps(train(Job(**json.loads(args.job)))))
         return
-    asked = Asked(size=args.size, steps=args.steps, most_steps=args.most_steps, batch_size=args.batch_size,
-                  precision=args.precision, threads=args.threads)  # fmt: skip
+    asked = Asked(
+        size=args.size,
+        steps=args.steps,
+        most_steps=args.most_steps,
+        batch_size=args.batch_size,
+        precision=args.precision,
+        threads=args.threads,
+    )
     methods: dict[str, Any] = {}
     for method in METHODS if args.method == "both" else (args.method,):
         Console(stderr=True).print(f"{asked.size}, {method}", highlight=False)
         methods[method] = measure(method, asked)
-    report = {"machine": describe_machine(), "size": asked.size, "asked": vars(asked), "target_loss": TARGET_LOSS,
-              "methods": methods}  # fmt: skip
+    report = {"machine": describe_machine(), "size": asked.size, "asked": vars(asked), "target_loss": TARGET_LOSS, "methods": methods}
     Console().print(make_table(report))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

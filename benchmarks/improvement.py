@@ -62,9 +62,17 @@ class Line:
 
     def to_dict(self) -> dict[str, Any]:
         low, high = self.interval
-        return {"system": self.system, "task": self.task, "items": self.items, "right": list(self.right),
-                "shares": [round(share, 4) for share in self.shares], "mean": round(self.mean, 4),
-                "spread": round(self.spread, 4), "low": round(low, 4), "high": round(high, 4)}  # fmt: skip
+        return {
+            "system": self.system,
+            "task": self.task,
+            "items": self.items,
+            "right": list(self.right),
+            "shares": [round(share, 4) for share in self.shares],
+            "mean": round(self.mean, 4),
+            "spread": round(self.spread, 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+        }
 
 
 def gain(line: Line, base: Line) -> float:
@@ -90,11 +98,19 @@ class HeldOut:
         under this `name` before is not asked again."""
         loaded = smolvlm.load(model, adapter=adapter)
         loaded.name = name  # not the folder, which is another one on each machine
-        report = evaluate(loaded, self._suite, tasks=self.tasks, items=self.items, out=self.folder / name,
-                          fingerprint=fingerprint_of(resolve(str(model)), adapter), max_new_tokens=MAX_NEW_TOKENS)  # fmt: skip
+        report = evaluate(
+            loaded,
+            self._suite,
+            tasks=self.tasks,
+            items=self.items,
+            out=self.folder / name,
+            fingerprint=fingerprint_of(resolve(str(model)), adapter),
+            max_new_tokens=MAX_NEW_TOKENS,
+        )
         right = {row.task: row.right for row in report.rows}
-        return right | {word_for_word(row.task): round(row.strict_share * row.items) for row in report.rows
-                        if task_spec(row.task).is_caption}  # fmt: skip
+        return right | {
+            word_for_word(row.task): round(row.strict_share * row.items) for row in report.rows if task_spec(row.task).is_caption
+        }
 
     def lines(self, system: str, scores: Sequence[Mapping[str, int]]) -> list[Line]:
         """One line a task from what `score` returned for each seed."""
@@ -137,10 +153,14 @@ class Job:
         bases = {line.task: line for line in lines if line.system == base}
         content = {
             "command": " ".join([Path(sys.executable).name, "-m", f"benchmarks.{self.name.replace('-', '_')}", *sys.argv[1:]]),
-            "machine": describe_machine(), "model": self.model, "seeds": list(self.seeds), "settings": dict(self.settings),
-            "seconds": round(time.monotonic() - started, 1), **more,
+            "machine": describe_machine(),
+            "model": self.model,
+            "seeds": list(self.seeds),
+            "settings": dict(self.settings),
+            "seconds": round(time.monotonic() - started, 1),
+            **more,
             "rows": [{**line.to_dict(), "gain": round(gain(line, bases[line.task]), 4)} for line in lines],
-        }  # fmt: skip
+        }
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         console.print(f"written: {self.out}", highlight=False)
@@ -157,9 +177,15 @@ def make_table(lines: Sequence[Line], base: str, title: str) -> Table:
     for line in sorted(lines, key=lambda line: list(bases).index(line.task)):
         low, high = line.interval
         change = "" if line.system == base else f"{100 * gain(line, bases[line.task]):+.1f}"
-        table.add_row(line.task, line.system, "  ".join(f"{100 * share:.1f}" for share in line.shares),
-                      f"{100 * line.mean:.1f}", f"{100 * line.spread:.1f}" if len(line.right) > 1 else "",
-                      f"{100 * low:.1f} - {100 * high:.1f}", change)  # fmt: skip
+        table.add_row(
+            line.task,
+            line.system,
+            "  ".join(f"{100 * share:.1f}" for share in line.shares),
+            f"{100 * line.mean:.1f}",
+            f"{100 * line.spread:.1f}" if len(line.right) > 1 else "",
+            f"{100 * low:.1f} - {100 * high:.1f}",
+            change,
+        )
     return table
 
 
@@ -176,7 +202,7 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def seed_list(text: str) -> tuple[int, ...]:
-    """ "0,1,2" -> (0, 1, 2)."""
+    """Reads "0,1,2" as (0, 1, 2)."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
         raise argparse.ArgumentTypeError(f"{text!r}: expected different whole numbers with commas, such as 0,1,2")

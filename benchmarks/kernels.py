@@ -58,12 +58,14 @@ def products(config: ModelConfig) -> list[Product]:
     """The products of a model as the engine fuses them: q, k and v together, gate and up together."""
     text, vision = config.text, config.vision
     queries, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-    shapes = {"qkv": (queries + 2 * keys, text.hidden_size), "o": (text.hidden_size, queries),
-              "gate and up": (2 * text.intermediate_size, text.hidden_size),
-              "down": (text.hidden_size, text.intermediate_size)}  # fmt: skip
+    shapes = {
+        "qkv": (queries + 2 * keys, text.hidden_size),
+        "o": (text.hidden_size, queries),
+        "gate and up": (2 * text.intermediate_size, text.hidden_size),
+        "down": (text.hidden_size, text.intermediate_size),
+    }
     found = [Product(f"{stage}: {name}", m, n, k) for stage, m in ROWS.items() for name, (n, k) in shapes.items()]
-    found += [Product(f"{stage}: head", ROWS[stage], text.vocab_size, text.hidden_size)
-              for stage in ("decode", "decode, 8 at once")]  # fmt: skip
+    found += [Product(f"{stage}: head", ROWS[stage], text.vocab_size, text.hidden_size) for stage in ("decode", "decode, 8 at once")]
     dim, inner, patches = vision.hidden_size, vision.intermediate_size, vision.num_patches
     towers = {"qkv": (3 * dim, dim), "out": (dim, dim), "fc1": (inner, dim), "fc2": (dim, inner)}
     return found + [Product(f"vision: {name}", patches, n, k) for name, (n, k) in towers.items()]
@@ -128,12 +130,23 @@ def measure(size: str, threads: int, instructions: str, repeats: int) -> dict[st
             took = seconds(product, kind)
             bounds = {"memory": product.bytes(kind) / peak_bytes, "arithmetic": product.flop / max(flop[kind].values())}
             bound = max(bounds, key=lambda name: bounds[name])
-            rows.append({"what": product.what, "shape": [product.m, product.n, product.k], "format": kind, "seconds": took,
-                         "gb_per_s": product.bytes(kind) / took / 1e9, "gflop_per_s": product.flop / took / 1e9,
-                         "bound": bound, "share": bounds[bound] / took})  # fmt: skip
-    return {"peak_gb_per_s": {way: value / 1e9 for way, value in memory.items()},
-            "peak_gflop_per_s": {kind: {who: value / 1e9 for who, value in by.items()} for kind, by in flop.items()},
-            "rows": rows}  # fmt: skip
+            rows.append(
+                {
+                    "what": product.what,
+                    "shape": [product.m, product.n, product.k],
+                    "format": kind,
+                    "seconds": took,
+                    "gb_per_s": product.bytes(kind) / took / 1e9,
+                    "gflop_per_s": product.flop / took / 1e9,
+                    "bound": bound,
+                    "share": bounds[bound] / took,
+                }
+            )
+    return {
+        "peak_gb_per_s": {way: value / 1e9 for way, value in memory.items()},
+        "peak_gflop_per_s": {kind: {who: value / 1e9 for who, value in by.items()} for kind, by in flop.items()},
+        "rows": rows,
+    }
 
 
 def make_table(report: dict[str, Any], title: str) -> Table:
@@ -141,9 +154,16 @@ def make_table(report: dict[str, Any], title: str) -> Table:
     for column in ("", "m x n x k", "format", "us", "GB/s", "GFLOP/s", "bound", "of the roof"):
         table.add_column(column, justify="left" if column in ("", "format", "bound") else "right")
     for row in report["rows"]:
-        table.add_row(row["what"], " x ".join(map(str, row["shape"])), row["format"], f"{row['seconds'] * 1e6:,.0f}",
-                      f"{row['gb_per_s']:,.1f}", f"{row['gflop_per_s']:,.0f}", row["bound"],
-                      f"{row['share']:.0%}")  # fmt: skip
+        table.add_row(
+            row["what"],
+            " x ".join(map(str, row["shape"])),
+            row["format"],
+            f"{row['seconds'] * 1e6:,.0f}",
+            f"{row['gb_per_s']:,.1f}",
+            f"{row['gflop_per_s']:,.0f}",
+            row["bound"],
+            f"{row['share']:.0%}",
+        )
     return table
 
 
@@ -164,8 +184,10 @@ def main() -> None:
     console = Console()
     console.width = max(console.width, 110)
     console.print(make_table(report, f"{args.size}, {instructions}, {args.threads} threads"))
-    for what, peaks in (("memory, GB/s", report["peak_gb_per_s"]), *((f"{kind}, GFLOP/s", by)
-                        for kind, by in report["peak_gflop_per_s"].items())):  # fmt: skip
+    for what, peaks in (
+        ("memory, GB/s", report["peak_gb_per_s"]),
+        *((f"{kind}, GFLOP/s", by) for kind, by in report["peak_gflop_per_s"].items()),
+    ):
         console.print(f"peak {what}: " + ", ".join(f"{way} {value:,.1f}" for way, value in peaks.items()), highlight=False)
     command = " ".join([Path(sys.executable).name, "-m", "benchmarks.kernels", *sys.argv[1:]])
     name = f"kernels-{args.size}-{instructions}-{args.threads}threads.json"

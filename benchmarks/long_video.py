@@ -50,12 +50,32 @@ def make_hour(minutes: int, gop: int) -> Path:
     if not minute.exists():
         source = f"testsrc2=size={SIZE[0]}x{SIZE[1]}:rate={FPS}:duration={MINUTE_S},noise=alls=8:allf=t"
         part = minute.with_suffix(".part")
-        subprocess.run([*quiet, "-f", "lavfi", "-i", source, "-c:v", "libx264", "-preset", "veryfast", "-crf", "30",
-                        "-g", str(gop), "-pix_fmt", "yuv420p", "-f", "mp4", str(part)], check=True)  # fmt: skip
+        subprocess.run(
+            [
+                *quiet,
+                "-f",
+                "lavfi",
+                "-i",
+                source,
+                "-c:v",
+                "libx264",
+                "-preset",
+                "veryfast",
+                "-crf",
+                "30",
+                "-g",
+                str(gop),
+                "-pix_fmt",
+                "yuv420p",
+                "-f",
+                "mp4",
+                str(part),
+            ],
+            check=True,
+        )
         part.replace(minute)
     part = path.with_suffix(".part")
-    subprocess.run([*quiet, "-stream_loop", str(minutes - 1), "-i", str(minute), "-c", "copy", "-f", "mp4", str(part)],
-                   check=True)  # fmt: skip
+    subprocess.run([*quiet, "-stream_loop", str(minutes - 1), "-i", str(minute), "-c", "copy", "-f", "mp4", str(part)], check=True)
     part.replace(path)
     return path
 
@@ -86,8 +106,7 @@ def groups_of_pictures(path: Path) -> tuple[int, list[int]]:
     return len(order), [i for i, (_, is_key) in enumerate(order) if is_key]
 
 
-def decode_all(path: Path, wanted: set[int], config: ProcessorConfig,
-               limit: int | None) -> tuple[dict[int, Any], int, float]:  # fmt: skip
+def decode_all(path: Path, wanted: set[int], config: ProcessorConfig, limit: int | None) -> tuple[dict[int, Any], int, float]:
     """Decode from the start with all cores; keep the wanted frames. Returns them, the frames decoded, and seconds."""
     kept: dict[int, npt.NDArray[np.uint8]] = {}
     started = time.perf_counter()
@@ -143,16 +162,22 @@ def main() -> None:
     seek_s = float(np.median(seek_seconds))
     report = {
         "machine": describe_machine(),
-        "video": {"minutes": args.minutes, "size": SIZE, "fps": FPS, "frames": total, "bytes": path.stat().st_size,
-                  "key_frames": len(keys), "gop": args.gop},
+        "video": {
+            "minutes": args.minutes,
+            "size": SIZE,
+            "fps": FPS,
+            "frames": total,
+            "bytes": path.stat().st_size,
+            "key_frames": len(keys),
+            "gop": args.gop,
+        },
         "frames_taken": len(sampled.indices),
         "frames_compared_equal": len(equal),
         "seek": {"seconds": seek_seconds, "median_s": seek_s, "decoded_frames": sampled.decoded_frames},
         "groups_of_pictures": {"touched": len(groups), "frames_in_them": allowed},
-        "decode_all": {"seconds": whole_s, "decoded_frames": decoded, "measured_s": decode_s,
-                       "extrapolated": decoded < total},
+        "decode_all": {"seconds": whole_s, "decoded_frames": decoded, "measured_s": decode_s, "extrapolated": decoded < total},
         "ratio": whole_s / seek_s,
-    }  # fmt: skip
+    }
     Console().print(_table(report))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

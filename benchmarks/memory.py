@@ -41,8 +41,23 @@ def one(folder: Path, dtype: str) -> dict[str, Any]:
     """Ask in this process, which has done nothing else, and say what it took at most."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        _smolvlm("ask", str(material.clip()), "What happens?", "--model", str(folder), "--engine", "native", "--dtype", dtype,
-                 "--max-frames", "64", "--max-new-tokens", str(NEW_TOKENS), "--no-loop-guard", "--json")  # fmt: skip
+        _smolvlm(
+            "ask",
+            str(material.clip()),
+            "What happens?",
+            "--model",
+            str(folder),
+            "--engine",
+            "native",
+            "--dtype",
+            dtype,
+            "--max-frames",
+            "64",
+            "--max-new-tokens",
+            str(NEW_TOKENS),
+            "--no-loop-guard",
+            "--json",
+        )
     usage = json.loads(said.getvalue())["usage"]
     return {"peak_bytes": peak_memory_bytes(), "prompt_tokens": usage["prompt_tokens"]}
 

@@ -39,8 +39,7 @@ class Ours:
         self.about = f"smolvlm {smolvlm.__version__}, {self.engine.name}"
         if isinstance(self.engine, NativeEngine):
             formats = self.engine.formats
-            self.about += (f", {self.engine.instructions}: vision {formats.vision}, text {formats.text}, "
-                           f"head {formats.head}")  # fmt: skip
+            self.about += f", {self.engine.instructions}: vision {formats.vision}, text {formats.text}, head {formats.head}"
 
     def vision(self, pixel_values: npt.NDArray[np.float32]) -> tuple[float, npt.NDArray[np.float32]]:
         """Seconds to encode (tiles, 3, side, side), and the first tile's embeddings."""
@@ -81,5 +80,9 @@ class Ours:
         started = time.perf_counter()
         answer = self.model.ask(path, prompt, max_new_tokens=new_tokens, ignore_eos=True, loop_guard=False, **options)
         seconds = time.perf_counter() - started
-        return {"seconds": seconds, "first_token_s": answer.timings.first_token_s, "tokens": list(answer.token_ids),
-                "prompt_tokens": answer.usage.prompt_tokens}  # fmt: skip
+        return {
+            "seconds": seconds,
+            "first_token_s": answer.timings.first_token_s,
+            "tokens": list(answer.token_ids),
+            "prompt_tokens": answer.usage.prompt_tokens,
+        }

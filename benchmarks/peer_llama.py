@@ -28,10 +28,16 @@ _PASS = 2048  # tokens given to one call; it cuts them into passes of 512, its d
 
 # The official names below `model.text_model.layers.N.` -> llama.cpp's below `blk.N.`
 _LAYER = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
 
 
 def interleave_halves(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
@@ -148,8 +154,7 @@ class LlamaCpp:
         import llama_cpp
 
         self.api = llama_cpp
-        self.llama = llama_cpp.Llama(str(model), n_ctx=_ROOM, n_batch=_PASS, n_threads=threads, n_threads_batch=threads,
-                                     verbose=False)  # fmt: skip
+        self.llama = llama_cpp.Llama(str(model), n_ctx=_ROOM, n_batch=_PASS, n_threads=threads, n_threads_batch=threads, verbose=False)
         self.vocab_size = self.llama.n_vocab()
         self.about = f"llama-cpp-python {llama_cpp.__version__}, text only"
 

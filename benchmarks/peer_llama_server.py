@@ -47,9 +47,30 @@ def prepare(folder: Path, longest_edge: int) -> tuple[Path, Path, Path]:
 def command(folder: Path, threads: int, port: int, clients: int, longest_edge: int) -> list[str]:
     """A slot for each client, continuous batching (its default), no time limit that a client at the end of the line meets."""
     text, vision, template = prepare(folder, longest_edge)
-    return [str(BINARY), "--model", str(text), "--mmproj", str(vision), "--host", "127.0.0.1", "--port", str(port),
-            "--parallel", str(clients), "--ctx-size", str(clients * _ROOM), "--threads", str(threads),
-            "--threads-batch", str(threads), "--jinja", "--chat-template-file", str(template), "--timeout", "3600"]  # fmt: skip
+    return [
+        str(BINARY),
+        "--model",
+        str(text),
+        "--mmproj",
+        str(vision),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--parallel",
+        str(clients),
+        "--ctx-size",
+        str(clients * _ROOM),
+        "--threads",
+        str(threads),
+        "--threads-batch",
+        str(threads),
+        "--jinja",
+        "--chat-template-file",
+        str(template),
+        "--timeout",
+        "3600",
+    ]
 
 
 def _convert(folder: Path, longest_edge: int, out: Path) -> None:

@@ -51,17 +51,30 @@ def _export(folder: Path, out: Path) -> None:
     side = config.vision.image_size
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
-        torch.onnx.export(Vision(load_model(folder, config)).eval(), (torch.zeros(1, 3, side, side),), out,
-                          dynamo=True, opset_version=_OPSET, external_data=True,
-                          input_names=["pixel_values"], output_names=["image_embeds"])  # fmt: skip
+        torch.onnx.export(
+            Vision(load_model(folder, config)).eval(),
+            (torch.zeros(1, 3, side, side),),
+            out,
+            dynamo=True,
+            opset_version=_OPSET,
+            external_data=True,
+            input_names=["pixel_values"],
+            output_names=["image_embeds"],
+        )
 
 
 def _quantise(source: Path, out: Path) -> None:
     """Weights to int8 once, activations to uint8 while it runs; the runtime's own advice for transformers."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(source, out, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, use_external_data_format=True,
-                     extra_options={"MatMulConstBOnly": True})  # attention's two products stay as they are  # fmt: skip
+    quantize_dynamic(
+        source,
+        out,
+        op_types_to_quantize=["MatMul"],
+        weight_type=QuantType.QInt8,
+        use_external_data_format=True,
+        extra_options={"MatMulConstBOnly": True},
+    )  # attention's two products stay as they are
 
 
 def model_file(folder: Path, variant: str) -> Path:

@@ -30,8 +30,7 @@ def _quantise(source: Path, out: Path) -> None:
     shape = tuple(model.input(0).shape)
     rng = np.random.default_rng(0)
     tiles = [rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(_CALIBRATION_TILES)]
-    quantised = nncf.quantize(model, nncf.Dataset(tiles), subset_size=_CALIBRATION_TILES,
-                              model_type=nncf.ModelType.TRANSFORMER)  # fmt: skip
+    quantised = nncf.quantize(model, nncf.Dataset(tiles), subset_size=_CALIBRATION_TILES, model_type=nncf.ModelType.TRANSFORMER)
     openvino.save_model(quantised, out, compress_to_fp16=False)
 
 

@@ -45,17 +45,19 @@ def _chunk(delta: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def answer(
-    reference: Reference, longest_edge: int, asked: dict[str, Any], out: queue.SimpleQueue[dict[str, Any] | None]
-) -> None:
+def answer(reference: Reference, longest_edge: int, asked: dict[str, Any], out: queue.SimpleQueue[dict[str, Any] | None]) -> None:
     """Decode, process, generate: what the documentation of `transformers` does."""
     picture, text = asked["messages"][0]["content"]
     data = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
     content = [{"type": "image", "image": Image.open(io.BytesIO(data))}, text]
     inputs = reference.processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
-        return_tensors="pt", processor_kwargs={"size": {"longest_edge": longest_edge}},
-    ).to(reference.dtype)  # fmt: skip
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"size": {"longest_edge": longest_edge}},
+    ).to(reference.dtype)
     new = asked["max_tokens"]
     pieces = Pieces(reference.processor, out)
     made = reference.model.generate(**inputs, do_sample=False, min_new_tokens=new, max_new_tokens=new, streamer=pieces)

@@ -91,14 +91,21 @@ class Reference:
         media = {"type": "image", "image": Image.open(path)} if kind == "image" else {"type": "video", "path": path}
         content = [media, {"type": "text", "text": prompt}]
         inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
-            return_tensors="pt", **extra,
-        ).to(self.dtype)  # fmt: skip
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **extra,
+        ).to(self.dtype)
         first = FirstToken()
-        out = self.model.generate(**inputs, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens,
-                                  streamer=first)  # fmt: skip
+        out = self.model.generate(**inputs, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens, streamer=first)
         new = out[0, inputs["input_ids"].shape[1] :]
         self.processor.batch_decode(new[None], skip_special_tokens=True)
         seconds = time.perf_counter() - started
-        return {"seconds": seconds, "first_token_s": first.at - started, "tokens": new.tolist(),
-                "prompt_tokens": inputs["input_ids"].shape[1]}  # fmt: skip
+        return {
+            "seconds": seconds,
+            "first_token_s": first.at - started,
+            "tokens": new.tolist(),
+            "prompt_tokens": inputs["input_ids"].shape[1],
+        }

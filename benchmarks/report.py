@@ -18,8 +18,7 @@ EXACT = "transformers-fp32"  # what the others' outputs are held against; the ot
 SAME_BITS = {"smolvlm-q8": "llama.cpp-q8", "smolvlm-q4": "llama.cpp-q4", "smolvlm-bf16": "llama.cpp-bf16"}
 
 
-def summarise(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, Runs],
-              memory: Mapping[str, Mapping[str, int]]) -> list[Row]:  # fmt: skip
+def summarise(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, Runs], memory: Mapping[str, Mapping[str, int]]) -> list[Row]:
     """One row a figure: its value for each system, and how many times better each is than the peers.
 
     Times are medians. `spread` is (slowest - fastest) / median: above 0.1 the machine was not quiet. `difference` is
@@ -48,8 +47,17 @@ def summarise(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, R
             rows[-1]["same_tokens"] = agreements
     for part, peaks in memory.items():
         label = "peak, video" if part == "video" else "peak before video"
-        rows.append(_rated({"task": f"memory-{part}", "what": label, "unit": "MB", "better": "lower",
-                            "figures": {system: peak / 1e6 for system, peak in peaks.items()}}))  # fmt: skip
+        rows.append(
+            _rated(
+                {
+                    "task": f"memory-{part}",
+                    "what": label,
+                    "unit": "MB",
+                    "better": "lower",
+                    "figures": {system: peak / 1e6 for system, peak in peaks.items()},
+                }
+            )
+        )
     return rows
 
 
@@ -89,16 +97,20 @@ def _text(figure: float | None) -> str:
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
-def _row(task: str, what: str, unit: str, runs: Runs, *, key: str = "seconds", divide: float = 1,
-         rate: float | None = None) -> Row:  # fmt: skip
+def _row(task: str, what: str, unit: str, runs: Runs, *, key: str = "seconds", divide: float = 1, rate: float | None = None) -> Row:
     times = {system: [one[key] for one in some] for system, some in runs.items()}
     medians = {system: statistics.median(some) for system, some in times.items()}
-    return _rated({
-        "task": task, "what": what, "unit": unit, "better": "lower" if rate is None else "higher",
-        "figures": {system: s / divide if rate is None else rate / s for system, s in medians.items()},
-        "spread": {system: round((max(some) - min(some)) / medians[system], 3) for system, some in times.items()},
-        "rounds": {system: len(some) for system, some in times.items()},
-    })  # fmt: skip
+    return _rated(
+        {
+            "task": task,
+            "what": what,
+            "unit": unit,
+            "better": "lower" if rate is None else "higher",
+            "figures": {system: s / divide if rate is None else rate / s for system, s in medians.items()},
+            "spread": {system: round((max(some) - min(some)) / medians[system], 3) for system, some in times.items()},
+            "rounds": {system: len(some) for system, some in times.items()},
+        }
+    )
 
 
 def _rated(row: Row) -> Row:
@@ -127,8 +139,10 @@ def _differences(runs: Runs) -> dict[str, float]:
         return {}
     exact: Sequence[float] = runs[name][0]["sample"]
     samples = {system: some[0]["sample"] for system, some in runs.items() if "sample" in some[0]}
-    return {system: math.dist(sample, exact) / math.hypot(*exact) if len(sample) == len(exact) else math.inf
-            for system, sample in samples.items()}  # fmt: skip
+    return {
+        system: math.dist(sample, exact) / math.hypot(*exact) if len(sample) == len(exact) else math.inf
+        for system, sample in samples.items()
+    }
 
 
 def _agreements(runs: Runs) -> dict[str, str]:

@@ -75,8 +75,9 @@ def absent(reply: dict[str, Any]) -> str | None:
     return None if reason is None else str(reason)
 
 
-def measure(workers: list[Worker], request: dict[str, Any], rounds: int, once: Iterable[str],
-            console: Console) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+def measure(
+    workers: list[Worker], request: dict[str, Any], rounds: int, once: Iterable[str], console: Console
+) -> dict[str, list[dict[str, Any]]]:
     """All rounds of one task; the order changes from round to round. Systems named in `once` run in the first one only.
 
     A system that fails is out of this task, with a message; without one good round it is not in the result.

@@ -77,9 +77,7 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(
-    log: Path, *flags: str, model: str = "nano", environ: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
+def run_server(log: Path, *flags: str, model: str = "nano", environ: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
     """`smolvlm serve` on a free port, ready; killed at the end if it still runs. Raises RuntimeError when it does not start.
 
     One engine thread, so that clients have a core to themselves on a machine with two.

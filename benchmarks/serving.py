@@ -96,8 +96,7 @@ def measure(figure: Figure, folder: str, threads: int, new_tokens: int, quick: b
     if figure.task == "load":
         asked = [body(picture, first + i, new_tokens) for i in range(requests_of(figure, quick))]
     else:
-        asked = [body(picture, first + i, new_tokens, question)
-                 for i in range(1 if quick else FOLLOWED) for question in QUESTIONS]  # fmt: skip
+        asked = [body(picture, first + i, new_tokens, question) for i in range(1 if quick else FOLLOWED) for question in QUESTIONS]
     warm_up = body(STRIP, 0, 4)
     setting = Setting(folder, threads, figure.clients, picture)
     try:
@@ -112,8 +111,9 @@ def measure(figure: Figure, folder: str, threads: int, new_tokens: int, quick: b
     return {**asdict(figure), "answers": as_json(answers)}
 
 
-def run(args: argparse.Namespace, folder: str, clients: list[int], systems: list[str], pictures: list[str],
-        console: Console) -> dict[str, Any]:  # fmt: skip
+def run(
+    args: argparse.Namespace, folder: str, clients: list[int], systems: list[str], pictures: list[str], console: Console
+) -> dict[str, Any]:
     """Everything, as the JSON report."""
     size = Path(folder).name
     kept = WORK / f"serving-{size}-{args.threads}threads-{args.new_tokens}tokens{'-quick' if args.quick else ''}"
@@ -132,9 +132,7 @@ def run(args: argparse.Namespace, folder: str, clients: list[int], systems: list
             cell = json.loads(file.read_text(encoding="utf-8"))
         else:
             cell = measure(figure, folder, args.threads, args.new_tokens, args.quick, kept)
-        label = (
-            f"  {figure.task:9} {figure.picture:5} {figure.clients:2} clients  round {figure.round}  {figure.system:12}"
-        )
+        label = f"  {figure.task:9} {figure.picture:5} {figure.clients:2} clients  round {figure.round}  {figure.system:12}"
         if problem := cell.get("absent") or cell.get("error"):
             console.print(f"{label} {problem}", highlight=False, markup=False)
             if "absent" in cell:
@@ -152,14 +150,20 @@ def run(args: argparse.Namespace, folder: str, clients: list[int], systems: list
     return {
         "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.serving", *sys.argv[1:]]),
         "machine": describe_machine(),
-        "settings": {"model": Path(args.model).name, "threads": args.threads, "rounds": args.rounds, "quick": args.quick,
-                     "new_tokens": args.new_tokens,
-                     "pictures": {name: asdict(PICTURES[name]) for name in pictures}},
+        "settings": {
+            "model": Path(args.model).name,
+            "threads": args.threads,
+            "rounds": args.rounds,
+            "quick": args.quick,
+            "new_tokens": args.new_tokens,
+            "pictures": {name: asdict(PICTURES[name]) for name in pictures},
+        },
         "absent": missing,
         "failed": [cell for cell in cells if "error" in cell],
-        "rows": rows, "follow_ups": followed,
+        "rows": rows,
+        "follow_ups": followed,
         "marks": {name: marks(rows, followed, pictures[0], name) for name in OURS if name in systems},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -53,10 +53,18 @@ def body(picture: Picture, number: int, new_tokens: int, question: str = QUESTIO
     url = "data:image/jpeg;base64," + base64.b64encode(picture.jpeg(number)).decode()
     image = {"url": url} | ({"detail": picture.detail} if picture.detail else {})
     content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": question}]
-    return json.dumps({
-        "model": "model", "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": new_tokens,
-        "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True, "loop_guard": False,
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "model": "model",
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": new_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "ignore_eos": True,
+            "loop_guard": False,
+        }
+    ).encode()
 
 
 @dataclass
@@ -76,9 +84,7 @@ async def ask(client: httpx.AsyncClient, request: bytes) -> Heard:
     finished = False
     async with client.stream("POST", "/v1/chat/completions", content=request) as response:
         if response.status_code != 200:
-            raise RuntimeError(
-                f"HTTP {response.status_code}: {(await response.aread())[:300].decode(errors='replace')}"
-            )
+            raise RuntimeError(f"HTTP {response.status_code}: {(await response.aread())[:300].decode(errors='replace')}")
         async for line in response.aiter_lines():
             if not line.startswith("data:") or line.endswith("[DONE]"):
                 continue
@@ -104,9 +110,7 @@ async def _closed_loop(url: str, requests: Sequence[bytes], clients: int) -> lis
     # A connection a question: llama-server may close one that was used before, just when it is used again.
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=0)
     headers = {"Content-Type": "application/json"}
-    async with httpx.AsyncClient(
-        base_url=url, timeout=_WAIT_S, limits=limits, headers=headers, trust_env=False
-    ) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=_WAIT_S, limits=limits, headers=headers, trust_env=False) as client:
 
         async def one() -> None:
             for request in left:
@@ -129,7 +133,6 @@ def as_json(answers: Sequence[Heard]) -> list[dict[str, Any]]:
         return round(at - start, 5)
 
     return [
-        asdict(heard)
-        | {"asked": since(heard.asked), "pieces": [since(at) for at in heard.pieces], "over": since(heard.over)}
+        asdict(heard) | {"asked": since(heard.asked), "pieces": [since(at) for at in heard.pieces], "over": since(heard.over)}
         for heard in answers
     ]

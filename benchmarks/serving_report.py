@@ -40,16 +40,23 @@ def summarise(cells: Iterable[Cell]) -> list[Row]:
             speeds.append(sum(answer["new_tokens"] for answer in cell["answers"]) / seconds)
         answers = [answer for cell in rounds for answer in cell["answers"]]
         between = [gap for answer in answers for gap in gaps(answer)]
-        rows.append({
-            "picture": picture, "clients": clients, "system": system, "rounds": len(rounds), "requests": len(answers),
-            "requests_per_s": statistics.median(rates), "spread": (max(rates) - min(rates)) / statistics.median(rates),
-            "tokens_per_s": statistics.median(speeds),
-            "first_token_s": _percentiles(answer["pieces"][0] - answer["asked"] for answer in answers),
-            "between_tokens_s": _percentiles(between),
-            "prompt_tokens": sorted({answer["prompt_tokens"] for answer in answers}),
-            "new_tokens": sorted({answer["new_tokens"] for answer in answers}),
-            "pieces": sum(len(answer["pieces"]) for answer in answers),  # of text; fewer than tokens where one has none
-        })  # fmt: skip
+        rows.append(
+            {
+                "picture": picture,
+                "clients": clients,
+                "system": system,
+                "rounds": len(rounds),
+                "requests": len(answers),
+                "requests_per_s": statistics.median(rates),
+                "spread": (max(rates) - min(rates)) / statistics.median(rates),
+                "tokens_per_s": statistics.median(speeds),
+                "first_token_s": _percentiles(answer["pieces"][0] - answer["asked"] for answer in answers),
+                "between_tokens_s": _percentiles(between),
+                "prompt_tokens": sorted({answer["prompt_tokens"] for answer in answers}),
+                "new_tokens": sorted({answer["new_tokens"] for answer in answers}),
+                "pieces": sum(len(answer["pieces"]) for answer in answers),  # of text; fewer than tokens where one has none
+            }
+        )
     return rows
 
 
@@ -63,8 +70,16 @@ def follow_ups(cells: Iterable[Cell]) -> list[Row]:
     for (picture, system), answers in together.items():
         times = [answer["pieces"][0] - answer["asked"] for answer in answers]
         first, second = statistics.median(times[::2]), statistics.median(times[1::2])  # they were asked in turn
-        rows.append({"picture": picture, "system": system, "pictures": len(times) // 2, "first_s": first,
-                     "second_s": second, "times": first / second})  # fmt: skip
+        rows.append(
+            {
+                "picture": picture,
+                "system": system,
+                "pictures": len(times) // 2,
+                "first_s": first,
+                "second_s": second,
+                "times": first / second,
+            }
+        )
     return rows
 
 
@@ -78,9 +93,7 @@ def marks(rows: Sequence[Row], followed: Sequence[Row], picture: str, ours: str 
     for peer in ("llama-server", "transformers"):
         theirs = of.get((peer, _MARK_CLIENTS))
         if mine and theirs:
-            found[f"requests/s at {_MARK_CLIENTS} clients, times {peer}"] = (
-                mine["requests_per_s"] / theirs["requests_per_s"]
-            )
+            found[f"requests/s at {_MARK_CLIENTS} clients, times {peer}"] = mine["requests_per_s"] / theirs["requests_per_s"]
     for (system, clients), row in sorted(of.items()):
         if system == ours and alone and row["between_tokens_s"] and alone["between_tokens_s"]:
             ratio = row["between_tokens_s"]["p99"] / alone["between_tokens_s"]["p50"]
@@ -93,22 +106,23 @@ def marks(rows: Sequence[Row], followed: Sequence[Row], picture: str, ours: str 
 
 def markdown(rows: Sequence[Row], followed: Sequence[Row]) -> str:
     """The tables that people read."""
-    lines = ["| picture | clients | system | requests | requests/s | tokens/s | first token p50 / p99, s "
-             "| between tokens p50 / p99 / max, ms |",
-             "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    lines = [
+        "| picture | clients | system | requests | requests/s | tokens/s | first token p50 / p99, s | between tokens p50 / p99 / max, ms |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for row in rows:
         first, between = row["first_token_s"], row["between_tokens_s"]
         text = " / ".join(f"{1e3 * between[name]:.1f}" for name in ("p50", "p99", "max")) if between else "-"
-        lines.append(f"| {row['picture']} | {row['clients']} | {row['system']} | {row['requests']} | {row['requests_per_s']:.3f} "
-                     f"| {row['tokens_per_s']:.1f} | {first['p50']:.2f} / {first['p99']:.2f} | {text} |")  # fmt: skip
+        lines.append(
+            f"| {row['picture']} | {row['clients']} | {row['system']} | {row['requests']} | {row['requests_per_s']:.3f} "
+            f"| {row['tokens_per_s']:.1f} | {first['p50']:.2f} / {first['p99']:.2f} | {text} |"
+        )
     if followed:
+        lines += ["", "| picture | system | first question, s | second, s | times sooner |", "| --- | --- | ---: | ---: | ---: |"]
         lines += [
-            "",
-            "| picture | system | first question, s | second, s | times sooner |",
-            "| --- | --- | ---: | ---: | ---: |",
+            f"| {row['picture']} | {row['system']} | {row['first_s']:.3f} | {row['second_s']:.3f} | {row['times']:.1f} |"
+            for row in followed
         ]
-        lines += [f"| {row['picture']} | {row['system']} | {row['first_s']:.3f} | {row['second_s']:.3f} | {row['times']:.1f} |"
-                  for row in followed]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -133,8 +147,13 @@ def draw(report: Mapping[str, Any], picture: str, out: Path) -> bool:
         for axes, key, scale in ((panels[1], "first_token_s", 1), (panels[2], "between_tokens_s", 1e3)):
             known = [(place, row[key]) for place, row in zip(at, own, strict=True) if row[key]]
             for name, line in (("p50", "-"), ("p99", ":")):
-                axes.plot([place for place, _ in known], [scale * times[name] for _, times in known],
-                          label=f"{system} {name}", linestyle=line, **style)  # fmt: skip
+                axes.plot(
+                    [place for place, _ in known],
+                    [scale * times[name] for _, times in known],
+                    label=f"{system} {name}",
+                    linestyle=line,
+                    **style,
+                )
     titles = ("Requests a second", "Seconds to the first token", "Milliseconds between tokens")
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=10)
@@ -151,8 +170,11 @@ def draw(report: Mapping[str, Any], picture: str, out: Path) -> bool:
         axes.yaxis.set_minor_formatter(NullFormatter())
     settings, machine = report["settings"], report["machine"]
     quick = " - QUICK, meaningless" if settings["quick"] else ""
-    figure.suptitle(f"{settings['model']}: a picture and {settings['new_tokens']} new tokens a request, {machine['cpu']}, "
-                    f"{settings['threads']} threads{quick}", fontsize=11)  # fmt: skip
+    figure.suptitle(
+        f"{settings['model']}: a picture and {settings['new_tokens']} new tokens a request, {machine['cpu']}, "
+        f"{settings['threads']} threads{quick}",
+        fontsize=11,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=120)
     return True

@@ -38,15 +38,34 @@ class Setting:
 def command(system: str, setting: Setting, port: int) -> list[str]:
     """The command line. Raises FileNotFoundError for a peer that is not there."""
     if system == "llama-server":
-        return peer_llama_server.command(
-            Path(setting.folder), setting.threads, port, setting.clients, setting.picture.longest_edge
-        )
+        return peer_llama_server.command(Path(setting.folder), setting.threads, port, setting.clients, setting.picture.longest_edge)
     if system == "transformers":
-        return [sys.executable, "-m", "benchmarks.peer_transformers_server", setting.folder, str(setting.threads),
-                str(port), str(setting.picture.longest_edge)]  # fmt: skip
+        return [
+            sys.executable,
+            "-m",
+            "benchmarks.peer_transformers_server",
+            setting.folder,
+            str(setting.threads),
+            str(port),
+            str(setting.picture.longest_edge),
+        ]
     # Its defaults, but for the deadline: the last of 32 in line is answered late, on a slow machine later than 300 s.
-    return [sys.executable, "-m", "smolvlm", "serve", "--model", setting.folder, "--served-name", "model", "--port", str(port),
-            "--request-timeout-s", "3600", "--dtype", "auto" if system == "ours" else "vision=q8"]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "smolvlm",
+        "serve",
+        "--model",
+        setting.folder,
+        "--served-name",
+        "model",
+        "--port",
+        str(port),
+        "--request-timeout-s",
+        "3600",
+        "--dtype",
+        "auto" if system == "ours" else "vision=q8",
+    ]
 
 
 @contextmanager

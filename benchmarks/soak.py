@@ -38,12 +38,7 @@ from smolvlm.synth.video_file import video_bytes
 
 MODEL = "nano"
 NEW_TOKENS = 32
-PICTURES = {
-    "caption": 200,
-    "reading_number": 100,
-    "colour": 100,
-    "count": 50,
-}  # tasks of the benchmark, and how many items
+PICTURES = {"caption": 200, "reading_number": 100, "colour": 100, "count": 50}  # tasks of the benchmark, and how many items
 CLIPS = {"event": 20}
 TEXTS = 60
 # Small caches, so that a soak fills them at once and lives with evictions; a queue that is worked off in seconds.
@@ -216,12 +211,20 @@ async def soak(server: ServerProcess, questions: Sequence[Question], rate: float
     drained_s = max(outcome.ended_s for outcome in outcomes) - (ended - start)
     watching.cancel()
     return {
-        "rate": rate, "seconds": ended - start, "offered": len(outcomes), "outcomes": _counted(outcomes), "late_s": late_s,
-        "probe_before_s": usual_s, "probe_after_s": after, "back_s": back_s, "drained_s": drained_s,
+        "rate": rate,
+        "seconds": ended - start,
+        "offered": len(outcomes),
+        "outcomes": _counted(outcomes),
+        "late_s": late_s,
+        "probe_before_s": usual_s,
+        "probe_after_s": after,
+        "back_s": back_s,
+        "drained_s": drained_s,
         "answered_s": _quantiles([o.ended_s - o.offered_s for o in outcomes if o.what == "right"]),
         "refused_s": _quantiles([o.ended_s - o.offered_s for o in outcomes if o.what in ("429", "503")]),
-        "memory": flatness(memory), "per_window": _per_window(outcomes, memory),
-    }  # fmt: skip
+        "memory": flatness(memory),
+        "per_window": _per_window(outcomes, memory),
+    }
 
 
 async def _until_quick(address: Address, text: Question, usual_s: float, ended: float) -> tuple[float, float]:
@@ -247,8 +250,7 @@ def _counted(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
 
 def _quantiles(seconds: Sequence[float]) -> dict[str, float]:
     ordered = sorted(seconds) or [0.0]
-    return {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in
-            (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}  # fmt: skip
+    return {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
 def flatness(memory: Sequence[tuple[float, int]]) -> dict[str, Any]:
@@ -270,9 +272,7 @@ def _windows(points: Sequence[tuple[float, int]]) -> Iterator[list[tuple[float, 
         yield [point for point in points if low <= point[0] < low + WINDOW_S]
 
 
-def _per_window(
-    outcomes: Sequence[Outcome], memory: Sequence[tuple[float, int]], width_s: float = 5.0
-) -> list[dict[str, Any]]:
+def _per_window(outcomes: Sequence[Outcome], memory: Sequence[tuple[float, int]], width_s: float = 5.0) -> list[dict[str, Any]]:
     """Five seconds each: what ended in them, and the memory; for the plot."""
     rows = []
     for number in range(int(max(o.ended_s for o in outcomes) / width_s) + 1):
@@ -305,26 +305,18 @@ def figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         *first,
         ("an answer, p50 / p99", f"{load['answered_s']['p50']:.2f} s / {load['answered_s']['p99']:.2f} s"),
-        (
-            "a refusal, p50 / p99",
-            f"{1000 * load['refused_s']['p50']:.0f} ms / {1000 * load['refused_s']['p99']:.0f} ms",
-        ),
+        ("a refusal, p50 / p99", f"{1000 * load['refused_s']['p50']:.0f} ms / {1000 * load['refused_s']['p99']:.0f} ms"),
         ("memory after the first 2 minutes, change", "-" if change is None else f"{100 * change:.1f} %"),
         ("memory, most", f"{memory['peak'] / 1e6:.0f} MB"),
         ("last answer after the load's end", f"{load['drained_s']:.1f} s"),
-        (
-            "a question alone, before / after",
-            f"{1000 * load['probe_before_s']:.1f} / {1000 * load['probe_after_s']:.1f} ms",
-        ),
+        ("a question alone, before / after", f"{1000 * load['probe_before_s']:.1f} / {1000 * load['probe_after_s']:.1f} ms"),
         ("full speed after the load's end", f"{load['back_s']:.1f} s"),
     ]
 
 
 def show(report: dict[str, Any], console: Console) -> None:
     """The figures as a Markdown table."""
-    console.print(
-        "| | |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in figures(report)), sep="\n", markup=False
-    )
+    console.print("| | |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in figures(report)), sep="\n", markup=False)
 
 
 def draw(report: dict[str, Any], out: Path) -> bool:
@@ -337,18 +329,10 @@ def draw(report: dict[str, Any], out: Path) -> bool:
     minutes = [row["s"] / 60 for row in rows]
     figure = Figure(figsize=(8, 5), layout="constrained")
     rates, memory = figure.subplots(2, 1, sharex=True)
-    for what, label, colour in (
-        ("right", "answered", "#2a9d8f"),
-        ("429", "refused (429)", "#8d99ae"),
-        ("wrong", "wrong", "#d1495b"),
-    ):
+    for what, label, colour in (("right", "answered", "#2a9d8f"), ("429", "refused (429)", "#8d99ae"), ("wrong", "wrong", "#d1495b")):
         rates.plot(minutes, [row.get(what, 0) / 5 for row in rows], label=label, color=colour)
     rates.axhline(report["capacity"], color="#2a9d8f", linestyle=":", linewidth=1)
-    rates.set(
-        ylabel="a second",
-        ylim=(0, None),
-        title=f"nano at {report['load']['rate']:.0f} requests/s; the dotted line is its capacity",
-    )
+    rates.set(ylabel="a second", ylim=(0, None), title=f"nano at {report['load']['rate']:.0f} requests/s; the dotted line is its capacity")
     rates.legend(loc="lower left")
     known = [(m, row["memory"] / 1e6) for m, row in zip(minutes, rows, strict=True) if row["memory"]]
     memory.plot([m for m, _ in known], [size for _, size in known], color="#d1495b")
@@ -379,11 +363,16 @@ def main() -> int:
         console.print(f"capacity: {capacity:.1f} answers/s with {CAPACITY_CLIENTS} clients")
         load = asyncio.run(soak(server, questions, options.rate or 2 * capacity, 60 * options.minutes))
         lost = server.metric("smolvlm_media_workers_lost")
-        failed = server.metric("smolvlm_jobs_total", outcome="failed") + server.metric(
-            "smolvlm_jobs_total", outcome="expired"
-        )
-    report = {"machine": describe_machine(), "flags": FLAGS, "capacity": capacity, "load": load,
-              "jobs_failed": failed, "media_workers_lost": lost, "client_memory": psutil.Process().memory_info().rss}  # fmt: skip
+        failed = server.metric("smolvlm_jobs_total", outcome="failed") + server.metric("smolvlm_jobs_total", outcome="expired")
+    report = {
+        "machine": describe_machine(),
+        "flags": FLAGS,
+        "capacity": capacity,
+        "load": load,
+        "jobs_failed": failed,
+        "media_workers_lost": lost,
+        "client_memory": psutil.Process().memory_info().rss,
+    }
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     show(report, console)
     draw(report, options.plot)

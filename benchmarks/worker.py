@@ -62,8 +62,7 @@ def run_task(system: Any, request: dict[str, Any]) -> dict[str, Any]:
         seconds, tokens = system.decode_batch(prompts, request["new_tokens"])
         return {"seconds": seconds, "tokens": tokens}
     if task in ("image", "video"):
-        result: dict[str, Any] = system.ask(task, request["path"], request["prompt"], request["new_tokens"],
-                                            request["max_frames"])  # fmt: skip
+        result: dict[str, Any] = system.ask(task, request["path"], request["prompt"], request["new_tokens"], request["max_frames"])
         return result
     if task == "memory":
         return {"peak_bytes": peak_memory_bytes()}
@@ -102,8 +101,9 @@ def main() -> None:
         return reply({"absent": f"{error.name} is not installed"})
     except Exception as error:
         return reply({"error": f"{type(error).__name__}: {error}"})
-    reply({"seconds": time.perf_counter() - started, "peak_bytes": peak_memory_bytes(), "tasks": sorted(system.tasks),
-           "about": system.about})  # fmt: skip
+    reply(
+        {"seconds": time.perf_counter() - started, "peak_bytes": peak_memory_bytes(), "tasks": sorted(system.tasks), "about": system.about}
+    )
     for line in sys.stdin:
         try:
             answer = run_task(system, json.loads(line))

@@ -51,9 +51,7 @@ def steps(text: str) -> list[tuple[str, str]]:
     """(instruction, rest) of a Dockerfile."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
-    return [
-        (word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word
-    ]
+    return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
 
 
 def run(*command: str | Path, **options: object) -> None:
@@ -67,9 +65,7 @@ def size(folder: Path) -> float:
 
 def make_base(root: Path, suite: str) -> None:
     """A Debian with Python, from the mirror that apt uses here."""
-    targets = subprocess.check_output(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Identifier: Packages"], text=True
-    )
+    targets = subprocess.check_output(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Identifier: Packages"], text=True)
     mirror = next(uri for uri, release in (line.split() for line in targets.splitlines()) if release == suite)
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, root, mirror, stdout=subprocess.DEVNULL)
     (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
@@ -118,9 +114,7 @@ def copy(stage: Stage, stages: dict[str, Stage], rest: str) -> None:
             raise SystemExit(f"COPY {origin}: .dockerignore does not let it through.")
         found = source / origin.lstrip("/")
         if found.is_dir():
-            shutil.copytree(
-                found, place, symlinks=True, dirs_exist_ok=True, ignore=skip if source is REPOSITORY else None
-            )
+            shutil.copytree(found, place, symlinks=True, dirs_exist_ok=True, ignore=skip if source is REPOSITORY else None)
         else:
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy2(found, place)
@@ -175,8 +169,14 @@ def mounts_in(folder: Path) -> list[str]:
 
 def in_chroot(stage: Stage, command: list[str], more: dict[str, str]) -> None:
     """A build step: as root in the stage's root and folder. What it printed is shown when it fails."""
-    done = subprocess.run([CHROOT, stage.root, "/usr/bin/env", "--chdir", stage.folder, *command], env=stage.env | more,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    done = subprocess.run(
+        [CHROOT, stage.root, "/usr/bin/env", "--chdir", stage.folder, *command],
+        env=stage.env | more,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout[-4000:]}\nthe step ended with exit status {done.returncode}.")
 
@@ -186,9 +186,26 @@ def confined(stage: Stage, command: list[str]) -> subprocess.Popen[bytes]:
     user, group = stage.user.split(":")
     with (stage.root.parent / "log").open("ab") as log:
         return subprocess.Popen(
-            [CHROOT, stage.root, "/usr/bin/setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups",
-             "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "/usr/bin/env", "--chdir", stage.folder, *command],
-            env=stage.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
+            [
+                CHROOT,
+                stage.root,
+                "/usr/bin/setpriv",
+                f"--reuid={user}",
+                f"--regid={group}",
+                "--clear-groups",
+                "--no-new-privs",
+                "--bounding-set=-all",
+                "--inh-caps=-all",
+                "/usr/bin/env",
+                "--chdir",
+                stage.folder,
+                *command,
+            ],
+            env=stage.env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def seconds_until_ok(path: str, port: int, server: subprocess.Popen[bytes], log: Path) -> float:
@@ -229,17 +246,13 @@ def use(stage: Stage) -> None:
     os.chown(stage.root / "cache", user, group)
     run("mount", "-o", "remount,bind,ro", stage.root)
     log = stage.root.parent / "log"
-    entrypoint, command, check = (
-        json.loads(stage.said[word].rpartition("CMD ")[2]) for word in ("ENTRYPOINT", "CMD", "HEALTHCHECK")
-    )
+    entrypoint, command, check = (json.loads(stage.said[word].rpartition("CMD ")[2]) for word in ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
     server = confined(stage, entrypoint + command)
     print(f"ready after {seconds_until_ok('/ready', 8000, server, log):.1f} s", flush=True)
     print(f"HEALTHCHECK: exit status {confined(stage, check).wait()}", flush=True)
     image = "data:image/png;base64," + base64.b64encode(PICTURE.read_bytes()).decode()
     parts = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "Describe this picture."}]
-    _, answer = ask(
-        "POST", "/v1/chat/completions", 8000, {"model": "nano", "messages": [{"role": "user", "content": parts}]}
-    )
+    _, answer = ask("POST", "/v1/chat/completions", 8000, {"model": "nano", "messages": [{"role": "user", "content": parts}]})
     print(f"answer: {json.loads(answer)['choices'][0]['message']['content'].strip()}", flush=True)
     print(f"SIGTERM: exit status {stop(server)}", flush=True)
     print(f"HEALTHCHECK without a server: exit status {confined(stage, check).wait()}", flush=True)

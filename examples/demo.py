@@ -31,8 +31,10 @@ def show(question: str, answer: Answer) -> None:
     out.print(f"  [bold]{question}[/bold]")
     out.print(f"    {answer.text.strip()}", markup=False)
     usage, timings = answer.usage, answer.timings
-    out.print(f"    [dim]{usage.encoded_tiles} tiles encoded, {usage.prefilled_tokens} of {usage.prompt_tokens} prompt tokens "
-              f"prefilled, first token after {timings.first_token_s * 1000:.0f} ms[/dim]")  # fmt: skip
+    out.print(
+        f"    [dim]{usage.encoded_tiles} tiles encoded, {usage.prefilled_tokens} of {usage.prompt_tokens} prompt tokens "
+        f"prefilled, first token after {timings.first_token_s * 1000:.0f} ms[/dim]"
+    )
 
 
 def main() -> int:

@@ -76,8 +76,17 @@ def draw_set(folder: Path, split: Split, count: int, ways: int = 1) -> None:
         raise TrainingError(f"{folder} holds {found - count * ways} other pictures, of a run of another size; name another --out.")
 
 
-def teach(model: str, out: Path, *, pictures: int = 200, held_out: int = 200, epochs: int = EPOCHS, rate: float = RATE,
-          seed: int = 0, say: Callable[[str], None] = print) -> Outcome:  # fmt: skip
+def teach(
+    model: str,
+    out: Path,
+    *,
+    pictures: int = 200,
+    held_out: int = 200,
+    epochs: int = EPOCHS,
+    rate: float = RATE,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Outcome:
     """Draw the pictures, train the adapter, measure before and after, and write `parts.png`. Raises SmolVLMError."""
     begin = time.perf_counter()
     resolve(model)  # a misspelt name shows before anything is drawn
@@ -85,8 +94,9 @@ def teach(model: str, out: Path, *, pictures: int = 200, held_out: int = 200, ep
     draw_set(data / "train", "train", pictures, WAYS)
     draw_set(data / "validation", "test", held_out)
     rates: dict[str, Any] = dict.fromkeys(("lr_vision", "lr_connector", "lr_text"), rate)
-    options = FinetuneOptions.for_method(**RECIPE, **rates, model=model, mixture=data, out=out / "run", epochs=epochs,
-                                         question=QUESTION, seed=seed)  # fmt: skip
+    options = FinetuneOptions.for_method(
+        **RECIPE, **rates, model=model, mixture=data, out=out / "run", epochs=epochs, question=QUESTION, seed=seed
+    )
     result = finetune(options, on_note=say)
     total_s = time.perf_counter() - begin
     picture = show(model, result, data / "validation", out / "parts.png")
@@ -102,8 +112,10 @@ def show(model: str, result: FinetuneResult, held_out: Path, path: Path, each: i
         answers.append([asked.choose(file, QUESTION, list(CLASSES), detail=RECIPE["detail"]) for _, file in files])
     cells = []
     for (name, file), before, after in zip(files, *answers, strict=True):
-        lines = [Line(f"{when}: {choice.option} ({choice.probability:.0%})", "good" if choice.option == name else "bad")
-                 for when, choice in (("before", before), ("after", after))]  # fmt: skip
+        lines = [
+            Line(f"{when}: {choice.option} ({choice.probability:.0%})", "good" if choice.option == name else "bad")
+            for when, choice in (("before", before), ("after", after))
+        ]
         with Image.open(file) as picture:
             cells.append(Cell(picture.convert("RGB"), (Line(f"truth: {name}"), *lines)))
     contact_sheet(cells, columns=each).save(path)
@@ -112,13 +124,22 @@ def show(model: str, result: FinetuneResult, held_out: Path, path: Path, each: i
 
 def figures(outcome: Outcome) -> str:
     """The table of docs/finetune-parts.md."""
-    rows = [f"| {when} | {of.right} of {of.total} | {of.share:.1%} | {low:.1%} - {high:.1%} |"
-            for when, of in (("before", outcome.result.before), ("after", outcome.result.after)) if isinstance(of, Accuracy)
-            for low, high in [wilson(of.right, of.total)]]  # fmt: skip
+    rows = [
+        f"| {when} | {of.right} of {of.total} | {of.share:.1%} | {low:.1%} - {high:.1%} |"
+        for when, of in (("before", outcome.result.before), ("after", outcome.result.after))
+        if isinstance(of, Accuracy)
+        for low, high in [wilson(of.right, of.total)]
+    ]
     steps = outcome.result.train.steps
-    return "\n".join(["| | held-out pictures right | share | 95 % interval |", "| --- | --- | --- | --- |", *rows, "",
-                      f"{steps} steps; {outcome.total_s / 60:.1f} minutes in all, on {os.cpu_count()} CPU cores or what GPU "
-                      "there is."])  # fmt: skip
+    return "\n".join(
+        [
+            "| | held-out pictures right | share | 95 % interval |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"{steps} steps; {outcome.total_s / 60:.1f} minutes in all, on {os.cpu_count()} CPU cores or what GPU there is.",
+        ]
+    )
 
 
 def main() -> int:
@@ -131,8 +152,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the adapter's first values and the order of the pictures")
     parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate")
     args = parser.parse_args()
-    outcome = teach(args.model, args.out, pictures=args.pictures, held_out=args.held_out, epochs=args.epochs, rate=args.rate,
-                    seed=args.seed)  # fmt: skip
+    outcome = teach(
+        args.model, args.out, pictures=args.pictures, held_out=args.held_out, epochs=args.epochs, rate=args.rate, seed=args.seed
+    )
     print(f"\n{figures(outcome)}\n\npicture: {outcome.picture}")
     return 0
 

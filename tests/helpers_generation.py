@@ -27,16 +27,11 @@ def small_tokenizer() -> Tokenizer:
     """Byte-level BPE with the official pre-tokenizer: all 256 bytes, some merges, control tokens at both ends."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False, min_frequency=2
-    )
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
     tokenizer.train_from_iterator(TRAINING_TEXT, trainer)
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ADDED])
     return tokenizer

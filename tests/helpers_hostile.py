@@ -21,12 +21,43 @@ from pathlib import Path
 from typing import Any
 
 NANO = Path(__file__).resolve().parents[1] / "src/smolvlm/models/nano"
-FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
-         "tokenizer_config.json", "chat_template.json", "tokenizer.json")  # fmt: skip
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "tokenizer.json",
+)
 # As text, because some of them are no JSON: the file is written with the text in the value's place.
-VALUES = ("-1", "0", "1", "2147483648", "9223372036854775808", "1180591620717411303424", "1" + "0" * 5000, "1e308", "1e400",
-          "1e-308", "-0.5", "NaN", "Infinity", "-Infinity", '""', '"x"', "[]", "{}", "null", "true", "[[1]]", '{"a": {"b": []}}',
-          '"' + "y" * 100_000 + '"', '"\\ud800"', "[0, 0]")  # fmt: skip
+VALUES = (
+    "-1",
+    "0",
+    "1",
+    "2147483648",
+    "9223372036854775808",
+    "1180591620717411303424",
+    "1" + "0" * 5000,
+    "1e308",
+    "1e400",
+    "1e-308",
+    "-0.5",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    '""',
+    '"x"',
+    "[]",
+    "{}",
+    "null",
+    "true",
+    "[[1]]",
+    '{"a": {"b": []}}',
+    '"' + "y" * 100_000 + '"',
+    '"\\ud800"',
+    "[0, 0]",
+)
 _HOLE = "\ue000hole\ue000"
 MEMORY_MB = 1500  # a plain load of nano stays under 500
 DEADLINE_S = 60.0  # each case; a loaded machine is slow
@@ -72,8 +103,12 @@ def paths(raw: Any, prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def all_cases() -> list[Case]:
-    return [Case(name, path, value) for name in FILES
-            for path in paths(json.loads((NANO / name).read_text(encoding="utf-8"))) for value in VALUES]  # fmt: skip
+    return [
+        Case(name, path, value)
+        for name in FILES
+        for path in paths(json.loads((NANO / name).read_text(encoding="utf-8")))
+        for value in VALUES
+    ]
 
 
 def outcomes(cases: list[Case], extra: dict[str, str] | None = None) -> dict[Case, Outcome]:
@@ -94,8 +129,9 @@ def outcomes(cases: list[Case], extra: dict[str, str] | None = None) -> dict[Cas
 def _run(folder: Path, cases: list[Case]) -> tuple[list[dict[str, Any]], str]:
     listed = folder / "cases.json"
     listed.write_text(json.dumps([[case.file, case.path, case.text()] for case in cases]))
-    with subprocess.Popen([sys.executable, __file__, str(folder), str(listed)], stdout=subprocess.PIPE,
-                          stderr=(folder / "stderr").open("w"), text=True) as process:  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, __file__, str(folder), str(listed)], stdout=subprocess.PIPE, stderr=(folder / "stderr").open("w"), text=True
+    ) as process:
         assert process.stdout is not None
         lines, end = [], "ended"
         watch = _Watch(process)

@@ -122,10 +122,16 @@ def reference_images(config: ProcessorConfig, splitting: bool) -> Any:
 
     assert transformers
     return SmolVLMImageProcessorPil(
-        size={"longest_edge": config.longest_edge}, max_image_size={"longest_edge": config.tile_size},
-        image_mean=list(config.image_mean), image_std=list(config.image_std), resample=config.resample,
-        do_image_splitting=splitting, rescale_factor=config.rescale_factor, do_convert_rgb=True, do_pad=True,
-    )  # fmt: skip
+        size={"longest_edge": config.longest_edge},
+        max_image_size={"longest_edge": config.tile_size},
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
+        resample=config.resample,
+        do_image_splitting=splitting,
+        rescale_factor=config.rescale_factor,
+        do_convert_rgb=True,
+        do_pad=True,
+    )
 
 
 def reference_videos(config: ProcessorConfig) -> Any:
@@ -135,12 +141,14 @@ def reference_videos(config: ProcessorConfig) -> Any:
 
     assert transformers
     return SmolVLMVideoProcessor(
-        size={"longest_edge": config.video_longest_edge}, max_image_size={"longest_edge": config.tile_size},
-        image_mean=list(config.image_mean), image_std=list(config.image_std), resample=config.resample,
+        size={"longest_edge": config.video_longest_edge},
+        max_image_size={"longest_edge": config.tile_size},
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
+        resample=config.resample,
         rescale_factor=config.rescale_factor,
-        video_sampling={"fps": config.fps, "max_frames": config.max_frames,
-                        "video_size": {"longest_edge": config.video_longest_edge}},
-    )  # fmt: skip
+        video_sampling={"fps": config.fps, "max_frames": config.max_frames, "video_size": {"longest_edge": config.video_longest_edge}},
+    )
 
 
 def reference_video_utils() -> Any:

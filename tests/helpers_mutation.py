@@ -1,6 +1,6 @@
 """Damage small real files in a thousand ways and read each: run as a program, so that its memory is its own.
 
-    python tests/helpers_mutation.py COUNT SEED FOLDER   ->  one line of JSON
+python tests/helpers_mutation.py COUNT SEED FOLDER   ->  one line of JSON
 """
 
 from __future__ import annotations
@@ -20,16 +20,7 @@ import numpy as np
 from helpers_media import encoded, make_clip, photo
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError
-from smolvlm.media import (
-    Limits,
-    MediaOptions,
-    SourcePolicy,
-    load_image,
-    media_kind,
-    open_source,
-    sample_video,
-    split_image,
-)
+from smolvlm.media import Limits, MediaOptions, SourcePolicy, load_image, media_kind, open_source, sample_video, split_image
 
 CONFIG = ProcessorConfig(tile_size=64, longest_edge=128, video_longest_edge=64)
 # Small limits, so that a header that asks for more is seen in the process's peak.
@@ -45,23 +36,29 @@ def seeds(folder: Path) -> dict[str, bytes]:
     x264 = {"g": "8", "preset": "veryfast"}
     clips = {
         "b.mp4": make_clip(folder / "b.mp4", 24, options={**x264, "bf": "2"}, audio="aac", size=(96, 64)),
-        "fragments.mp4": make_clip(folder / "f.mp4", 24, options=x264, size=(96, 64),
-                                   container_options={"movflags": "frag_keyframe+empty_moov"}),
+        "fragments.mp4": make_clip(
+            folder / "f.mp4", 24, options=x264, size=(96, 64), container_options={"movflags": "frag_keyframe+empty_moov"}
+        ),
         "x.mkv": make_clip(folder / "x.mkv", 24, options={**x264, "bf": "2"}, size=(96, 64)),
         "v.webm": make_clip(folder / "v.webm", 16, codec="libvpx-vp9", options={"g": "8", "cpu-used": "8"}, size=(96, 64)),
         "x.ts": make_clip(folder / "x.ts", 24, options=x264, size=(96, 64)),
         "x.avi": make_clip(folder / "x.avi", 24, codec="mpeg4", options={"g": "8"}, size=(96, 64)),
-    }  # fmt: skip
+    }
     return {
-        "x.png": encoded(image, "PNG", exif=exif), "p.png": encoded(palette, "PNG", transparency=3),
-        "x.jpg": encoded(image, "JPEG", exif=exif), "prog.jpg": encoded(image, "JPEG", progressive=True),
+        "x.png": encoded(image, "PNG", exif=exif),
+        "p.png": encoded(palette, "PNG", transparency=3),
+        "x.jpg": encoded(image, "JPEG", exif=exif),
+        "prog.jpg": encoded(image, "JPEG", progressive=True),
         "x.gif": encoded(palette, "GIF", save_all=True, append_images=[palette.rotate(90)]),
-        "x.webp": encoded(image, "WEBP", exif=exif), "lossless.webp": encoded(image, "WEBP", lossless=True),
-        "x.tif": encoded(image, "TIFF", compression="tiff_lzw"), "x.bmp": encoded(image, "BMP"),
-        "x.ico": encoded(image.resize((48, 48)), "ICO"), "x.jp2": encoded(image, "JPEG2000"),
+        "x.webp": encoded(image, "WEBP", exif=exif),
+        "lossless.webp": encoded(image, "WEBP", lossless=True),
+        "x.tif": encoded(image, "TIFF", compression="tiff_lzw"),
+        "x.bmp": encoded(image, "BMP"),
+        "x.ico": encoded(image.resize((48, 48)), "ICO"),
+        "x.jp2": encoded(image, "JPEG2000"),
         "x.avif": encoded(image, "AVIF"),
         **{name: path.read_bytes() for name, path in clips.items()},
-    }  # fmt: skip
+    }
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -140,8 +137,13 @@ def run(count: int, seed: int, folder: Path) -> dict[str, Any]:
         if (took := time.perf_counter() - begin) > slowest:
             slowest, slowest_name = took, f"{name} #{n}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"outcomes": dict(outcomes), "foreign": foreign, "grown_bytes": (peak - start) * 1024, "slowest_s": slowest,
-            "slowest": slowest_name}  # fmt: skip
+    return {
+        "outcomes": dict(outcomes),
+        "foreign": foreign,
+        "grown_bytes": (peak - start) * 1024,
+        "slowest_s": slowest,
+        "slowest": slowest_name,
+    }
 
 
 if __name__ == "__main__":

@@ -56,8 +56,7 @@ class TiffPage:
 
 def rgb_page(pixels: Pixels, subfile: int | None = None, orientation: int | None = None, **more: Any) -> TiffPage:
     height, width = pixels.shape[:2]
-    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8, 8, 8]), 259: (3, [1]), 262: (3, [2]), 277: (3, [3]),
-            278: (4, [height])}  # fmt: skip
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8, 8, 8]), 259: (3, [1]), 262: (3, [2]), 277: (3, [3]), 278: (4, [height])}
     if subfile is not None:
         tags[254] = (4, [subfile])
     if orientation is not None:
@@ -67,19 +66,42 @@ def rgb_page(pixels: Pixels, subfile: int | None = None, orientation: int | None
 
 def jpeg_page(data: bytes, width: int, height: int, subfile: int = 1) -> TiffPage:
     """A preview as DNG keeps it: one strip that is a JPEG (compression 7)."""
-    return TiffPage({254: (4, [subfile]), 256: (4, [width]), 257: (4, [height]), 258: (3, [8, 8, 8]), 259: (3, [7]),
-                     262: (3, [6]), 277: (3, [3]), 278: (4, [height])}, data)  # fmt: skip
+    return TiffPage(
+        {
+            254: (4, [subfile]),
+            256: (4, [width]),
+            257: (4, [height]),
+            258: (3, [8, 8, 8]),
+            259: (3, [7]),
+            262: (3, [6]),
+            277: (3, [3]),
+            278: (4, [height]),
+        },
+        data,
+    )
 
 
 def sensor_page(width: int, height: int) -> TiffPage:
     """What a camera measured: a color filter array of 16 bits."""
     values = np.random.default_rng(0).integers(0, 4096, (height, width)).astype("<u2")
-    return TiffPage({254: (4, [0]), 256: (4, [width]), 257: (4, [height]), 258: (3, [16]), 259: (3, [1]), 262: (3, [32803]),
-                     277: (3, [1]), 278: (4, [height])}, values.tobytes())  # fmt: skip
+    return TiffPage(
+        {
+            254: (4, [0]),
+            256: (4, [width]),
+            257: (4, [height]),
+            258: (3, [16]),
+            259: (3, [1]),
+            262: (3, [32803]),
+            277: (3, [1]),
+            278: (4, [height]),
+        },
+        values.tobytes(),
+    )
 
 
-def make_tiff(pages: list[TiffPage], order: str = "<", extra: dict[int, tuple[int, list[int]]] | None = None,
-              magic: bytes | None = None) -> bytes:  # fmt: skip
+def make_tiff(
+    pages: list[TiffPage], order: str = "<", extra: dict[int, tuple[int, list[int]]] | None = None, magic: bytes | None = None
+) -> bytes:
     """A classic TIFF of these pages, chained; `extra` tags go into the first one."""
     out = bytearray(magic or (b"II*\0" if order == "<" else b"MM\0*")) + bytearray(4)
     if extra:

@@ -21,8 +21,12 @@ from smolvlm.scale.settings import BatchSettings, ModelSpec
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "Describe this picture."
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "brown")
-BROKEN = (b"", b"\xff\xd8\xff\xe0 is how a JPEG begins, and nothing follows", b"\x89PNG\r\n\x1a\n" + bytes(40),
-          b"\0\0\0\x18ftypmp42" + bytes(300))  # fmt: skip
+BROKEN = (
+    b"",
+    b"\xff\xd8\xff\xe0 is how a JPEG begins, and nothing follows",
+    b"\x89PNG\r\n\x1a\n" + bytes(40),
+    b"\0\0\0\x18ftypmp42" + bytes(300),
+)
 
 
 def scene(number: int) -> Image.Image:
@@ -74,6 +78,4 @@ def environment() -> dict[str, str]:
 
 
 def run(*args: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*args), env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    return subprocess.run(command(*args), env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Schemas for tests: random ones as applications might send them, and hostile ones, each built to cost a compiler much."""
 
 from __future__ import annotations
@@ -10,8 +9,18 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-_PATTERNS = ("^[A-Z]{3}-[0-9]{4}$", "^[ab]{3,}cd$", "[0-9]", "^(red|green|blue)$", r"^\d{1,5}(\.\d{2})?$", "^[^ ]+@[^ ]+$", "x{5}",
-             r"^\w+( \w+){0,3}$", "^(a|b|c){2,9}$", "^$")  # fmt: skip
+_PATTERNS = (
+    "^[A-Z]{3}-[0-9]{4}$",
+    "^[ab]{3,}cd$",
+    "[0-9]",
+    "^(red|green|blue)$",
+    r"^\d{1,5}(\.\d{2})?$",
+    "^[^ ]+@[^ ]+$",
+    "x{5}",
+    r"^\w+( \w+){0,3}$",
+    "^(a|b|c){2,9}$",
+    "^$",
+)
 _FORMATS = ("date", "time", "date-time", "email", "uuid", "ipv4", "ipv6", "hostname", "uri", "duration", "binary")
 _VALUES = (None, True, False, 0, 1, -7, 2.5, "", "one", "two words", 'quote " in it', "猫", [1, "a"], {"k": [None]})
 
@@ -28,11 +37,14 @@ def random_schema(rng: random.Random) -> Schema:
 
 
 def _node(rng: random.Random, depth: int, names: list[str]) -> Any:
-    makers: list[Callable[[], Any]] = [lambda: _text(rng), lambda: _number(rng), lambda: {"type": rng.choice(["boolean", "null"])},
-                                       lambda: _listed(rng)]  # fmt: skip
+    makers: list[Callable[[], Any]] = [
+        lambda: _text(rng),
+        lambda: _number(rng),
+        lambda: {"type": rng.choice(["boolean", "null"])},
+        lambda: _listed(rng),
+    ]
     if depth:
-        deeper = [lambda: _object(rng, depth - 1, names), lambda: _array(rng, depth - 1, names),
-                  lambda: _branches(rng, depth - 1, names)]  # fmt: skip
+        deeper = [lambda: _object(rng, depth - 1, names), lambda: _array(rng, depth - 1, names), lambda: _branches(rng, depth - 1, names)]
         makers += 3 * deeper
     if names:
         makers.append(lambda: {"$ref": f"#/$defs/{rng.choice(names)}"})
@@ -104,8 +116,12 @@ def _branches(rng: random.Random, depth: int, names: list[str]) -> Schema:
     if key == "allOf":
         return {"allOf": [_object(rng, depth, names) for _ in range(rng.randint(1, 3))]}
     if key == "oneOf":
-        return {"oneOf": [{"type": "object", "properties": {"kind": {"const": i}, "v": _node(rng, depth, names)},
-                           "required": ["kind"]} for i in range(rng.randint(1, 3))]}  # fmt: skip
+        return {
+            "oneOf": [
+                {"type": "object", "properties": {"kind": {"const": i}, "v": _node(rng, depth, names)}, "required": ["kind"]}
+                for i in range(rng.randint(1, 3))
+            ]
+        }
     return {"anyOf": [_node(rng, depth, names) for _ in range(rng.randint(1, 4))]}
 
 
@@ -142,9 +158,16 @@ def _repeats(size: int, inner: str, times: str) -> str:
 
 def _cross(size: int) -> Schema:
     """Branches that each refer to all the others: the sets of schemas that join are many."""
-    defs = {f"D{i}": {"type": "object", "properties": {f"k{j}": {"allOf": [{"$ref": f"#/$defs/D{(i + j) % size}"},
-                                                                           {"$ref": f"#/$defs/D{(i * j + 1) % size}"}]}
-                                                       for j in range(size)}} for i in range(size)}  # fmt: skip
+    defs = {
+        f"D{i}": {
+            "type": "object",
+            "properties": {
+                f"k{j}": {"allOf": [{"$ref": f"#/$defs/D{(i + j) % size}"}, {"$ref": f"#/$defs/D{(i * j + 1) % size}"}]}
+                for j in range(size)
+            },
+        }
+        for i in range(size)
+    }
     return {"$ref": "#/$defs/D0", "$defs": defs}
 
 
@@ -165,8 +188,11 @@ _FAMILIES: list[tuple[str, Callable[[int], Any], tuple[int, ...]]] = [
     ("patterns joined", lambda n: _joined(n, lambda i: {"type": "object", "properties": {"z": _texts(f".*a{i}.*")}}), (4, 8, 16, 30, 100)),
     ("patterns joined directly", lambda n: _joined(n, lambda i: _texts(f"^.*{_LETTERS[i % 26]}.*$")), (4, 8, 16, 30, 100)),
     ("formats joined", lambda n: _joined(n, lambda i: {"type": "string", "format": ("email", "uri", "hostname")[i % 3]}), (3, 9, 30)),
-    ("patterns joined by keys", lambda n: {"allOf": [{"type": "object", "patternProperties": {f"^{c}": _texts(f"{c}.*{c}.{{9}}")}}
-                                                     for c in _LETTERS[:n]]}, (4, 12, 26)),
+    (
+        "patterns joined by keys",
+        lambda n: {"allOf": [{"type": "object", "patternProperties": {f"^{c}": _texts(f"{c}.*{c}.{{9}}")}} for c in _LETTERS[:n]]},
+        (4, 12, 26),
+    ),
     ("patterns joined by references", lambda n: _chain(n, lambda ref: {"allOf": [ref, _texts(".*a.{9}b.*")]}, _texts("q")), (3, 9, 30)),
     ("alternatives multiplied", lambda n: _joined(n, lambda i: {"anyOf": [_obj({f"a{i}{j}": {}}) for j in range(3)]}), (3, 6, 12, 30)),
     ("types multiplied", lambda n: _joined(n, lambda _: {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}), (5, 20)),
@@ -174,19 +200,33 @@ _FAMILIES: list[tuple[str, Callable[[int], Any], tuple[int, ...]]] = [
     ("alike branches", lambda n: {"anyOf": [_obj({"p": _texts(f"^a*{i}$")}) for i in range(n)]}, (20, 100, 128)),
     ("oneOf branches", lambda n: {"oneOf": [_obj({"k": {"const": i}, "v": _texts(".*a.{9}")}) for i in range(n)]}, (20, 100, 500)),
     ("oneOf of large enums", lambda n: {"oneOf": [{"enum": [f"{i}-{j}" for j in range(90)]} for i in range(n)]}, (20, 100)),
-    ("oneOf inside itself", lambda n: {"oneOf": [{"$ref": f"#/$defs/D{i}"} for i in range(n)],
-                                       "$defs": {f"D{i}": _obj({"x": {"$ref": f"#/$defs/D{i}"}}) for i in range(n)}}, (2, 9)),
+    (
+        "oneOf inside itself",
+        lambda n: {
+            "oneOf": [{"$ref": f"#/$defs/D{i}"} for i in range(n)],
+            "$defs": {f"D{i}": _obj({"x": {"$ref": f"#/$defs/D{i}"}}) for i in range(n)},
+        },
+        (2, 9),
+    ),
     ("deep arrays", lambda n: _nest(n, lambda x: {"type": "array", "items": x}, {}), (20, 31, 60, 400)),
     ("deep objects", lambda n: _nest(n, lambda x: _obj({"a": x}), {"type": "integer"}), (20, 31, 400)),
     ("deep choices", lambda n: _nest(n, lambda x: {"anyOf": [x, {"type": "null"}]}, {"type": "integer"}), (20, 31, 400)),
     ("long arrays", lambda n: {"type": "array", "items": {"type": "integer"}, "minItems": n}, (2000, 4000, 10**5, 10**12)),
-    ("long arrays in each other", lambda n: _nest(n, lambda x: {"type": "array", "items": x, "minItems": 10}, {"type": "integer"}), (3, 6, 9)),
+    (
+        "long arrays in each other",
+        lambda n: _nest(n, lambda x: {"type": "array", "items": x, "minItems": 10}, {"type": "integer"}),
+        (3, 6, 9),
+    ),
     ("long fixed arrays", lambda n: {"type": "array", "items": _texts("^a{9}$"), "minItems": n, "maxItems": n}, (100, 1000, 4096)),
     ("long texts", lambda n: {"type": "string", "minLength": n}, (5000, 16000, 30000, 10**9)),
     ("long texts allowed", lambda n: _obj({f"t{i}": {"type": "string", "maxLength": n} for i in range(50)}), (16000, 10**9)),
     ("wide objects", lambda n: _obj({f"p{i}": {"type": "string"} for i in range(n)}), (200, 500, 1000, 5000)),
     ("wide optional objects", lambda n: {"type": "object", "properties": {f"p{i}": {} for i in range(n)}}, (50, 300, 1000)),
-    ("wide objects of objects", lambda n: _obj({f"p{i}": _obj({f"q{j}": {"type": "number"} for j in range(n)}) for i in range(n)}), (10, 30, 60)),
+    (
+        "wide objects of objects",
+        lambda n: _obj({f"p{i}": _obj({f"q{j}": {"type": "number"} for j in range(n)}) for i in range(n)}),
+        (10, 30, 60),
+    ),
     ("large enums", lambda n: {"enum": [f"value number {i}" for i in range(n)]}, (500, 1000, 9000)),
     ("large enums of objects", lambda n: {"enum": [{"k": [i] * 20} for i in range(n)]}, (100, 900)),
     ("long enum values", lambda n: {"enum": [f"{i}" + "y" * n for i in range(50)]}, (100, 1000, 3900)),
@@ -202,11 +242,23 @@ _FAMILIES: list[tuple[str, Callable[[int], Any], tuple[int, ...]]] = [
     ("all letters in order", lambda n: _texts(".*".join(_LETTERS[:n])), (3, 12, 26)),
     ("letters of all languages", lambda n: _texts(rf"^(\p{{L}}+\W?){{1,{n}}}\P{{Lu}}$"), (3, 30, 300)),
     ("a case for each letter", lambda n: _texts("(?i)" + "k" * n), (10, 900)),
-    ("wrong patterns", lambda n: _texts(("(", "[", "a{9,2}", "(?=a)b", r"\1", "(?P<n>a)(?P=n)", "a**", "\ud800", "a{99999999}")[n]), tuple(range(9))),
+    (
+        "wrong patterns",
+        lambda n: _texts(("(", "[", "a{9,2}", "(?=a)b", r"\1", "(?P<n>a)(?P=n)", "a**", "\ud800", "a{99999999}")[n]),
+        tuple(range(9)),
+    ),
     ("patterns of keys", lambda n: {"type": "object", "patternProperties": {f".*a{i}.*": {} for i in range(n)}}, (2, 16, 200)),
     ("separate patterns of keys", lambda n: {"type": "object", "patternProperties": {f"^x{i}_": {} for i in range(n)}}, (16, 100)),
-    ("many properties beside patterns", lambda n: {"type": "object", "properties": {f"p{i}": {} for i in range(n)},
-                                                   "patternProperties": {"^.*z$": {}}, "additionalProperties": {}}, (20, 300)),
+    (
+        "many properties beside patterns",
+        lambda n: {
+            "type": "object",
+            "properties": {f"p{i}": {} for i in range(n)},
+            "patternProperties": {"^.*z$": {}},
+            "additionalProperties": {},
+        },
+        (20, 300),
+    ),
     ("many patterns", lambda n: _obj({f"p{i}": _texts(f"^.*{i}.{{8}}x$") for i in range(n)}), (20, 100, 250, 900)),
     ("multiples", lambda n: {"type": "integer", "multipleOf": n}, (7919, 9973, 999983, 99999999977, 10**300)),
     ("multiples of a fraction", lambda n: {"type": "number", "multipleOf": 10.0**-n, "minimum": 0.5}, (5, 20, 300)),
@@ -216,10 +268,36 @@ _FAMILIES: list[tuple[str, Callable[[int], Any], tuple[int, ...]]] = [
     ("great numbers", lambda n: {"type": "integer", "minimum": 10**n}, (10, 15, 17, 300, 4000)),
     ("small numbers", lambda n: {"type": "number", "exclusiveMinimum": 10.0**-n, "maximum": 10.0 ** (1 - n)}, (5, 20, 300)),
     ("empty ranges", lambda n: {"type": "number", "minimum": n, "exclusiveMaximum": n}, (0, 5)),
-    ("wrong counts", lambda n: {"type": ("string", "array", "object")[n % 3], ("minLength", "maxItems", "minProperties")[n % 3]:
-                                (-1, "3", None, 1e300, True, [1])[n // 3]}, tuple(range(18))),
-    ("wrong numbers", lambda n: {"type": "number", ("minimum", "exclusiveMaximum", "multipleOf")[n % 3]:
-                                 ("3", None, True, [1], 0, -1)[n // 3]}, tuple(range(18))),
-    ("wrong parts", lambda n: {"type": "object", ("properties", "required", "anyOf", "$ref", "$defs", "patternProperties", "type",
-                               "enum", "additionalProperties", "prefixItems")[n % 10]: (7, [7], {"a": 7}, "a")[n // 10]}, tuple(range(40))),
-]  # fmt: skip
+    (
+        "wrong counts",
+        lambda n: {
+            "type": ("string", "array", "object")[n % 3],
+            ("minLength", "maxItems", "minProperties")[n % 3]: (-1, "3", None, 1e300, True, [1])[n // 3],
+        },
+        tuple(range(18)),
+    ),
+    (
+        "wrong numbers",
+        lambda n: {"type": "number", ("minimum", "exclusiveMaximum", "multipleOf")[n % 3]: ("3", None, True, [1], 0, -1)[n // 3]},
+        tuple(range(18)),
+    ),
+    (
+        "wrong parts",
+        lambda n: {
+            "type": "object",
+            (
+                "properties",
+                "required",
+                "anyOf",
+                "$ref",
+                "$defs",
+                "patternProperties",
+                "type",
+                "enum",
+                "additionalProperties",
+                "prefixItems",
+            )[n % 10]: (7, [7], {"a": 7}, "a")[n // 10],
+        },
+        tuple(range(40)),
+    ),
+]

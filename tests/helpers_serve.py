@@ -54,11 +54,7 @@ class Server:
 def serving(log: Path, *flags: str, ready: bool = True, environ: dict[str, str] | None = None) -> Iterator[Server]:
     """`smolvlm serve --model nano` on a free port; killed at the end, if it still runs."""
     command = [sys.executable, "-m", "smolvlm", "serve", "--port", "0", *flags]
-    env = (
-        os.environ
-        | {"SMOLVLM_THREADS": "1", "SMOLVLM_SERVE_MODEL": "nano", "SMOLVLM_SERVE_MEDIA_WORKERS": "1"}
-        | (environ or {})
-    )
+    env = os.environ | {"SMOLVLM_THREADS": "1", "SMOLVLM_SERVE_MODEL": "nano", "SMOLVLM_SERVE_MEDIA_WORKERS": "1"} | (environ or {})
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=env)
     try:

@@ -48,8 +48,9 @@ class Loop:
 
 
 @contextmanager
-def running_gate(limits: MediaLimits | None = None, policy: RemotePolicy | None = None, *,
-                 config: ProcessorConfig = SMALL, resolver: Any = None) -> Iterator[tuple[Loop, MediaGate]]:  # fmt: skip
+def running_gate(
+    limits: MediaLimits | None = None, policy: RemotePolicy | None = None, *, config: ProcessorConfig = SMALL, resolver: Any = None
+) -> Iterator[tuple[Loop, MediaGate]]:
     loop = Loop()
 
     async def make() -> MediaGate:

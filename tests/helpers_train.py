@@ -15,13 +15,19 @@ WORDS = ("red", "green", "blue", "one", "two", "three", "left", "right")
 def record(number: int, answer: str | None = None, **extra: Any) -> dict[str, Any]:
     """A picture with one question, in LLaVA's form."""
     answer = answer or f"It is {WORDS[number % len(WORDS)]}."
-    return {"image": f"{number}.png", "conversations": [
-        {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": answer}], **extra}  # fmt: skip
+    return {
+        "image": f"{number}.png",
+        "conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": answer}],
+        **extra,
+    }
 
 
 def text_record(answer: str = "Four.", turns: int = 1) -> dict[str, Any]:
-    return {"conversations": [turn for n in range(turns) for turn in (
-        {"from": "human", "value": f"Question {n}?"}, {"from": "gpt", "value": answer})]}  # fmt: skip
+    return {
+        "conversations": [
+            turn for n in range(turns) for turn in ({"from": "human", "value": f"Question {n}?"}, {"from": "gpt", "value": answer})
+        ]
+    }
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0) -> None:
@@ -41,8 +47,10 @@ def write_mixture(folder: Path, records: list[Any], *, modality: str = "image", 
     folder.mkdir(exist_ok=True)
     write_jsonl(folder / "data.jsonl", records)
     mixture = folder / "mix.yaml"
-    mixture.write_text(f"datasets:\n  - name: data\n    json_path: data.jsonl\n    modality: {modality}\n"
-                       f"    sampling_strategy: {strategy}\n", encoding="utf-8")  # fmt: skip
+    mixture.write_text(
+        f"datasets:\n  - name: data\n    json_path: data.jsonl\n    modality: {modality}\n    sampling_strategy: {strategy}\n",
+        encoding="utf-8",
+    )
     return mixture
 
 

@@ -93,9 +93,20 @@ class Truth:
 
 def truth_of(path: Path, stream: int = 0) -> Truth:
     """`stream` counts the video streams. ffprobe lists the frames, and an ffmpeg decode that drops and doubles none shows them."""
-    probed = json.loads(run("ffprobe", "-v", "error", "-select_streams", f"v:{stream}", "-show_entries",
-                            "frame=best_effort_timestamp_time,width,height:format=duration,start_time:stream=duration:stream_tags=DURATION",
-                            "-of", "json", path))  # fmt: skip
+    probed = json.loads(
+        run(
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            f"v:{stream}",
+            "-show_entries",
+            "frame=best_effort_timestamp_time,width,height:format=duration,start_time:stream=duration:stream_tags=DURATION",
+            "-of",
+            "json",
+            path,
+        )
+    )
     stamps = [float(f["best_effort_timestamp_time"]) for f in probed["frames"] if "best_effort_timestamp_time" in f]
     frames = _decoded(path, stream)
     times = tuple(stamp - stamps[0] for stamp in stamps) if len(stamps) == len(frames) else ()
@@ -115,8 +126,9 @@ def truth_of(path: Path, stream: int = 0) -> Truth:
 
 def _decoded(path: Path, stream: int) -> list[Pixels]:
     """Every frame by `ffmpeg`, upright, as PNG-free raw pixels through a pipe."""
-    raw = ffmpeg("-i", path, "-map", f"0:v:{stream}", "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm",
-                 "-pix_fmt", "rgb24", "-")  # fmt: skip
+    raw = ffmpeg(
+        "-i", path, "-map", f"0:v:{stream}", "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"
+    )
     frames, at = [], 0
     while at < len(raw):
         fields = raw[at : at + 40].split(b"\n", 3)

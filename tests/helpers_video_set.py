@@ -18,18 +18,31 @@ SOURCES: dict[str, tuple[int, ...]] = {
     "sparse": tuple(i * 2000 for i in range(9)),
     "one": (0,),
     "two": (0, 500),
-}  # fmt: skip
+}
 _X264 = ("-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-crf", "18", "-pix_fmt", "yuv420p")
-_X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=12:min-keyint=12:crf=18",
-         "-pix_fmt", "yuv420p")  # fmt: skip
+_X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none:keyint=12:min-keyint=12:crf=18", "-pix_fmt", "yuv420p")
 CODECS: dict[str, tuple[str, ...]] = {
     "h264": _X264,
     "h264b": (*_X264, "-bf", "3", "-b-pyramid", "normal"),
     "hevc": _X265,
     "vp8": ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "1M", "-g", "12"),
     "vp9": ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "1M", "-g", "12"),
-    "vp9alt": ("-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", "5", "-b:v", "1M", "-g", "24", "-auto-alt-ref", "1",
-               "-lag-in-frames", "12"),
+    "vp9alt": (
+        "-c:v",
+        "libvpx-vp9",
+        "-deadline",
+        "good",
+        "-cpu-used",
+        "5",
+        "-b:v",
+        "1M",
+        "-g",
+        "24",
+        "-auto-alt-ref",
+        "1",
+        "-lag-in-frames",
+        "12",
+    ),
     "av1": ("-c:v", "libaom-av1", "-cpu-used", "8", "-b:v", "500k", "-g", "12", "-usage", "realtime"),
     "mpeg4": ("-c:v", "mpeg4", "-q:v", "3", "-g", "12"),
     "mpeg4b": ("-c:v", "mpeg4", "-q:v", "3", "-g", "12", "-bf", "2"),
@@ -49,18 +62,32 @@ CODECS: dict[str, tuple[str, ...]] = {
     "yuv": ("-pix_fmt", "yuv420p"),
     "raw": ("-c:v", "rawvideo", "-pix_fmt", "yuv420p"),
     "gif": ("-c:v", "gif"),
-}  # fmt: skip
+}
 _IN = {
     "mp4": "h264 h264b hevc vp9 av1 mpeg4 mpeg4b mjpeg mpeg2",
     "mov": "h264b hevc mjpeg prores rle png mpeg4",
     "mkv": "h264 h264b hevc vp8 vp9 vp9alt av1 mpeg4b mpeg2 mjpeg ffv1 huffyuv theora raw prores",
     "webm": "vp8 vp9 vp9alt av1",
     "avi": "mpeg4 mpeg4b mjpeg msmpeg4 huffyuv ffv1 raw h264 h264b",
-    "ts": "h264 h264b hevc mpeg2 mpeg4", "m2ts": "h264b", "mpg": "mpeg1 mpeg2", "vob": "mpeg2",
-    "flv": "flv1 h264 h264b", "asf": "wmv2 msmpeg4 mpeg4", "wmv": "wmv2", "ogv": "theora", "3gp": "h264 h263", "m4v": "h264b",
-    "nut": "ffv1 mpeg4 h264b", "mxf": "mpeg2", "y4m": "yuv", "gif": "gif", "h264": "h264b", "hevc": "hevc", "ivf": "vp8 vp9 av1",
+    "ts": "h264 h264b hevc mpeg2 mpeg4",
+    "m2ts": "h264b",
+    "mpg": "mpeg1 mpeg2",
+    "vob": "mpeg2",
+    "flv": "flv1 h264 h264b",
+    "asf": "wmv2 msmpeg4 mpeg4",
+    "wmv": "wmv2",
+    "ogv": "theora",
+    "3gp": "h264 h263",
+    "m4v": "h264b",
+    "nut": "ffv1 mpeg4 h264b",
+    "mxf": "mpeg2",
+    "y4m": "yuv",
+    "gif": "gif",
+    "h264": "h264b",
+    "hevc": "hevc",
+    "ivf": "vp8 vp9 av1",
     "m2v": "mpeg2",
-}  # fmt: skip
+}
 _FORMAT = {"y4m": ("-f", "yuv4mpegpipe")}
 _KEEPS_TIMES = ("mp4", "mov", "mkv", "webm", "ts", "m2ts", "nut", "flv", "asf", "wmv", "3gp", "m4v")
 
@@ -129,16 +156,26 @@ def _all() -> Iterator[Case]:
 
 def _turned() -> Iterator[Case]:
     # Each with the filter that turns the stored picture the other way round, so that it is shown upright.
-    eight = {(1, 0, 0, 1): "null", (-1, 0, 0, 1): "hflip", (1, 0, 0, -1): "vflip", (-1, 0, 0, -1): "hflip,vflip",
-             (0, 1, -1, 0): "transpose=2", (0, -1, 1, 0): "transpose=1", (0, 1, 1, 0): "transpose=0",
-             (0, -1, -1, 0): "transpose=3"}  # fmt: skip
+    eight = {
+        (1, 0, 0, 1): "null",
+        (-1, 0, 0, 1): "hflip",
+        (1, 0, 0, -1): "vflip",
+        (-1, 0, 0, -1): "hflip,vflip",
+        (0, 1, -1, 0): "transpose=2",
+        (0, -1, 1, 0): "transpose=1",
+        (0, 1, 1, 0): "transpose=0",
+        (0, -1, -1, 0): "transpose=3",
+    }
     for n, (matrix, back) in enumerate(eight.items()):
         for codec, container in (("h264", "mp4"), ("mpeg4", "mov")):
-            yield Case(f"turned{n}-{codec}.{container}", "ten", (*CODECS[codec], "-vf", back),
-                       lambda path, m=matrix: patch_matrix(path, m))  # fmt: skip
+            yield Case(f"turned{n}-{codec}.{container}", "ten", (*CODECS[codec], "-vf", back), lambda path, m=matrix: patch_matrix(path, m))
     for degrees in ("90", "180", "270"):
-        yield Case(f"turned{degrees}.mkv", "ten", ("-c", "copy", "-metadata:s:v", f"rotate={degrees}", "-map_metadata", "0"),
-                   first=(*_X264, "-f", "mov"))  # fmt: skip
+        yield Case(
+            f"turned{degrees}.mkv",
+            "ten",
+            ("-c", "copy", "-metadata:s:v", f"rotate={degrees}", "-map_metadata", "0"),
+            first=(*_X264, "-f", "mov"),
+        )
 
 
 def _edited() -> Iterator[Case]:
@@ -153,12 +190,19 @@ def _edited() -> Iterator[Case]:
     yield Case("negative.mp4", "even", (*CODECS["h264b"], "-movflags", "negative_cts_offsets"))
     for flags in ("frag_keyframe+empty_moov", "frag_every_frame+empty_moov", "dash", "faststart", "cmaf", "frag_keyframe"):
         yield Case(f"{flags.replace('+', '-')}.mp4", "even", (*CODECS["h264b"], "-movflags", flags))
-    yield Case("fragments-varied.mp4", "varied", (*CODECS["h264b"], "-fps_mode", "passthrough", "-enc_time_base", "1/1000",
-                                                  "-movflags", "frag_keyframe+empty_moov"))  # fmt: skip
+    yield Case(
+        "fragments-varied.mp4",
+        "varied",
+        (*CODECS["h264b"], "-fps_mode", "passthrough", "-enc_time_base", "1/1000", "-movflags", "frag_keyframe+empty_moov"),
+    )
     yield Case("live.mkv", "even", (*CODECS["h264b"], "-live", "1"))
     yield Case("live.webm", "even", (*CODECS["vp9"], "-live", "1"))
-    for name, options in {"open-gop": "open-gop=1:scenecut=0", "one-gop": "keyint=999", "refresh": "intra-refresh=1",
-                          "intra": "keyint=1"}.items():  # fmt: skip
+    for name, options in {
+        "open-gop": "open-gop=1:scenecut=0",
+        "one-gop": "keyint=999",
+        "refresh": "intra-refresh=1",
+        "intra": "keyint=1",
+    }.items():
         for container in ("mp4", "mkv", "ts"):
             yield Case(f"{name}.{container}", "even", (*_X264, "-bf", "2", "-x264-params", options))
 
@@ -168,16 +212,45 @@ def _streams() -> Iterator[Case]:
     small = ("-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=2")
     tone = ("-f", "lavfi", "-i", "sine=d=6")
     for container in ("mp4", "m4v", "mkv"):
-        yield Case(f"second.{container}", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0",
-                                                   "-disposition:v:1", "default"), more=other, stream=1)  # fmt: skip
-        yield Case(f"cover.{container}", "even", ("-map", "0:v", "-map", "1:v", "-c:v:0", "copy", "-c:v:1", "mjpeg", "-frames:v:1", "1",
-                                                  "-pix_fmt:v:1", "yuvj420p", "-disposition:v:1", "attached_pic"),
-                   more=other, first=(*_X264, "-f", "mov"))  # fmt: skip
+        yield Case(
+            f"second.{container}",
+            "even",
+            ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0", "-disposition:v:1", "default"),
+            more=other,
+            stream=1,
+        )
+        yield Case(
+            f"cover.{container}",
+            "even",
+            (
+                "-map",
+                "0:v",
+                "-map",
+                "1:v",
+                "-c:v:0",
+                "copy",
+                "-c:v:1",
+                "mjpeg",
+                "-frames:v:1",
+                "1",
+                "-pix_fmt:v:1",
+                "yuvj420p",
+                "-disposition:v:1",
+                "attached_pic",
+            ),
+            more=other,
+            first=(*_X264, "-f", "mov"),
+        )
         yield Case(f"sound.{container}", "even", ("-map", "0:v", "-map", "1:a", *CODECS["h264b"], "-c:a", "aac"), more=tone)
         yield Case(f"sound-first.{container}", "even", ("-map", "1:a", "-map", "0:v", *CODECS["h264b"], "-c:a", "aac"), more=tone)
     # MP4's writer marks the first track as enabled when none is the default one, and then that is the default.
-    yield Case("largest.mkv", "even", ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0", "-disposition:v:1", "0"),
-               more=small, stream=1)  # fmt: skip
+    yield Case(
+        "largest.mkv",
+        "even",
+        ("-map", "1:v", "-map", "0:v", *_X264, "-disposition:v:0", "0", "-disposition:v:1", "0"),
+        more=small,
+        stream=1,
+    )
     yield Case("sound.ts", "even", ("-map", "0:v", "-map", "1:a", *CODECS["h264b"], "-c:a", "mp2", "-t", "2"), more=tone)
     yield Case("sound.avi", "even", ("-map", "0:v", "-map", "1:a", *CODECS["mpeg4"], "-c:a", "mp2", "-t", "2"), more=tone)
     yield Case("sound.mpg", "even", ("-map", "0:v", "-map", "1:a", *CODECS["mpeg2"], "-c:a", "mp2", "-t", "2"), more=tone)
@@ -188,9 +261,20 @@ def _pixels() -> Iterator[Case]:
         matrix = "bt2020nc" if primaries == "bt2020" else "bt709"
         graph = f"format=gbrp,zscale=min=gbr:tin=bt709:pin=bt709:rin=full:t={transfer}:p={primaries}:m={matrix}:r=limited:npl=203"
         for container in ("mp4", "mkv"):
-            yield Case(f"hdr-{transfer}.{container}", "ten", (
-                "-vf", f"{graph},format=yuv420p10le", "-c:v", "libx265", "-preset", "ultrafast", "-x265-params",
-                f"log-level=none:keyint=12:colorprim={primaries}:transfer={transfer}:colormatrix={matrix}"))  # fmt: skip
+            yield Case(
+                f"hdr-{transfer}.{container}",
+                "ten",
+                (
+                    "-vf",
+                    f"{graph},format=yuv420p10le",
+                    "-c:v",
+                    "libx265",
+                    "-preset",
+                    "ultrafast",
+                    "-x265-params",
+                    f"log-level=none:keyint=12:colorprim={primaries}:transfer={transfer}:colormatrix={matrix}",
+                ),
+            )
     for name, format in {"ten-bit": "yuv420p10le", "444": "yuv444p", "422": "yuv422p", "full": "yuvj420p", "grey": "gray"}.items():
         yield Case(f"{name}.mp4", "ten", (*_X264, "-pix_fmt", format))
     yield Case("alpha.webm", "ten", ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-pix_fmt", "yuva420p"))

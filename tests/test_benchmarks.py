@@ -30,8 +30,9 @@ def runs(*seconds: float, **same: Any) -> list[dict[str, Any]]:
 
 def test_rates_and_ratios() -> None:
     """Of 0.5, 0.1 and 0.4 s the median is 0.4: 64 tokens are 160/s, against 64 in 1.6 s four times as many."""
-    results = {"decode-256": {"smolvlm-q8": runs(0.5, 0.1, 0.4), "transformers-bf16": runs(1.6, 1.6, 1.6),
-                              "llama.cpp-q8": runs(0.8, 0.8, 0.8)}}  # fmt: skip
+    results = {
+        "decode-256": {"smolvlm-q8": runs(0.5, 0.1, 0.4), "transformers-bf16": runs(1.6, 1.6, 1.6), "llama.cpp-q8": runs(0.8, 0.8, 0.8)}
+    }
     (row,) = report.summarise({"decode-256": {"prompt_tokens": 256, "new_tokens": 64}}, results, {})
     assert row["figures"]["smolvlm-q8"] == pytest.approx(160)
     assert row["vs_transformers"]["smolvlm-q8"] == pytest.approx(4)
@@ -42,8 +43,9 @@ def test_rates_and_ratios() -> None:
 
 def test_less_is_better_for_times_and_memory() -> None:
     results = {"vision": {"smolvlm-bf16": runs(1.3), "transformers-bf16": runs(2.6)}}
-    rows = report.summarise({"vision": {"tiles": 13}}, results,
-                            {"others": {"smolvlm-bf16": 500_000_000, "transformers-bf16": 1_500_000_000}})  # fmt: skip
+    rows = report.summarise(
+        {"vision": {"tiles": 13}}, results, {"others": {"smolvlm-bf16": 500_000_000, "transformers-bf16": 1_500_000_000}}
+    )
     assert rows[0]["figures"] == {"smolvlm-bf16": pytest.approx(0.1), "transformers-bf16": pytest.approx(0.2)}
     assert rows[0]["vs_transformers"]["smolvlm-bf16"] == pytest.approx(2)
     assert rows[1]["figures"]["smolvlm-bf16"] == 500
@@ -52,9 +54,10 @@ def test_less_is_better_for_times_and_memory() -> None:
 
 def test_wrong_outputs_are_seen() -> None:
     """(3, 4) has length 5; (3, 3) differs from it by 1: a fifth."""
-    results = {"prefill": {"transformers-fp32": runs(1.0, sample=[3.0, 4.0]), "smolvlm-q8": runs(1.0, sample=[3.0, 3.0])},
-               "decode-256": {"transformers-fp32": runs(1.0, tokens=[1, 2, 3, 4]),
-                              "smolvlm-q8": runs(1.0, 1.0, tokens=[1, 2, 9, 4])}}  # fmt: skip
+    results = {
+        "prefill": {"transformers-fp32": runs(1.0, sample=[3.0, 4.0]), "smolvlm-q8": runs(1.0, sample=[3.0, 3.0])},
+        "decode-256": {"transformers-fp32": runs(1.0, tokens=[1, 2, 3, 4]), "smolvlm-q8": runs(1.0, 1.0, tokens=[1, 2, 9, 4])},
+    }
     asked = {"prefill": {"tokens": 1024}, "decode-256": {"prompt_tokens": 256, "new_tokens": 4}}
     prefill, decode = report.summarise(asked, results, {})
     assert prefill["difference"] == {"transformers-fp32": 0, "smolvlm-q8": pytest.approx(0.2)}
@@ -87,10 +90,15 @@ def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_peer_that_is_not_installed_says_so(tiny_checkpoint: Path) -> None:
-    code = ("import sys; sys.modules['llama_cpp'] = None; "
-            "from benchmarks.worker import main; main()")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code, "llama.cpp-q8", str(tiny_checkpoint), "1", "--prepare"],
-                          cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)  # fmt: skip
+    code = "import sys; sys.modules['llama_cpp'] = None; from benchmarks.worker import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "llama.cpp-q8", str(tiny_checkpoint), "1", "--prepare"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     reply = json.loads(done.stdout)
     assert "not installed" in rounds.absent(reply)
 
@@ -160,8 +168,13 @@ def test_roofline_counts_every_weight_of_the_decoder() -> None:
 def test_chart_and_tables(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     rows = report.summarise({"vision": {"tiles": 13}}, {"vision": {"smolvlm-q8": runs(1.3), "onnxruntime-int8": runs(2.0)}}, {})
-    whole = {"rows": rows, "settings": {"size": "256m", "threads": 2, "rounds": 1, "quick": True}, "machine": {"cpu": "x"},
-             "load": {"smolvlm-q8": {}, "onnxruntime-int8": {}}, "absent": {"openvino-int8": "openvino is not installed"}}  # fmt: skip
+    whole = {
+        "rows": rows,
+        "settings": {"size": "256m", "threads": 2, "rounds": 1, "quick": True},
+        "machine": {"cpu": "x"},
+        "load": {"smolvlm-q8": {}, "onnxruntime-int8": {}},
+        "absent": {"openvino-int8": "openvino is not installed"},
+    }
     assert chart.draw(whole, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
     console = Console(width=120)

@@ -63,33 +63,38 @@ def test_an_answer_of_one_token_has_no_gap() -> None:
 
 def test_marks_by_hand() -> None:
     """16 answers in 8 s against 16 in 32 s: 4 times. Gaps of 0.1 s alone, 0.3 s at 16 clients: 3 times. 10 s, then 2: 5."""
-    rows = summarise([
-        cell("ours", 1, answer(0, 1, 1.1)),
-        cell("ours", 16, *[answer(0, 7.7, 8.0)] * 16),
-        cell("llama-server", 16, *[answer(0, 1, 32)] * 16),
-    ])  # fmt: skip
+    rows = summarise(
+        [
+            cell("ours", 1, answer(0, 1, 1.1)),
+            cell("ours", 16, *[answer(0, 7.7, 8.0)] * 16),
+            cell("llama-server", 16, *[answer(0, 1, 32)] * 16),
+        ]
+    )
     asked_twice = (answer(0, 10, 11), answer(11, 13, 14), answer(14, 24, 25), answer(25, 27, 28))
     followed = follow_ups([cell("ours", 1, *asked_twice, task="follow-up")])
     assert followed[0] | {"pictures": 2, "first_s": 10, "second_s": 2} == followed[0]
     found = marks(rows, followed, "whole")
-    assert found == pytest.approx({
-        "requests/s at 16 clients, times llama-server": 4,
-        "between tokens, p99 at 1 clients / median of one": 1,
-        "between tokens, p99 at 16 clients / median of one": 3,
-        "second question on a picture, times sooner": 5,
-    })  # fmt: skip
+    assert found == pytest.approx(
+        {
+            "requests/s at 16 clients, times llama-server": 4,
+            "between tokens, p99 at 1 clients / median of one": 1,
+            "between tokens, p99 at 16 clients / median of one": 3,
+            "second question on a picture, times sooner": 5,
+        }
+    )
     assert marks(rows, followed, "small") == {}
 
 
 def test_turns_change_and_peers_run_once() -> None:
     figures = list(serving.figures(2, [1, 32], ["ours", "llama-server"], ["whole", "small"], quick=False))
     order = [(f.round, f.task, f.picture, f.clients, f.system) for f in figures]
-    assert order[:4] == [(1, "load", "whole", 1, "ours"), (1, "load", "whole", 1, "llama-server"),
-                         (1, "load", "whole", 32, "llama-server"), (1, "load", "whole", 32, "ours")]  # fmt: skip
-    assert [one[1:] for one in order if one[0] == 2] == [
-        ("load", "whole", 1, "ours"),
-        ("follow-up", "whole", 1, "ours"),
+    assert order[:4] == [
+        (1, "load", "whole", 1, "ours"),
+        (1, "load", "whole", 1, "llama-server"),
+        (1, "load", "whole", 32, "llama-server"),
+        (1, "load", "whole", 32, "ours"),
     ]
+    assert [one[1:] for one in order if one[0] == 2] == [("load", "whole", 1, "ours"), ("follow-up", "whole", 1, "ours")]
     assert len({f.file for f in figures}) == len(figures)
 
 
@@ -157,8 +162,22 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     """nano on a real server: everything is asked, heard and written; with --resume nothing is asked again."""
     monkeypatch.setattr(serving, "WORK", tmp_path)
     out = tmp_path / "report.json"
-    command = ["serving", "--model", "nano", "--threads", "1", "--systems", "ours", "--clients", "2", "--quick",
-               "--new-tokens", "24", "--out", str(out)]  # fmt: skip
+    command = [
+        "serving",
+        "--model",
+        "nano",
+        "--threads",
+        "1",
+        "--systems",
+        "ours",
+        "--clients",
+        "2",
+        "--quick",
+        "--new-tokens",
+        "24",
+        "--out",
+        str(out),
+    ]
     monkeypatch.setattr(sys, "argv", command)
     serving.main()
     report = json.loads(out.read_text())

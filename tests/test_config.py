@@ -27,16 +27,39 @@ PUBLISHED_256M: dict[str, Any] = {
     "torch_dtype": "float32",
     "transformers_version": "4.50.0.dev0",
     "text_config": {
-        "architectures": ["VLlama3ForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
-        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49280,
-        "rope_theta": 100000, "rms_norm_eps": 1e-05, "max_position_embeddings": 8192, "pad_token_id": 2,
-        "perceiver_config": {"model_type": "vllama3"}, "pixel_shuffle_factor": 4, "use_resampler": False,
-        "is_llama_config": True, "rope_interleaved": False, "neftune_noise_alpha": 0.0, "qk_layer_norms": False,
+        "architectures": ["VLlama3ForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "vocab_size": 49280,
+        "rope_theta": 100000,
+        "rms_norm_eps": 1e-05,
+        "max_position_embeddings": 8192,
+        "pad_token_id": 2,
+        "perceiver_config": {"model_type": "vllama3"},
+        "pixel_shuffle_factor": 4,
+        "use_resampler": False,
+        "is_llama_config": True,
+        "rope_interleaved": False,
+        "neftune_noise_alpha": 0.0,
+        "qk_layer_norms": False,
     },
-    "vision_config": {"model_type": "smolvlm_vision", "hidden_size": 768, "image_size": 512, "patch_size": 16,
-                      "num_attention_heads": 12, "max_image_size": {"longest_edge": 512}, "size": {"longest_edge": 2048},
-                      "tie_word_embeddings": False, "use_base_siglip": False},
-}  # fmt: skip
+    "vision_config": {
+        "model_type": "smolvlm_vision",
+        "hidden_size": 768,
+        "image_size": 512,
+        "patch_size": 16,
+        "num_attention_heads": 12,
+        "max_image_size": {"longest_edge": 512},
+        "size": {"longest_edge": 2048},
+        "tie_word_embeddings": False,
+        "use_base_siglip": False,
+    },
+}
 GENERATION = {"bos_token_id": 0, "eos_token_id": 49279, "pad_token_id": 2}
 
 
@@ -51,9 +74,7 @@ def test_the_published_256m_file_is_the_256m_preset(caplog: pytest.LogCaptureFix
 
 def test_rope_theta_is_read_from_both_places() -> None:
     text = PUBLISHED_256M["text_config"]
-    newer = {k: v for k, v in text.items() if k != "rope_theta"} | {
-        "rope_parameters": {"rope_theta": 273768.0, "rope_type": "default"}
-    }
+    newer = {k: v for k, v in text.items() if k != "rope_theta"} | {"rope_parameters": {"rope_theta": 273768.0, "rope_type": "default"}}
     assert ModelConfig.from_dict(PUBLISHED_256M | {"text_config": newer}).text.rope_theta == 273768.0
     older = text | {"rope_theta": 130000.0, "rope_scaling": None}
     assert ModelConfig.from_dict(PUBLISHED_256M | {"text_config": older}).text.rope_theta == 130000.0
@@ -64,10 +85,7 @@ def test_rope_theta_is_read_from_both_places() -> None:
 
 def test_first_generation_files() -> None:
     """idefics3: the same graph; an old file may leave out scale_factor, whose default is then 2 (or the text's word)."""
-    raw = {k: v for k, v in PUBLISHED_256M.items() if k != "scale_factor"} | {
-        "model_type": "idefics3",
-        "image_token_id": 49153,
-    }
+    raw = {k: v for k, v in PUBLISHED_256M.items() if k != "scale_factor"} | {"model_type": "idefics3", "image_token_id": 49153}
     config = ModelConfig.from_dict(raw)
     assert config.model_type == "idefics3"
     assert config.scale_factor == 4  # text_config.pixel_shuffle_factor says so

@@ -79,14 +79,8 @@ def test_imports_point_downward(path: Path) -> None:
 
 
 def test_there_are_no_circles_within_a_room() -> None:
-    names = {
-        ".".join(("smolvlm", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p
-        for p in modules()
-    }
-    graph = {
-        name: {i for i in imports(path, at_import_time=True) if i in names and i != name}
-        for name, path in names.items()
-    }
+    names = {".".join(("smolvlm", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p for p in modules()}
+    graph = {name: {i for i in imports(path, at_import_time=True) if i in names and i != name} for name, path in names.items()}
     done: set[str] = set()
 
     def walk(name: str, trail: tuple[str, ...]) -> None:
@@ -106,11 +100,7 @@ def test_there_are_no_circles_within_a_room() -> None:
 def test_torch_stays_in_its_rooms(path: Path) -> None:
     if room(path) in TORCH_ROOMS or path.name.startswith("torch_"):
         return
-    uses = {
-        name
-        for name in imports(path, at_import_time=False)
-        if name.split(".")[0] in ("torch", "torchvision", "transformers")
-    }
+    uses = {name for name in imports(path, at_import_time=False) if name.split(".")[0] in ("torch", "torchvision", "transformers")}
     assert not uses, f"{path.name} imports {uses}"
 
 
@@ -120,16 +110,10 @@ def test_nothing_of_ours_unpickles_or_evaluates() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "torch.load", "os.system", "pickle.loads", "pickle.load"), (
-                    f"{path}: {called}"
-                )
+                assert called not in ("eval", "exec", "torch.load", "os.system", "pickle.loads", "pickle.load"), f"{path}: {called}"
                 assert not any(k.arg == "shell" for k in node.keywords), f"{path}: shell="
 
 
 def test_files_hold_one_idea() -> None:
-    long = {
-        str(p.relative_to(PACKAGE)): n
-        for p in modules()
-        if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400
-    }
+    long = {str(p.relative_to(PACKAGE)): n for p in modules() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long, f"past 400 lines a file holds two ideas: {long}"

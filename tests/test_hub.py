@@ -125,20 +125,33 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert hub.cache_folder() == tmp_path / "elsewhere"
 
 
-@pytest.mark.parametrize(("name", "sentence"), [
-    ("", "is no model name"), ("   ", "is no model name"), ("a\0b", "is no model name"),
-    ("./nothing", r"\./nothing: no such folder"), ("/nothing/here", "no such folder"), ("a/b/c", "no such folder"),
-    ("~/nothing", "no such folder"), ("..", "is a folder without config.json"),
-    ("257m", r"no model name \(did you mean 256m\?\)"), ("nanoo", r"did you mean nano\?"),
-    ("SmolVLM2-256M-Video-Instuct", "did you mean SmolVLM2-256M-Video-Instruct"),
-    ("HuggingFaceTB/SmolVLM2-256M-Video-Instuct", f"HF_HUB_OFFLINE, which is set.*did you mean {SMALL}"),
-    ("500m", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct is not complete in the cache .*hf_home.*, and "
-         "HF_HUB_OFFLINE, which is set, forbids the network; unset it"),
-    ("no spaces here", "no model name"), ("a--b/c", "no model name"), ("ünï/code", "no model name"),
-    ("x" * 5000, "no model name"),
-])  # fmt: skip
-def test_unknown_names_end_in_one_sentence(name: str, sentence: str, tmp_path: Path,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "is no model name"),
+        ("   ", "is no model name"),
+        ("a\0b", "is no model name"),
+        ("./nothing", r"\./nothing: no such folder"),
+        ("/nothing/here", "no such folder"),
+        ("a/b/c", "no such folder"),
+        ("~/nothing", "no such folder"),
+        ("..", "is a folder without config.json"),
+        ("257m", r"no model name \(did you mean 256m\?\)"),
+        ("nanoo", r"did you mean nano\?"),
+        ("SmolVLM2-256M-Video-Instuct", "did you mean SmolVLM2-256M-Video-Instruct"),
+        ("HuggingFaceTB/SmolVLM2-256M-Video-Instuct", f"HF_HUB_OFFLINE, which is set.*did you mean {SMALL}"),
+        (
+            "500m",
+            "HuggingFaceTB/SmolVLM2-500M-Video-Instruct is not complete in the cache .*hf_home.*, and "
+            "HF_HUB_OFFLINE, which is set, forbids the network; unset it",
+        ),
+        ("no spaces here", "no model name"),
+        ("a--b/c", "no model name"),
+        ("ünï/code", "no model name"),
+        ("x" * 5000, "no model name"),
+    ],
+)
+def test_unknown_names_end_in_one_sentence(name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inside").mkdir()
     monkeypatch.chdir(tmp_path / "inside")
     with pytest.raises(ModelNotFoundError, match=sentence) as caught:
@@ -182,11 +195,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     commit = "c" * 40
     repos: ClassVar = {
-        SMALL: {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": b"w" * 300_000,
-                "chat_template.jinja": b"x", "pytorch_model.bin": b"pickle", "onnx/config.json": b"{}",
-                "README.md": b"# hi", "run.py": b"print()"},
+        SMALL: {
+            "config.json": b"{}",
+            "tokenizer.json": b"[]",
+            "model.safetensors": b"w" * 300_000,
+            "chat_template.jinja": b"x",
+            "pytorch_model.bin": b"pickle",
+            "onnx/config.json": b"{}",
+            "README.md": b"# hi",
+            "run.py": b"print()",
+        },
         "me/pickled": {"config.json": b"{}", "tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"},
-    }  # fmt: skip
+    }
     asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
@@ -207,12 +227,17 @@ class Hub(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def info(self, repo: str, path: str, files: dict[str, bytes]) -> Any:
-        entries = [{"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                   for name, data in files.items()]  # fmt: skip
+        entries = [{"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for name, data in files.items()]
         if "/tree/" in path:
             return entries
-        return {"id": repo, "modelId": repo, "sha": self.commit, "private": False, "tags": [],
-                "siblings": [{"rfilename": name} for name in files]}  # fmt: skip
+        return {
+            "id": repo,
+            "modelId": repo,
+            "sha": self.commit,
+            "private": False,
+            "tags": [],
+            "siblings": [{"rfilename": name} for name in files],
+        }
 
     def send_json(self, value: Any) -> None:
         self.send_body(json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -243,12 +268,17 @@ def server() -> Iterator[str]:
 
 def in_fresh_process(code: str, endpoint: str) -> list[str]:
     """The client reads its endpoint and its offline switch once, when it is imported: each case needs a new process."""
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
-                   "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-                   "PYTHONPATH": str(Path(hub.__file__).parents[1])}  # fmt: skip
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(Path(hub.__file__).parents[1]),
+    }
     head = "from smolvlm import hub\nfrom smolvlm.errors import ModelNotFoundError\n"
-    done = subprocess.run([sys.executable, "-c", head + code], env=environment, capture_output=True, text=True,
-                          timeout=120, check=False)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", head + code], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "the library prints nothing, progress bars included"
     return done.stdout.splitlines()
@@ -286,8 +316,7 @@ def test_what_the_hub_does_not_have(server: str) -> None:
     line = refusal("hub.resolve('HuggingFaceTB/SmolVLM2-256M-Vide-Instruct')", server)
     assert line.startswith("HuggingFaceTB/SmolVLM2-256M-Vide-Instruct is not on the Hub, or is private (did you mean ")
     line = refusal("hub.resolve('me/pickled')", server)
-    assert line == ("me/pickled has no model.safetensors; only checkpoints with safetensors weights are read, "
-                    "never pickled ones.")  # fmt: skip
+    assert line == ("me/pickled has no model.safetensors; only checkpoints with safetensors weights are read, never pickled ones.")
 
 
 def test_no_network_names_the_id_the_cache_and_the_remedy(tmp_path: Path) -> None:

@@ -38,10 +38,22 @@ def test_wordings_of_the_generators_are_known(generator: str) -> None:
     assert {word for text in asked for word in unknown_words(text)} == set()
 
 
-@pytest.mark.parametrize("question", [
-    "Name three rivers.", "What is the capital of France?", "Who scores?", "What is the total?", "Is anybody hurt?",
-    "What is written on the sign?", "How many objects are there?", "What is in the picture?", "这是什么？", "", "???",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Name three rivers.",
+        "What is the capital of France?",
+        "Who scores?",
+        "What is the total?",
+        "Is anybody hurt?",
+        "What is written on the sign?",
+        "How many objects are there?",
+        "What is in the picture?",
+        "这是什么？",
+        "",
+        "???",
+    ],
+)
 def test_other_wordings_are_not(question: str) -> None:
     assert not is_known(question)
     assert warning(question) != KNOWS

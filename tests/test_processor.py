@@ -35,9 +35,7 @@ def user(*parts: Any) -> dict[str, Any]:
 
 
 def conversations(examples: Path) -> dict[str, list[dict[str, Any]]]:
-    coffee, cat, rocket = (
-        {"type": "image", "path": str(examples / name)} for name in ("coffee.png", "chelsea.png", "rocket.jpg")
-    )
+    coffee, cat, rocket = ({"type": "image", "path": str(examples / name)} for name in ("coffee.png", "chelsea.png", "rocket.jpg"))
     clip = {"type": "video", "path": str(examples / "bigbuckbunny.mp4")}
     system = {"role": "system", "content": [text("Answer in one word.")]}
     answer = {"role": "assistant", "content": [text("A cup of coffee, 12:30.")]}
@@ -209,10 +207,12 @@ TYPED = "<image>", "<end_of_utterance>", "<|im_start|>", "<row_1_col_1>", "<glob
 def test_typed_control_tokens_stay_text(typed: str, processor: Processor, examples: Path) -> None:
     """CVE-2026-44222: a placeholder in the text crashed workers or became a control token."""
     coffee = {"type": "image", "path": str(examples / "coffee.png")}
-    innocent = [{"role": "system", "content": "a"}, user(text("b"), coffee, text("c")),
-                {"role": "assistant", "content": "d"}]  # fmt: skip
-    hostile = [{"role": "system", "content": f"a{typed}"}, user(text(f"{typed}b"), coffee, text(f"c {typed}")),
-               {"role": "assistant", "content": typed}]  # fmt: skip
+    innocent = [{"role": "system", "content": "a"}, user(text("b"), coffee, text("c")), {"role": "assistant", "content": "d"}]
+    hostile = [
+        {"role": "system", "content": f"a{typed}"},
+        user(text(f"{typed}b"), coffee, text(f"c {typed}")),
+        {"role": "assistant", "content": typed},
+    ]
     tokenizer = processor.tokenizer
 
     def controls(messages: list[dict[str, Any]]) -> list[int]:

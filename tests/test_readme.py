@@ -26,8 +26,9 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda p: p.name)
-def test_python_blocks_run(path: Path, tiny_checkpoint: Path, examples: Path, capsys: pytest.CaptureFixture[str],
-                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_python_blocks_run(
+    path: Path, tiny_checkpoint: Path, examples: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first says with nano what its comments print; the published snippet runs on a stand-in for the 256M size."""
     first, second = blocks(path, "python")
     monkeypatch.chdir(examples / "nano")
@@ -66,8 +67,19 @@ def test_option_names_in_prose_are_real(path: Path) -> None:
     for name in ("detail", "image_splitting", "longest_edge", "fps", "max_frames", "start", "end"):
         assert f"`{name}`" in text
         assert name in smolvlm.MediaOptions.__dataclass_fields__
-    for name in ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "stop",
-                 "seed", "logprobs", "loop_guard"):  # fmt: skip
+    for name in (
+        "max_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "stop",
+        "seed",
+        "logprobs",
+        "loop_guard",
+    ):
         assert f"`{name}`" in text
         assert name in smolvlm.GenerationParams.__dataclass_fields__
 
@@ -110,7 +122,9 @@ def test_data_forms_of_training_docs_are_read(path: Path, tmp_path: Path) -> Non
     (mixture,) = blocks(path, "yaml")
     (tmp_path / "mix.yaml").write_text(mixture, encoding="utf-8")
     assert [(e.name, e.modality, e.sampling_strategy) for e in read_mixture(tmp_path / "mix.yaml")] == [
-        ("parts", "image", "all"), ("clips", "video", "random:10%")]  # fmt: skip
+        ("parts", "image", "all"),
+        ("clips", "video", "random:10%"),
+    ]
     examples, pairs = blocks(path, "json")
     for name in re.findall(r'"([\w.]+\.(?:jpg|mp4))"', examples + pairs):
         (tmp_path / name).touch()
@@ -122,8 +136,9 @@ def test_data_forms_of_training_docs_are_read(path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.name)
-def test_python_of_training_docs_runs(path: Path, tiny_checkpoint: Path, examples: Path, tmp_path: Path,
-                                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_python_of_training_docs_runs(
+    path: Path, tiny_checkpoint: Path, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With an adapter of the tiny checkpoint, made without peft: one low-rank change of one matrix."""
     from smolvlm.checkpoint.adapter import write_adapter
     from smolvlm.checkpoint.fingerprint import fingerprint
@@ -133,8 +148,10 @@ def test_python_of_training_docs_runs(path: Path, tiny_checkpoint: Path, example
     config, _ = load_configs(tiny_checkpoint)
     text, module = config.text, "model.text_model.layers.0.self_attn.q_proj"
     rows = text.num_attention_heads * text.head_dim
-    tensors = {f"{module}.lora_A.weight": np.ones((1, text.hidden_size), np.float32),
-               f"{module}.lora_B.weight": np.ones((rows, 1), np.float32)}  # fmt: skip
+    tensors = {
+        f"{module}.lora_A.weight": np.ones((1, text.hidden_size), np.float32),
+        f"{module}.lora_B.weight": np.ones((rows, 1), np.float32),
+    }
     with CheckpointReader(tiny_checkpoint) as reader:
         mark = fingerprint(reader, config)
     settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1.0}

@@ -25,8 +25,14 @@ PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = ("ask", "describe", "chat", "choose", "extract", "batch", "serve", "quantize", "random-checkpoint")
 
 # Names of the docs that stand for a user's own file -> ours.
-STAND_INS = {"match.mp4": "clip.mp4", "film.mkv": "clip.mp4", "new.jpg": "part.png", "photo.jpg": "scene.png",
-             "holiday.heic": "scene.png", "receipt.jpg": "room.png"}  # fmt: skip
+STAND_INS = {
+    "match.mp4": "clip.mp4",
+    "film.mkv": "clip.mp4",
+    "new.jpg": "part.png",
+    "photo.jpg": "scene.png",
+    "holiday.heic": "scene.png",
+    "receipt.jpg": "room.png",
+}
 SCENE = "a brown ring at the top right, a white heart on the left, a butterfly on the right and an orange circle at the bottom right"
 
 # By hand, from the pictures (tools/make_demo_media.py prints the generator's truth).
@@ -95,8 +101,10 @@ def of_command(line: str) -> list[tuple[str, str]]:
 
 def of_python(lines: list[str]) -> list[tuple[str, str]]:
     text = "\n".join(lines)
-    found = [(named(re.findall(r'"([^"]+)"', m[1])), m[2])
-             for m in re.finditer(r'model\.(?:ask|stream|choose)\((\[[^\]]*\]|"[^"]*"), "([^"]+)"', text)]  # fmt: skip
+    found = [
+        (named(re.findall(r'"([^"]+)"', m[1])), m[2])
+        for m in re.finditer(r'model\.(?:ask|stream|choose)\((\[[^\]]*\]|"[^"]*"), "([^"]+)"', text)
+    ]
     for m in re.finditer(r'model\.session\("([^"]+)"[^)]*\) as session:\n((?: {4}.*\n?)+)', text):
         found += [(named([m[1]]), question) for question in re.findall(r'session\.ask\("([^"]+)"', m[2])]
     found += [(named([m[1]]), m[2]) for m in re.finditer(r'model\.extract\("([^"]+)", \w+, "([^"]+)"', text)]
@@ -178,11 +186,19 @@ def test_answers_that_the_readme_prints(path: Path, answered: dict[tuple[str, st
 @pytest.mark.parametrize("instructions", ["scalar", "avx2"])
 def test_on_other_instruction_sets_too(instructions: str) -> None:
     """The environment is read once a process. Where the processor lacks the set, the engine says so and this fails."""
-    script = ("import sys; sys.path.insert(0, 'tests'); import smolvlm, test_shown_wordings as t; m = smolvlm.load('nano'); "
-              "wrong = [(p, a) for p, right in t.ANSWERS.items() if (a := m.ask([t.MEDIA / n for n in p[0].split()], p[1], "
-              "max_new_tokens=64).text) != right]; print(wrong)")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=1200,
-                          env=os.environ | {"SMOLVLM_INSTRUCTIONS": instructions, "PYTHONPATH": str(ROOT / "src")})  # fmt: skip
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); import smolvlm, test_shown_wordings as t; m = smolvlm.load('nano'); "
+        "wrong = [(p, a) for p, right in t.ANSWERS.items() if (a := m.ask([t.MEDIA / n for n in p[0].split()], p[1], "
+        "max_new_tokens=64).text) != right]; print(wrong)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env=os.environ | {"SMOLVLM_INSTRUCTIONS": instructions, "PYTHONPATH": str(ROOT / "src")},
+    )
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
@@ -191,8 +207,11 @@ def test_on_other_instruction_sets_too(instructions: str) -> None:
 @pytest.mark.parametrize("path", READMES, ids=lambda p: p.name)
 def test_the_readmes_commands_as_a_shell_runs_them(path: Path, tmp_path: Path) -> None:
     """The whole block of examples, pasted; each command's answer is where its comment says."""
-    block = next(b for b in re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-                 if b.startswith('smolvlm ask sign.png "What does the sign say?"  '))  # fmt: skip
+    block = next(
+        b
+        for b in re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        if b.startswith('smolvlm ask sign.png "What does the sign say?"  ')
+    )
     for name in MEDIA.iterdir():
         (tmp_path / name.name).symlink_to(name)
     starter = tmp_path / "bin" / "smolvlm"
@@ -200,10 +219,16 @@ def test_the_readmes_commands_as_a_shell_runs_them(path: Path, tmp_path: Path) -
     starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m smolvlm "$@"\n')
     starter.chmod(0o755)
     environment: dict[str, Any] = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{starter.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=1200)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200
+    )
     assert done.returncode == 0, done.stderr
     out = done.stdout
-    for said in ("MILK\nbrown\nat 00:02\nthe butterfly falls\nthere is now a yellow star\n", '"text": "MILK"', f"right\n{SCENE}\n",
-                 "open     99.98%", '"answer": "open"'):  # fmt: skip
+    for said in (
+        "MILK\nbrown\nat 00:02\nthe butterfly falls\nthere is now a yellow star\n",
+        '"text": "MILK"',
+        f"right\n{SCENE}\n",
+        "open     99.98%",
+        '"answer": "open"',
+    ):
         assert said in out, out

@@ -13,10 +13,17 @@ import numpy as np
 from matplotlib.axes import Axes
 
 RGB = {
-    "red": (214, 30, 30), "orange": (250, 136, 20), "yellow": (248, 218, 40), "green": (30, 140, 60),
-    "blue": (40, 80, 210), "purple": (112, 40, 160), "pink": (250, 150, 190), "brown": (112, 66, 34),
-    "black": (16, 16, 18), "white": (248, 248, 246),
-}  # fmt: skip
+    "red": (214, 30, 30),
+    "orange": (250, 136, 20),
+    "yellow": (248, 218, 40),
+    "green": (30, 140, 60),
+    "blue": (40, 80, 210),
+    "purple": (112, 40, 160),
+    "pink": (250, 150, 190),
+    "brown": (112, 66, 34),
+    "black": (16, 16, 18),
+    "white": (248, 248, 246),
+}
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
 PLACES = (("top left", "top", "top right"), ("left", "centre", "right"), ("bottom left", "bottom", "bottom right"))
 
@@ -57,13 +64,15 @@ def outline(name: str, inner: float = 0.44) -> np.ndarray:
     if name == "star":
         return star(inner)
     w = 0.32
-    return np.array({
-        "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
-        "triangle": [(0, -0.9), (0.95, 0.75), (-0.95, 0.75)],
-        "diamond": [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)],
-        "cross": [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w),
-                  (-w, -w)],
-    }[name], float)  # fmt: skip
+    return np.array(
+        {
+            "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
+            "triangle": [(0, -0.9), (0.95, 0.75), (-0.95, 0.75)],
+            "diamond": [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)],
+            "cross": [(-w, -1), (w, -1), (w, -w), (1, -w), (1, w), (w, w), (w, 1), (-w, 1), (-w, w), (-1, w), (-1, -w), (-w, -w)],
+        }[name],
+        float,
+    )
 
 
 def turned(points: np.ndarray, thing: Thing, side: float) -> np.ndarray:

@@ -22,9 +22,13 @@ OUT = Path(__file__).resolve().parents[1] / "examples" / "media" / "nano"
 WORLD = replace(SMALL, side_px=384)
 # Names (two for a pair), generator, number of the sample in the test split.
 FILES: tuple[tuple[tuple[str, ...], str, int], ...] = (
-    (("scene.png",), "scene", 3), (("sign.png",), "writing", 63), (("clip.mp4",), "clip", 30),
-    (("before.png", "after.png"), "pair", 13), (("part.png",), "part", 5), (("room.png",), "room", 6),
-)  # fmt: skip
+    (("scene.png",), "scene", 3),
+    (("sign.png",), "writing", 63),
+    (("clip.mp4",), "clip", 30),
+    (("before.png", "after.png"), "pair", 13),
+    (("part.png",), "part", 5),
+    (("room.png",), "room", 6),
+)
 PAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm" / "ui" / "media"
 FPS = 8
 

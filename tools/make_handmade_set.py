@@ -32,10 +32,16 @@ OUT = ROOT / "src/smolvlm/evals/assets/handmade"
 
 # (file, left, top, right, bottom): parts of the photographs that show nothing with a name of its own.
 CROPS = (
-    ("astronaut.png", 303, 6, 388, 91), ("astronaut.png", 303, 80, 383, 160), ("chelsea.png", 388, 130, 450, 192),
-    ("chelsea.png", 25, 105, 125, 205), ("coffee.png", 455, 70, 595, 210), ("coffee.png", 490, 260, 598, 368),
-    ("rocket.jpg", 205, 20, 300, 115), ("rocket.jpg", 20, 60, 80, 120), ("rocket.jpg", 325, 130, 435, 240),
-)  # fmt: skip
+    ("astronaut.png", 303, 6, 388, 91),
+    ("astronaut.png", 303, 80, 383, 160),
+    ("chelsea.png", 388, 130, 450, 192),
+    ("chelsea.png", 25, 105, 125, 205),
+    ("coffee.png", 455, 70, 595, 210),
+    ("coffee.png", 490, 260, 598, 368),
+    ("rocket.jpg", 205, 20, 300, 115),
+    ("rocket.jpg", 20, 60, 80, 120),
+    ("rocket.jpg", 325, 130, 435, 240),
+)
 
 
 class Set:
@@ -70,9 +76,7 @@ class Set:
     def ask(self, file: str, questions: list[tuple[str, str, str]]) -> None:
         size = (self.out / file).stat().st_size
         assert size <= 15_000, f"{file} has {size} bytes"
-        self.lines += [
-            {"file": file, "task": task, "question": text, "answer": answer} for task, text, answer in questions
-        ]
+        self.lines += [{"file": file, "task": task, "question": text, "answer": answer} for task, text, answer in questions]
 
 
 def ground(rng: np.random.Generator, side: int, colours: list[str]) -> np.ndarray:
@@ -177,9 +181,17 @@ PAINTERS = (with_matplotlib, with_skimage, with_opencv)
 def scattered(rng: np.random.Generator, kinds: list[tuple[str, str]]) -> list[Thing]:
     """Shapes in different zones, near the middle of each."""
     zones = rng.permutation(9)[: len(kinds)]
-    return [Thing(name, colour, (int(z) % 3 + 0.5) / 3 + rng.uniform(-0.025, 0.025),
-                  (int(z) // 3 + 0.5) / 3 + rng.uniform(-0.025, 0.025), rng.uniform(0.21, 0.28), rng.uniform(-10, 10))
-            for z, (name, colour) in zip(zones, kinds, strict=True)]  # fmt: skip
+    return [
+        Thing(
+            name,
+            colour,
+            (int(z) % 3 + 0.5) / 3 + rng.uniform(-0.025, 0.025),
+            (int(z) // 3 + 0.5) / 3 + rng.uniform(-0.025, 0.025),
+            rng.uniform(0.21, 0.28),
+            rng.uniform(-10, 10),
+        )
+        for z, (name, colour) in zip(zones, kinds, strict=True)
+    ]
 
 
 def article(phrase: str) -> str:
@@ -187,13 +199,7 @@ def article(phrase: str) -> str:
 
 
 def at(place: str) -> str:
-    return (
-        f"in the {place}"
-        if place == "centre"
-        else f"on the {place}"
-        if place in ("left", "right")
-        else f"at the {place}"
-    )
+    return f"in the {place}" if place == "centre" else f"on the {place}" if place in ("left", "right") else f"at the {place}"
 
 
 def caption(things: list[Thing]) -> str:
@@ -205,17 +211,19 @@ def single_shapes(made: Set, rng: np.random.Generator) -> None:
     """Each colour once, large."""
     for i, colour in enumerate(RGB):
         name = SHAPES[i % 8]
-        thing = Thing(
-            name, colour, rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.65), rng.uniform(-9, 9)
-        )
+        thing = Thing(name, colour, rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.45, 0.65), rng.uniform(-9, 9))
         other = list(RGB)[(i + 3) % 10]
         asked = f"{other} {name}" if i % 2 else thing.phrase
-        made.picture(PAINTERS[i % 3](ground(rng, 224, [colour]), [thing]), "shape", [
-            ("colour", f"What colour is the {name}?", colour),
-            ("object", "What is this?", article(thing.phrase)),
-            ("presence", f"Is there {article(asked)} in the picture?", "no" if i % 2 else "yes"),
-            ("caption", "Describe this picture.", caption([thing])),
-        ])  # fmt: skip
+        made.picture(
+            PAINTERS[i % 3](ground(rng, 224, [colour]), [thing]),
+            "shape",
+            [
+                ("colour", f"What colour is the {name}?", colour),
+                ("object", "What is this?", article(thing.phrase)),
+                ("presence", f"Is there {article(asked)} in the picture?", "no" if i % 2 else "yes"),
+                ("caption", "Describe this picture.", caption([thing])),
+            ],
+        )
 
 
 def groups(made: Set, rng: np.random.Generator) -> None:
@@ -225,18 +233,22 @@ def groups(made: Set, rng: np.random.Generator) -> None:
         things = scattered(rng, [(str(n), str(c)) for n, c in zip(names[: 2 + i % 3], colours, strict=False)])
         pixels = PAINTERS[i % 3](ground(rng, (208, 240, 256)[i % 3], [t.colour for t in things]), things)
         first, second = things[0], things[1]
-        questions = [("caption", "What is in this picture?", caption(things)),
-                     ("position", f"Where is the {first.name}?", first.place),
-                     ("colour", f"What colour is the {second.name}?", second.colour),
-                     ("object", f"What is {at(first.place)}?", article(first.phrase)),
-                     ("presence", f"Is there {article(str(names[7]))}?", "no"),
-                     ("presence", f"Can you see {article(second.phrase)}?", "yes")]  # fmt: skip
+        questions = [
+            ("caption", "What is in this picture?", caption(things)),
+            ("position", f"Where is the {first.name}?", first.place),
+            ("colour", f"What colour is the {second.name}?", second.colour),
+            ("object", f"What is {at(first.place)}?", article(first.phrase)),
+            ("presence", f"Is there {article(str(names[7]))}?", "no"),
+            ("presence", f"Can you see {article(second.phrase)}?", "yes"),
+        ]
         if int(first.x * 3) != int(second.x * 3):
-            questions.append(("spatial", f"Is the {first.name} left or right of the {second.name}?",
-                              "left" if first.x < second.x else "right"))  # fmt: skip
+            questions.append(
+                ("spatial", f"Is the {first.name} left or right of the {second.name}?", "left" if first.x < second.x else "right")
+            )
         if int(first.y * 3) != int(second.y * 3):
-            questions.append(("spatial", f"Is the {first.name} above or below the {second.name}?",
-                              "above" if first.y < second.y else "below"))  # fmt: skip
+            questions.append(
+                ("spatial", f"Is the {first.name} above or below the {second.name}?", "above" if first.y < second.y else "below")
+            )
         made.picture(pixels, "group", questions)
 
 
@@ -249,8 +261,9 @@ def counts(made: Set, rng: np.random.Generator) -> None:
         colours = [str(c) for c in rng.choice(list(RGB)[:7], number + i % 3)]
         things = scattered(rng, [(name if k < number else other, c) for k, c in enumerate(colours)])
         plural = "crosses" if name == "cross" else f"{name}s"
-        made.picture(PAINTERS[(i + 1) % 3](ground(rng, 224, colours), things), "count",
-                     [("count", f"How many {plural} are there?", str(number))])  # fmt: skip
+        made.picture(
+            PAINTERS[(i + 1) % 3](ground(rng, 224, colours), things), "count", [("count", f"How many {plural} are there?", str(number))]
+        )
 
 
 WORDS = ("GO", "STOP", "CAFE", "XKU", "EXIT", "TOY", "QRBFW", "RIVER", "HVZ", "NEWS")
@@ -260,14 +273,7 @@ NUMBERS = ("7", "42", "318", "0", "95", "604", "3", "21", "777", "150")
 def writing(made: Set, rng: np.random.Generator) -> None:
     """Words and numbers in DejaVu and STIX on plates, and in OpenCV's pen strokes."""
     families = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono", "STIXGeneral")
-    inks = (
-        ("black", "white"),
-        ("white", "blue"),
-        ("white", "black"),
-        ("red", "white"),
-        ("black", "yellow"),
-        ("white", "green"),
-    )
+    inks = (("black", "white"), ("white", "blue"), ("white", "black"), ("red", "white"), ("black", "yellow"), ("white", "green"))
     for i, text in enumerate((*WORDS, *NUMBERS)):
         ink, plate = inks[i % len(inks)]
         pixels, x, y = ground(rng, 224, [plate]), rng.uniform(0.45, 0.55), rng.uniform(0.3, 0.7)
@@ -281,10 +287,18 @@ def writing(made: Set, rng: np.random.Generator) -> None:
 
             def lettered(axes, i=i, text=text, ink=ink, plate=plate, x=x, y=y):
                 size = min(52, 150 / len(text)) * rng.uniform(0.75, 1.0)
-                axes.text(x, y, text, size=size, family=families[i % 4], weight=("bold", "normal")[i % 2], ha="center",
-                          va="center", color=np.array(RGB[ink]) / 255,
-                          bbox={"facecolor": np.array(RGB[plate]) / 255, "edgecolor": "0.3",
-                                "boxstyle": ("round", "square")[i % 2]})  # fmt: skip
+                axes.text(
+                    x,
+                    y,
+                    text,
+                    size=size,
+                    family=families[i % 4],
+                    weight=("bold", "normal")[i % 2],
+                    ha="center",
+                    va="center",
+                    color=np.array(RGB[ink]) / 255,
+                    bbox={"facecolor": np.array(RGB[plate]) / 255, "edgecolor": "0.3", "boxstyle": ("round", "square")[i % 2]},
+                )
 
             pixels = with_matplotlib(pixels, artist=lettered)
         if text.isdigit():
@@ -298,9 +312,15 @@ def objects(made: Set, rng: np.random.Generator) -> None:
     for draw in THINGS:
         name = draw.__name__
         pixels = with_matplotlib(ground(rng, 224, ["red", "green", "white"]), artist=draw)
-        made.picture(pixels, "object", [("object", "What is this?", f"a {name}"),
-                                        ("presence", f"Is there a {name} in the picture?", "yes"),
-                                        ("presence", "Is there a banana?", "no")])  # fmt: skip
+        made.picture(
+            pixels,
+            "object",
+            [
+                ("object", "What is this?", f"a {name}"),
+                ("presence", f"Is there a {name} in the picture?", "yes"),
+                ("presence", "Is there a banana?", "no"),
+            ],
+        )
 
 
 FPS, SECONDS = 12, 5
@@ -314,30 +334,31 @@ def clips(made: Set, rng: np.random.Generator) -> None:
     for i, (direction, (dx, dy)) in enumerate(steps.items()):
         mover = Thing(SHAPES[(2 * i + 1) % 8], list(RGB)[2 * i], 0.5, 0.5, 0.24)
         path = [0.5 + 0.33 * (2 * k / (total - 1) - 1) for k in range(total)]
-        places = [replace(mover, x=p if dx > 0 else 1 - p, y=0.4) if dx else replace(mover, x=0.6, y=p if dy > 0 else 1 - p)
-                  for p in path]  # fmt: skip
+        places = [replace(mover, x=p if dx > 0 else 1 - p, y=0.4) if dx else replace(mover, x=0.6, y=p if dy > 0 else 1 - p) for p in path]
         still = Thing("square", "white", 0.17, 0.83, 0.2)
         to = f"to the {direction}" if dx else direction
         pixels = ground(rng, 192, [mover.colour, "white"])
-        made.clip(_filmed(pixels, [[still, place] for place in places]), FPS, "motion", [
-            ("event", what, f"the {mover.phrase} moves {to}"),
-            ("motion", f"In which direction does the {mover.name} move?", direction),
-        ])  # fmt: skip
+        made.clip(
+            _filmed(pixels, [[still, place] for place in places]),
+            FPS,
+            "motion",
+            [("event", what, f"the {mover.phrase} moves {to}"), ("motion", f"In which direction does the {mover.name} move?", direction)],
+        )
     actor, still = Thing("star", "yellow", 0.5, 0.3, 0.27), Thing("circle", "blue", 0.2, 0.8, 0.24)
     # The reader samples a frame a second (at 0, 1.2, 2.4, 3.6, 4.9 s); each event lies just before one of them.
     for verb, at_s, comes in (("appear", 2.2, True), ("disappear", 3.4, False)):
         pixels = ground(rng, 192, ["yellow", "blue"])
         frames = [[still, actor] if (k / FPS >= at_s) == comes else [still] for k in range(total)]
-        made.clip(_filmed(pixels, frames), FPS, "event", [
-            ("event", what, f"the {actor.phrase} {verb}s"),
-            ("when", f"When does the {actor.name} {verb}?", f"at 00:0{math.floor(at_s)}"),
-        ])  # fmt: skip
+        made.clip(
+            _filmed(pixels, frames),
+            FPS,
+            "event",
+            [("event", what, f"the {actor.phrase} {verb}s"), ("when", f"When does the {actor.name} {verb}?", f"at 00:0{math.floor(at_s)}")],
+        )
     heart = Thing("heart", "red", 0.5, 0.5, 0.3)
     frames = [[heart if k / FPS < 2.2 else replace(heart, colour="green")] for k in range(total)]
-    made.clip(_filmed(ground(rng, 192, ["red", "green"]), frames), FPS, "event",
-              [("event", what, "the red heart turns green")])  # fmt: skip
-    made.clip(_filmed(ground(rng, 192, ["yellow", "blue"]), [[still, actor]] * total), FPS, "event",
-              [("event", what, "nothing happens")])  # fmt: skip
+    made.clip(_filmed(ground(rng, 192, ["red", "green"]), frames), FPS, "event", [("event", what, "the red heart turns green")])
+    made.clip(_filmed(ground(rng, 192, ["yellow", "blue"]), [[still, actor]] * total), FPS, "event", [("event", what, "nothing happens")])
 
 
 def _filmed(pixels: np.ndarray, scenes: list[list[Thing]]) -> list[np.ndarray]:

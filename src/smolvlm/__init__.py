@@ -17,16 +17,45 @@ __version__ = "0.1.0"
 
 # Loaded on first use: `import smolvlm` stays quick, and `smolvlm.errors` can be imported before anything heavy.
 _HOMES = {
-    "load": "vlm", "SmolVLM": "vlm", "Session": "session", "Answer": "answers", "Choice": "answers",
-    "GenerationParams": "generation", "MediaOptions": "media", "SourcePolicy": "media", "SmolVLMError": "errors",
-    "AutoProcessor": "compat", "AutoModelForImageTextToText": "compat", "AutoModelForVision2Seq": "compat",
-    "AutoTokenizer": "compat", "SmolVLMForConditionalGeneration": "compat", "SmolVLMProcessor": "compat",
-    "Idefics3ForConditionalGeneration": "compat", "Idefics3Processor": "compat",
-}  # fmt: skip
+    "load": "vlm",
+    "SmolVLM": "vlm",
+    "Session": "session",
+    "Answer": "answers",
+    "Choice": "answers",
+    "GenerationParams": "generation",
+    "MediaOptions": "media",
+    "SourcePolicy": "media",
+    "SmolVLMError": "errors",
+    "AutoProcessor": "compat",
+    "AutoModelForImageTextToText": "compat",
+    "AutoModelForVision2Seq": "compat",
+    "AutoTokenizer": "compat",
+    "SmolVLMForConditionalGeneration": "compat",
+    "SmolVLMProcessor": "compat",
+    "Idefics3ForConditionalGeneration": "compat",
+    "Idefics3Processor": "compat",
+}
 
-__all__ = ["Answer", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "Choice",
-           "GenerationParams", "Idefics3ForConditionalGeneration", "Idefics3Processor", "MediaOptions", "Session", "SmolVLM",
-           "SmolVLMError", "SmolVLMForConditionalGeneration", "SmolVLMProcessor", "SourcePolicy", "__version__", "load"]  # fmt: skip
+__all__ = [
+    "Answer",
+    "AutoModelForImageTextToText",
+    "AutoModelForVision2Seq",
+    "AutoProcessor",
+    "AutoTokenizer",
+    "Choice",
+    "GenerationParams",
+    "Idefics3ForConditionalGeneration",
+    "Idefics3Processor",
+    "MediaOptions",
+    "Session",
+    "SmolVLM",
+    "SmolVLMError",
+    "SmolVLMForConditionalGeneration",
+    "SmolVLMProcessor",
+    "SourcePolicy",
+    "__version__",
+    "load",
+]
 
 if TYPE_CHECKING:
     from smolvlm.answers import Answer, Choice

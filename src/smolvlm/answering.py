@@ -19,8 +19,15 @@ class AnswerStream(Iterator[str]):
     finish_reason "cancelled", `close()` drops an answer nobody waits for, and each piece goes to one reader only.
     """
 
-    def __init__(self, runtime: Runtime, prompted: Prompted, params: GenerationParams, *, grammar: Grammar | None = None,
-                 on_done: Callable[[Answer, Sequence[int]], None] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        runtime: Runtime,
+        prompted: Prompted,
+        params: GenerationParams,
+        *,
+        grammar: Grammar | None = None,
+        on_done: Callable[[Answer, Sequence[int]], None] | None = None,
+    ) -> None:
         """`on_done(answer, sampled_ids)` is called once at the end; without it the sequence is closed there."""
         self._runtime, self._prompted, self._params, self._on_done = runtime, prompted, params, on_done
         self._cancelled = threading.Event()  # shared with the generator, which must not hold this object alive
@@ -98,14 +105,20 @@ def answer_together(runtime: Runtime, prompted: Sequence[Prompted], params: Gene
     return [_answer(runtime, p, g, s) for p, g, s in zip(prompted, collect(events, len(prompted)), totals, strict=True)]
 
 
-def _generate(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams, grammars: Sequence[Grammar | None],
-              cancel: Callable[[], bool] | None = None) -> Iterator[TokenEvent]:  # fmt: skip
+def _generate(
+    runtime: Runtime,
+    prompted: Sequence[Prompted],
+    params: GenerationParams,
+    grammars: Sequence[Grammar | None],
+    cancel: Callable[[], bool] | None = None,
+) -> Iterator[TokenEvent]:
     config = runtime.engine.config
-    requests = [Request(item.cache.seq, item.logits, item.inputs.input_ids, params, grammar)
-                for item, grammar in zip(prompted, grammars, strict=True)]  # fmt: skip
+    requests = [
+        Request(item.cache.seq, item.logits, item.inputs.input_ids, params, grammar)
+        for item, grammar in zip(prompted, grammars, strict=True)
+    ]
     decode = runtime.processor.tokenizer.answer_text
-    return generate(runtime.engine, requests, decode, config.eos_token_ids, cancel=cancel,
-                    max_length=config.text.max_position_embeddings)  # fmt: skip
+    return generate(runtime.engine, requests, decode, config.eos_token_ids, cancel=cancel, max_length=config.text.max_position_embeddings)
 
 
 def _answer(runtime: Runtime, prompted: Prompted, generated: Generated, total_s: float) -> Answer:

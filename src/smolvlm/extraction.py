@@ -47,9 +47,10 @@ def fields_of(answer: Answer, decode: Callable[[Sequence[int]], str]) -> dict[st
     found = {}
     for pointer, value, start, end in _leaves(answer.text):
         logprob = sum(
-            token.logprob for token, begins, stops in zip(answer.logprobs, ends, ends[1:], strict=False)
+            token.logprob
+            for token, begins, stops in zip(answer.logprobs, ends, ends[1:], strict=False)
             if (begins < end and stops > start) or (begins == stops and start <= begins < end)
-        )  # fmt: skip
+        )
         found[pointer] = ExtractedField(value, answer.text[start:end], start, end, logprob)
     return found
 

@@ -56,8 +56,9 @@ class LocalModel:
     size_bytes: int
 
 
-def resolve(name_or_path: str | os.PathLike[str], *, revision: str | None = None, offline: bool | None = None,
-            on_progress: OnProgress | None = None) -> Path:  # fmt: skip
+def resolve(
+    name_or_path: str | os.PathLike[str], *, revision: str | None = None, offline: bool | None = None, on_progress: OnProgress | None = None
+) -> Path:
     """The local folder of a model; fetched first if it is only on the Hub.
 
     `offline` None follows HF_HUB_OFFLINE; `on_progress(done, total)` counts bytes of a download. Raises
@@ -147,8 +148,7 @@ def _stand_in(name: str, offline: bool, on_progress: OnProgress | None) -> Path:
             logger.debug("%s", error)
     if found is None:
         found = "the built-in nano", _built_in("nano")
-        remedy = ("no other is on this machine, and nano knows drawn scenes only: run `smolvlm download 256m` where there is a "
-                  "network")  # fmt: skip
+        remedy = "no other is on this machine, and nano knows drawn scenes only: run `smolvlm download 256m` where there is a network"
     logger.warning("%s is no published checkpoint; %s is taken. %s", name, found[0], remedy[0].upper() + remedy[1:])
     return found[1]
 
@@ -163,8 +163,9 @@ def _hub_id(name: str) -> str:
     if name.lower() in BUILT_IN:
         raise ModelNotFoundError(f"{name!r} is built in, not downloaded; name one of {', '.join(SHORT_NAMES)}.")
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
-        raise ModelNotFoundError(f"{name!r} is no folder here and no model name{_close(name)}; pass a folder, a Hub id "
-                                 f"(owner/name), or one of {_known_names()}.")  # fmt: skip
+        raise ModelNotFoundError(
+            f"{name!r} is no folder here and no model name{_close(name)}; pass a folder, a Hub id (owner/name), or one of {_known_names()}."
+        )
     return name
 
 
@@ -175,11 +176,11 @@ def _from_hub(repo: str, revision: str | None, offline: bool | None, on_progress
         return cached
     absent = f"{repo} is not complete in the cache {cache_folder()}"
     if offline:  # the caller only wants to look at what is here
-        raise ModelNotFoundError(f"{absent}{_close(repo)}; run `smolvlm download {repo}` first, or pass a checkpoint's "
-                                 "folder.")  # fmt: skip
+        raise ModelNotFoundError(f"{absent}{_close(repo)}; run `smolvlm download {repo}` first, or pass a checkpoint's folder.")
     if offline is None and _forbidden_by_environment():
-        raise ModelNotFoundError(f"{absent}, and HF_HUB_OFFLINE, which is set, forbids the network{_close(repo)}; unset it, "
-                                 "or pass a checkpoint's folder.")  # fmt: skip
+        raise ModelNotFoundError(
+            f"{absent}, and HF_HUB_OFFLINE, which is set, forbids the network{_close(repo)}; unset it, or pass a checkpoint's folder."
+        )
     return _fetch(repo, revision, on_progress, f"run `smolvlm download {repo}`")
 
 
@@ -190,8 +191,16 @@ def _cached(repo: str, revision: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, cache_dir=cache_folder(), local_files_only=True,
-                                        allow_patterns=_FETCHED, ignore_patterns=_NOT_FETCHED))  # fmt: skip
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=cache_folder(),
+                local_files_only=True,
+                allow_patterns=_FETCHED,
+                ignore_patterns=_NOT_FETCHED,
+            )
+        )
     except Exception as error:  # absent, or a cache that cannot be read: the client's errors differ by version
         logger.debug("%s is not in the cache: %s", repo, error)
         return None
@@ -219,35 +228,49 @@ def _fetch(repo: str, revision: str, on_progress: OnProgress | None, remedy: str
     from huggingface_hub import errors, snapshot_download
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, cache_dir=cache_folder(), allow_patterns=_FETCHED,
-                                        ignore_patterns=_NOT_FETCHED,
-                                        tqdm_class=_progress_class(on_progress)))  # fmt: skip
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=cache_folder(),
+                allow_patterns=_FETCHED,
+                ignore_patterns=_NOT_FETCHED,
+                tqdm_class=_progress_class(on_progress),
+            )
+        )
     except errors.GatedRepoError:
-        raise ModelNotFoundError(f"{repo} asks for an agreement on its page first; accept it there, sign in with "
-                                 "`hf auth login`, and try again.") from None  # fmt: skip
+        raise ModelNotFoundError(
+            f"{repo} asks for an agreement on its page first; accept it there, sign in with `hf auth login`, and try again."
+        ) from None
     except errors.RevisionNotFoundError:
         raise ModelNotFoundError(f"{repo} has no revision {revision!r}; name a branch, tag or commit.") from None
     except errors.RepositoryNotFoundError:
-        raise ModelNotFoundError(f"{repo} is not on the Hub, or is private{_close(repo)}; check the name, or sign in "
-                                 "with `hf auth login`.") from None  # fmt: skip
+        raise ModelNotFoundError(
+            f"{repo} is not on the Hub, or is private{_close(repo)}; check the name, or sign in with `hf auth login`."
+        ) from None
     except OSError as error:
         if error.errno is not None:  # a full disk, a cache that cannot be written
-            raise ModelNotFoundError(f"{repo} cannot be stored in the cache {cache_folder()} ({error.strerror}); free "
-                                     "space there or set HF_HOME to another folder.") from None  # fmt: skip
+            raise ModelNotFoundError(
+                f"{repo} cannot be stored in the cache {cache_folder()} ({error.strerror}); free "
+                "space there or set HF_HOME to another folder."
+            ) from None
         raise _no_network(repo, error, remedy) from None
     except Exception as error:  # httpx's and requests' errors, by the client's version
         logger.debug("%s: %s", repo, error)
         raise _no_network(repo, error, remedy) from None
     if missing := _missing(folder):
-        raise ModelNotFoundError(f"{repo} has no {', '.join(missing[:3])}; only checkpoints with safetensors weights "
-                                 "are read, never pickled ones.")  # fmt: skip
+        raise ModelNotFoundError(
+            f"{repo} has no {', '.join(missing[:3])}; only checkpoints with safetensors weights are read, never pickled ones."
+        )
     return folder
 
 
 def _no_network(repo: str, error: BaseException, remedy: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{repo} is not complete in the cache {cache_folder()}, and the Hub cannot be reached "
-                              f"({_cause(error)}){_close(repo)}; check the network, or {remedy} on a machine "
-                              "that has one and copy its cache here.")  # fmt: skip
+    return ModelNotFoundError(
+        f"{repo} is not complete in the cache {cache_folder()}, and the Hub cannot be reached "
+        f"({_cause(error)}){_close(repo)}; check the network, or {remedy} on a machine "
+        "that has one and copy its cache here."
+    )
 
 
 def _cause(error: BaseException) -> str:
@@ -295,7 +318,7 @@ def _known_names() -> str:
 
 
 def _close(name: str) -> str:
-    """ " (did you mean ...?)" over all known names, or nothing."""
+    """The words " (did you mean ...?)" over all known names, or nothing."""
     names = {known.lower(): known for repo in OFFICIAL_IDS for known in (repo, repo.split("/")[1])}
     names |= {short: short for short in (*BUILT_IN, *SHORT_NAMES)}
     matches = [names[match] for match in difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)]

@@ -87,8 +87,9 @@ class Fields:
             raise self.wrong(key, value, expected, kind=True)
         for item in items:
             if not 0 <= item < vocab_size:
-                raise ConfigError(f"{self.where}{key}={short(item)} is outside the vocabulary of {vocab_size}; "
-                                  "expected the id of a token that exists.")  # fmt: skip
+                raise ConfigError(
+                    f"{self.where}{key}={short(item)} is outside the vocabulary of {vocab_size}; expected the id of a token that exists."
+                )
         return tuple(dict.fromkeys(items))
 
     def wrong(self, key: str, value: object, expected: str, *, kind: bool = False) -> ConfigError:

@@ -128,8 +128,10 @@ class ModelInputs:
             remedies.append("pass fewer media")
         remedies.append("shorten the text or ask for fewer max_new_tokens" if max_new_tokens else "shorten the text")
         answer = f" and the answer up to {max_new_tokens} more" if max_new_tokens else ""
-        raise ContextLengthError(f"the prompt has {len(self.input_ids)} tokens{answer}, beyond the model's context of "
-                                 f"{context_length}; {', or '.join(remedies)}.")  # fmt: skip
+        raise ContextLengthError(
+            f"the prompt has {len(self.input_ids)} tokens{answer}, beyond the model's context of "
+            f"{context_length}; {', or '.join(remedies)}."
+        )
 
 
 class Processor:
@@ -138,8 +140,15 @@ class Processor:
     Raises CheckpointError when tokenizer and model disagree, PromptError for an unknown `prompt_style`.
     """
 
-    def __init__(self, config: ProcessorConfig, model: ModelConfig, tokenizer: PromptTokenizer, template: ChatTemplate,
-                 prompt_style: str = "official", policy: SourcePolicy | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: ProcessorConfig,
+        model: ModelConfig,
+        tokenizer: PromptTokenizer,
+        template: ChatTemplate,
+        prompt_style: str = "official",
+        policy: SourcePolicy | None = None,
+    ) -> None:
         check_style(prompt_style)
         self.config = config
         self.model = model
@@ -151,15 +160,18 @@ class Processor:
         self.knows_drawn_only = False  # set for nano, whose answers say so: `known_world`
         image_token_id = tokenizer.id_of(IMAGE_TOKEN)
         if image_token_id != model.image_token_id:
-            raise CheckpointError(f"{tokenizer.label}: {IMAGE_TOKEN} is {image_token_id}, but config.json says "
-                                  f"image_token_id={model.image_token_id}; take both from one checkpoint.")  # fmt: skip
+            raise CheckpointError(
+                f"{tokenizer.label}: {IMAGE_TOKEN} is {image_token_id}, but config.json says "
+                f"image_token_id={model.image_token_id}; take both from one checkpoint."
+            )
         if tokenizer.vocab_size > model.text.vocab_size:
-            raise CheckpointError(f"{tokenizer.label}: it has ids up to {tokenizer.vocab_size - 1}, but the model has "
-                                  f"{model.text.vocab_size} embeddings; take both from one checkpoint.")  # fmt: skip
+            raise CheckpointError(
+                f"{tokenizer.label}: it has ids up to {tokenizer.vocab_size - 1}, but the model has "
+                f"{model.text.vocab_size} embeddings; take both from one checkpoint."
+            )
 
     @classmethod
-    def from_folder(cls, folder: Path | str, *, prompt_style: str = "official",
-                    policy: SourcePolicy | None = None) -> Processor:  # fmt: skip
+    def from_folder(cls, folder: Path | str, *, prompt_style: str = "official", policy: SourcePolicy | None = None) -> Processor:
         """Read a checkpoint folder's JSON files. Raises ConfigError or CheckpointError naming the file at fault."""
         folder = Path(folder)
         model, config = load_configs(folder)
@@ -168,8 +180,16 @@ class Processor:
         grammar = family_of(model.model_type, tokenizer.added_tokens).prompt
         return cls(config, model, tokenizer, ChatTemplate.from_folder(folder, grammar), prompt_style, policy)
 
-    def __call__(self, messages: Any, *, images: Any = (), videos: Any = (), options: MediaOptions | None = None,
-                 add_generation_prompt: bool = True, on_frame: OnFrame | None = None) -> ModelInputs:  # fmt: skip
+    def __call__(
+        self,
+        messages: Any,
+        *,
+        images: Any = (),
+        videos: Any = (),
+        options: MediaOptions | None = None,
+        add_generation_prompt: bool = True,
+        on_frame: OnFrame | None = None,
+    ) -> ModelInputs:
         """Both steps at once. `images` and `videos` fill bare `{"type": "image"}` placeholders, in order.
 
         `on_frame(done, total)` is called as a video's frames come. Raises PromptError for the messages, and
@@ -179,8 +199,7 @@ class Processor:
         prepared = self.prepare_media(conversation, options=options, on_frame=on_frame)
         return self.build(conversation, prepared, add_generation_prompt=add_generation_prompt)
 
-    def prepare_media(self, messages: Any, *, options: MediaOptions | None = None,
-                      on_frame: OnFrame | None = None) -> list[PreparedMedia]:  # fmt: skip
+    def prepare_media(self, messages: Any, *, options: MediaOptions | None = None, on_frame: OnFrame | None = None) -> list[PreparedMedia]:
         """Open, sample and tile every picture and video of the messages, in order. A part's own options come first."""
         options = options or MediaOptions()
         parts = _media_parts(normalise_messages(messages))
@@ -188,26 +207,24 @@ class Processor:
             self.family.prompt.video_wording()  # a family without videos refuses one before it is opened
         return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame)) for part in parts]
 
-    def build(self, messages: Any, prepared: Sequence[PreparedMedia], *,
-              add_generation_prompt: bool = True) -> ModelInputs:  # fmt: skip
+    def build(self, messages: Any, prepared: Sequence[PreparedMedia], *, add_generation_prompt: bool = True) -> ModelInputs:
         """The prompt for `messages`, whose media were prepared before. Raises PromptError when the two disagree."""
         conversation = normalise_messages(messages)
         kinds = ["image" if isinstance(part, ImagePart) else "video" for part in _media_parts(conversation)]
         if kinds != [media.info.kind for media in prepared]:
-            raise PromptError(f"the messages hold {len(kinds)} media and {len(prepared)} were prepared, or their kinds "
-                              "differ; pass what prepare_media returned for the same messages.")  # fmt: skip
+            raise PromptError(
+                f"the messages hold {len(kinds)} media and {len(prepared)} were prepared, or their kinds "
+                "differ; pass what prepare_media returned for the same messages."
+            )
         image_token_id = self.model.image_token_id
         if any(isinstance(p, TokenPart) and image_token_id in p.ids for m in conversation for p in m.parts):
-            raise PromptError(f"exact token ids hold the image token {image_token_id}, which stands for pixels; "
-                              "leave it out.")  # fmt: skip
-        rendered = self.template.render(apply_style(conversation, self.prompt_style),
-                                        add_generation_prompt=add_generation_prompt)  # fmt: skip
+            raise PromptError(f"exact token ids hold the image token {image_token_id}, which stands for pixels; leave it out.")
+        rendered = self.template.render(apply_style(conversation, self.prompt_style), add_generation_prompt=add_generation_prompt)
         following = iter(prepared)
         segments: list[Segment] = [
-            TextSegment(self.placeholder(next(following).info), trusted=True)
-            if isinstance(piece, ImagePart | VideoPart) else piece
+            TextSegment(self.placeholder(next(following).info), trusted=True) if isinstance(piece, ImagePart | VideoPart) else piece
             for piece in rendered
-        ]  # fmt: skip
+        ]
         input_ids = tuple(self.tokenizer.encode_segments(segments))
         tiles = self.stack_tiles(prepared)
         expected = sum(media.info.tile_count for media in prepared) * self.config.image_seq_len  # pixels may be gone
@@ -237,9 +254,15 @@ class Processor:
             info = MediaInfo("image", label, len(picture.tiles), picture.rows, picture.cols, warnings=tuple(found))
             return PreparedMedia(info, picture.tiles)
         video = sample_video(part.source, self.config, options, self.policy, on_frame)
-        info = MediaInfo("video", label, len(video.frames), timestamps_s=video.timestamps_s,
-                         duration_s=video.duration_s, decoded_frames=video.decoded_frames,
-                         warnings=video.warnings)  # fmt: skip
+        info = MediaInfo(
+            "video",
+            label,
+            len(video.frames),
+            timestamps_s=video.timestamps_s,
+            duration_s=video.duration_s,
+            decoded_frames=video.decoded_frames,
+            warnings=video.warnings,
+        )
         return PreparedMedia(info, video.frames)
 
     def placeholder(self, info: MediaInfo) -> str:
@@ -261,13 +284,21 @@ class Processor:
 def _check_stops(tokenizer: PromptTokenizer, model: ModelConfig, folder: Path) -> None:
     """Raise CheckpointError unless each stop token is a token; say when one of them is an ordinary word."""
     if absent := [token for token in model.eos_token_ids if not tokenizer.has_id(token)]:
-        raise CheckpointError(f"{folder}: eos_token_id={absent[0]} is no token of tokenizer.json, so that no answer would "
-                              "end there; take both files from one checkpoint.")  # fmt: skip
+        raise CheckpointError(
+            f"{folder}: eos_token_id={absent[0]} is no token of tokenizer.json, so that no answer would "
+            "end there; take both files from one checkpoint."
+        )
     if words := [token for token in model.eos_token_ids if token not in tokenizer.control_ids]:
         ends = family_of(model.model_type, tokenizer.added_tokens).prompt.end_of_turn
         known = " or ".join(f"{token} ({tokenizer.id_of(token)})" for token in ends if tokenizer.has(token))
-        logger.warning("%s: eos_token_id=%d is an ordinary token (%r): answers end where it is written. This family's end at %s; "
-                       "correct generation_config.json.", folder, words[0], tokenizer.token_of(words[0]), known or ends[0])  # fmt: skip
+        logger.warning(
+            "%s: eos_token_id=%d is an ordinary token (%r): answers end where it is written. This family's end at %s; "
+            "correct generation_config.json.",
+            folder,
+            words[0],
+            tokenizer.token_of(words[0]),
+            known or ends[0],
+        )
 
 
 def _media_parts(messages: Sequence[Message]) -> list[ImagePart | VideoPart]:

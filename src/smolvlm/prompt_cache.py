@@ -29,14 +29,10 @@ class PromptCache:
         What the sequence already holds of the prompt stays; after the first difference it is rewound and prefilled.
         """
         if len(input_ids) >= self.capacity:
-            raise ContextLengthError(
-                f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}."
-            )
+            raise ContextLengthError(f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}.")
         tile_keys = [key for part in embeds for key in part.keys]
         config = self.engine.config
-        keep, tiles = common_prefix(
-            self.ids, self.tile_keys, input_ids, tile_keys, config.image_token_id, config.image_seq_len
-        )
+        keep, tiles = common_prefix(self.ids, self.tile_keys, input_ids, tile_keys, config.image_token_id, config.image_seq_len)
         self.rewind(keep)
         logits = self.engine.prefill(self.seq, list(input_ids[keep:]), _after(embeds, tiles))
         self.ids = list(input_ids)
@@ -56,8 +52,9 @@ class PromptCache:
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
 
-def common_prefix(held_ids: Ids, held_tiles: Sequence[str], wanted_ids: Ids,
-                  wanted_tiles: Sequence[str], image_token: int, per_tile: int) -> tuple[int, int]:  # fmt: skip
+def common_prefix(
+    held_ids: Ids, held_tiles: Sequence[str], wanted_ids: Ids, wanted_tiles: Sequence[str], image_token: int, per_tile: int
+) -> tuple[int, int]:
     """Tokens and whole tiles that a sequence shares with a prompt; at least one token is left to prefill.
 
     Image tokens are alike only where the tiles behind them are: `*_tiles` are content hashes, one for each run of

@@ -81,8 +81,14 @@ class Runtime:
         inputs.check_context(context - 1)
         return min(context, len(inputs.input_ids) + max_new_tokens)
 
-    def prompt(self, messages: Sequence[Mapping[str, Any]], options: MediaOptions, max_new_tokens: int,
-               on_progress: Progress | None = None, clock: Clock | None = None) -> Prompted:  # fmt: skip
+    def prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: MediaOptions,
+        max_new_tokens: int,
+        on_progress: Progress | None = None,
+        clock: Clock | None = None,
+    ) -> Prompted:
         """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
         clock = clock or Clock()
         inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
@@ -99,8 +105,7 @@ class Runtime:
             cache.close()
             raise
 
-    def prefill(self, cache: PromptCache, inputs: ModelInputs, embeds: Sequence[ImageEmbeds], encoded: int,
-                clock: Clock) -> Prompted:  # fmt: skip
+    def prefill(self, cache: PromptCache, inputs: ModelInputs, embeds: Sequence[ImageEmbeds], encoded: int, clock: Clock) -> Prompted:
         """Bring `cache` to hold the prompt; `encoded` says how many tiles were encoded for it just now."""
         logits, prefilled = cache.prefill(inputs.input_ids, embeds)
         self.counters.tokens_prefilled += prefilled

@@ -23,8 +23,13 @@ from smolvlm.runtime import Progress, Runtime, stage
 _TOGETHER = 32  # branches that are decoded in one step
 
 
-def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], options: Sequence[str],
-                  media_options: MediaOptions, on_progress: Progress | None = None) -> Choice:  # fmt: skip
+def choose_option(
+    runtime: Runtime,
+    messages: Sequence[Mapping[str, Any]],
+    options: Sequence[str],
+    media_options: MediaOptions,
+    on_progress: Progress | None = None,
+) -> Choice:
     """Score each option as the assistant's complete answer: the sum of its tokens' log probabilities, the end included.
 
     Probabilities are the softmax of the sums. Raises ParamsError for no options, an empty one or a repeated one.
@@ -32,8 +37,12 @@ def choose_option(runtime: Runtime, messages: Sequence[Mapping[str, Any]], optio
     return choose_options(runtime, [(messages, options)], media_options, on_progress)[0]
 
 
-def choose_options(runtime: Runtime, questions: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[str]]],
-                   media_options: MediaOptions, on_progress: Progress | None = None) -> list[Choice]:  # fmt: skip
+def choose_options(
+    runtime: Runtime,
+    questions: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[str]]],
+    media_options: MediaOptions,
+    on_progress: Progress | None = None,
+) -> list[Choice]:
     """The same for several conversations about the same media, which are read and encoded once."""
     for _, options in questions:
         check_options(options)
@@ -65,8 +74,9 @@ def check_options(options: Sequence[str]) -> None:
 class Candidates:
     """The options of one question in tokens, as the chat template writes them after the prompt."""
 
-    def __init__(self, runtime: Runtime, messages: Sequence[Mapping[str, Any]], options: Sequence[str],
-                 prepared: Sequence[PreparedMedia]) -> None:  # fmt: skip
+    def __init__(
+        self, runtime: Runtime, messages: Sequence[Mapping[str, Any]], options: Sequence[str], prepared: Sequence[PreparedMedia]
+    ) -> None:
         """Raises ContextLengthError when the longest does not fit, PromptError for a template without an end token."""
         self._runtime, self._options = runtime, options
         build = runtime.processor.build
@@ -88,8 +98,13 @@ class Candidates:
         weights = np.exp(scores - scores.max())
         probabilities = weights / weights.sum()
         best = int(scores.argmax())
-        return Choice(options[best], best, dict(zip(options, probabilities.tolist(), strict=True)),
-                      dict(zip(options, sums, strict=True)), self.prompt.warnings)  # fmt: skip
+        return Choice(
+            options[best],
+            best,
+            dict(zip(options, probabilities.tolist(), strict=True)),
+            dict(zip(options, sums, strict=True)),
+            self.prompt.warnings,
+        )
 
 
 @dataclass(eq=False)

@@ -29,8 +29,9 @@ EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 class Session:
     """Made by `SmolVLM.session`. Use it as a context manager, or `close` it, to free its KV cache."""
 
-    def __init__(self, runtime: Runtime, parts: Sequence[Mapping[str, Any]], system: str | None, options: MediaOptions,
-                 params: GenerationParams) -> None:  # fmt: skip
+    def __init__(
+        self, runtime: Runtime, parts: Sequence[Mapping[str, Any]], system: str | None, options: MediaOptions, params: GenerationParams
+    ) -> None:
         self._runtime, self._options, self._params = runtime, options, params
         self.system = system
         self._parts = [dict(part) for part in parts]
@@ -58,8 +59,7 @@ class Session:
             self._lock = os.getpid(), threading.RLock()
         return self._lock[1]
 
-    def choose(self, question: str, options: Sequence[str], *, remember: bool = False,
-               on_progress: Progress | None = None) -> Choice:  # fmt: skip
+    def choose(self, question: str, options: Sequence[str], *, remember: bool = False, on_progress: Progress | None = None) -> Choice:
         """The likeliest of `options` as the answer to the next question; nothing is generated. `remember=True` keeps the
         question and the chosen answer for later ones. Raises ParamsError for no options, an empty or a repeated one."""
         check_options(options)
@@ -73,8 +73,15 @@ class Session:
                 self._placed = brought
             return choice
 
-    def extract(self, schema: Any, prompt: str = EXTRACT_PROMPT, *, remember: bool = False, details: bool = False,
-                on_progress: Progress | None = None) -> Any:  # fmt: skip
+    def extract(
+        self,
+        schema: Any,
+        prompt: str = EXTRACT_PROMPT,
+        *,
+        remember: bool = False,
+        details: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Any:
         """`SmolVLM.extract` as the next question. Later questions do not see it unless `remember` is True."""
         grammar = self._runtime.grammars.json_schema(schema)
         with self._alone():
@@ -97,8 +104,9 @@ class Session:
             self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
         return self._cache
 
-    def _begin(self, prompt: str, remember: bool, on_progress: Progress | None, grammar: Grammar | None = None,
-               logprobs: bool = False) -> AnswerStream:  # fmt: skip
+    def _begin(
+        self, prompt: str, remember: bool, on_progress: Progress | None, grammar: Grammar | None = None, logprobs: bool = False
+    ) -> AnswerStream:
         clock = Clock()
         brought, turns, messages = self._turn_of(prompt)
         inputs, encoded = self._inputs(messages, on_progress, clock)
@@ -148,9 +156,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _inputs(
-        self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock
-    ) -> tuple[ModelInputs, int]:
+    def _inputs(self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock) -> tuple[ModelInputs, int]:
         """The prompt of a conversation; media are read and encoded the first time only."""
         self._read(on_progress)
         inputs = self._runtime.processor.build(messages, self._prepared)

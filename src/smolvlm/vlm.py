@@ -75,8 +75,7 @@ class SmolVLM:
         self.config = engine.config
         self.runtime = Runtime(engine, processor, name)
 
-    def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
-            **options: Any) -> Answer:  # fmt: skip
+    def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None, **options: Any) -> Answer:
         """Answer `prompt` about `media` (None for text alone)."""
         return self.stream(media, prompt, system=system, on_progress=on_progress, **options).answer
 
@@ -88,28 +87,36 @@ class SmolVLM:
         """Answer a conversation in the messages format that `transformers` users know."""
         return self.stream_chat(messages, **options).answer
 
-    def stream(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None,
-               **options: Any) -> AnswerStream:  # fmt: skip
+    def stream(
+        self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None, **options: Any
+    ) -> AnswerStream:
         """Like `ask`, as an iterator over pieces of text; its `.answer` is the whole, `.cancel()` ends it early."""
         clock = Clock()
         media_options, params = split_options(options)  # before any medium is opened
         messages = self.messages(media, prompt, system, media_options.media_kind)
         return self._stream(messages, media_options, params, clock, on_progress)
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, on_progress: Progress | None = None,
-                    **options: Any) -> AnswerStream:  # fmt: skip
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, on_progress: Progress | None = None, **options: Any) -> AnswerStream:
         """Like `chat`, as an iterator over pieces of text."""
         clock = Clock()
         media_options, params = split_options(options)
         return self._stream(messages, media_options, params, clock, on_progress)
 
-    def _stream(self, messages: Sequence[Mapping[str, Any]], media_options: MediaOptions, params: GenerationParams, clock: Clock,
-                on_progress: Progress | None, grammar: Grammar | None = None) -> AnswerStream:  # fmt: skip
+    def _stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        media_options: MediaOptions,
+        params: GenerationParams,
+        clock: Clock,
+        on_progress: Progress | None,
+        grammar: Grammar | None = None,
+    ) -> AnswerStream:
         prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock)
         return AnswerStream(self.runtime, prompted, params, grammar=grammar)
 
-    def ask_many(self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, on_progress: Progress | None = None,
-                 **options: Any) -> list[Answer]:  # fmt: skip
+    def ask_many(
+        self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, on_progress: Progress | None = None, **options: Any
+    ) -> list[Answer]:
         """Answer several (media, prompt) pairs together: prompts may be of any length, decoding is shared."""
         began = Clock().began
         media_options, params = split_options(options)
@@ -122,15 +129,21 @@ class SmolVLM:
             opened.append((messages, clock))
         return self._together(opened, media_options, params, on_progress)
 
-    def chat_many(self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, on_progress: Progress | None = None,
-                  **options: Any) -> list[Answer]:  # fmt: skip
+    def chat_many(
+        self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, on_progress: Progress | None = None, **options: Any
+    ) -> list[Answer]:
         """Answer several conversations together, in the order given."""
         began = Clock().began
         media_options, params = split_options(options)
         return self._together([(messages, Clock(began)) for messages in conversations], media_options, params, on_progress)
 
-    def _together(self, opened: Sequence[tuple[Sequence[Mapping[str, Any]], Clock]], media_options: MediaOptions,
-                  params: GenerationParams, on_progress: Progress | None) -> list[Answer]:  # fmt: skip
+    def _together(
+        self,
+        opened: Sequence[tuple[Sequence[Mapping[str, Any]], Clock]],
+        media_options: MediaOptions,
+        params: GenerationParams,
+        on_progress: Progress | None,
+    ) -> list[Answer]:
         prompted: list[Prompted] = []
         try:
             for messages, clock in opened:
@@ -141,16 +154,31 @@ class SmolVLM:
             for item in prompted:
                 item.cache.close()
 
-    def choose(self, media: Any, question: str, options: Sequence[str], *, system: str | None = None,
-               on_progress: Progress | None = None, **media_options: Any) -> Choice:  # fmt: skip
+    def choose(
+        self,
+        media: Any,
+        question: str,
+        options: Sequence[str],
+        *,
+        system: str | None = None,
+        on_progress: Progress | None = None,
+        **media_options: Any,
+    ) -> Choice:
         """The likeliest of `options` as the answer, with probabilities: each option is scored, nothing is generated.
 
         Raises ParamsError for no options, an empty or a repeated one.
         """
         return self.choose_many(media, [(question, options)], system=system, on_progress=on_progress, **media_options)[0]
 
-    def choose_many(self, media: Any, questions: Sequence[tuple[str, Sequence[str]]], *, system: str | None = None,
-                    on_progress: Progress | None = None, **media_options: Any) -> list[Choice]:  # fmt: skip
+    def choose_many(
+        self,
+        media: Any,
+        questions: Sequence[tuple[str, Sequence[str]]],
+        *,
+        system: str | None = None,
+        on_progress: Progress | None = None,
+        **media_options: Any,
+    ) -> list[Choice]:
         """`choose` for several (question, options) about the same media, which are read, encoded and prefilled once."""
         opened, params = split_options(media_options)
         if params != GenerationParams():
@@ -161,8 +189,17 @@ class SmolVLM:
         asked = [(self.messages(parts, question, system), options) for question, options in questions]
         return choose_options(self.runtime, asked, opened, on_progress)
 
-    def extract(self, media: Any, schema: Any, prompt: str = EXTRACT_PROMPT, *, details: bool = False,
-                system: str | None = None, on_progress: Progress | None = None, **options: Any) -> Any:  # fmt: skip
+    def extract(
+        self,
+        media: Any,
+        schema: Any,
+        prompt: str = EXTRACT_PROMPT,
+        *,
+        details: bool = False,
+        system: str | None = None,
+        on_progress: Progress | None = None,
+        **options: Any,
+    ) -> Any:
         """Fill a JSON schema (dict or JSON text) or a pydantic model from `media`; the result always validates.
 
         Returns an instance of the pydantic model, else the parsed JSON; with `details` an `Extracted`, which also says for
@@ -179,8 +216,7 @@ class SmolVLM:
         value = parse_as(schema, answer.text)
         return Extracted(value, fields_of(answer, self.processor.tokenizer.decode), answer) if details else value
 
-    def features(self, media: Any, *, pooled: bool = False, on_progress: Progress | None = None,
-                 **media_options: Any) -> list[FloatArray]:  # fmt: skip
+    def features(self, media: Any, *, pooled: bool = False, on_progress: Progress | None = None, **media_options: Any) -> list[FloatArray]:
         """What the decoder sees of each medium: the vision encoder's output after the connector, float32.
 
         One array a medium, (tokens, hidden): a row an image token, tiles one after the other. `pooled`: (hidden,), the mean
@@ -221,8 +257,7 @@ class SmolVLM:
             stream.cancel()
             await asyncio.to_thread(stream.close)
 
-    def messages(self, media: Any, prompt: str, system: str | None = None,
-                 media_kind: WantedKind = "auto") -> list[dict[str, Any]]:  # fmt: skip
+    def messages(self, media: Any, prompt: str, system: str | None = None, media_kind: WantedKind = "auto") -> list[dict[str, Any]]:
         """The conversation that `ask` sends: an optional system turn, then the media and the prompt."""
         content = [*media_parts(media, self.processor.policy, media_kind), {"type": "text", "text": prompt}]
         turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
@@ -235,5 +270,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[MediaOptions, GenerationP
     if unknown:
         known = ", ".join(sorted(_MEDIA_KEYS | _PARAM_KEYS))
         raise ParamsError(f"unknown option {', '.join(unknown)}; the options are {known}.")
-    return (MediaOptions(**{k: v for k, v in options.items() if k in _MEDIA_KEYS}),
-            GenerationParams(**{k: v for k, v in options.items() if k in _PARAM_KEYS}))  # fmt: skip
+    return (
+        MediaOptions(**{k: v for k, v in options.items() if k in _MEDIA_KEYS}),
+        GenerationParams(**{k: v for k, v in options.items() if k in _PARAM_KEYS}),
+    )

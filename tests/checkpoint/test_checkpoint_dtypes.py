@@ -47,8 +47,7 @@ def test_writing_rounds_as_torch_rounds(dtype: str) -> None:
     expected = values.to(TORCH[dtype])
     np.testing.assert_array_equal(to_float32(written, dtype), expected.float().numpy())
     finite = ~values.isnan().numpy()  # a NaN's own bits are free
-    np.testing.assert_array_equal(written.reshape(values.numel(), -1)[finite],
-                                  raw_of(expected).reshape(values.numel(), -1)[finite])  # fmt: skip
+    np.testing.assert_array_equal(written.reshape(values.numel(), -1)[finite], raw_of(expected).reshape(values.numel(), -1)[finite])
 
 
 def test_nan_stays_nan_whatever_its_payload() -> None:

@@ -39,8 +39,7 @@ def damaged(rng: np.random.Generator, whole: bytes) -> bytes:
 
 def test_damaged_headers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.weight": np.zeros(4, np.float16),
-              "c": np.ones((1, 1), np.int64)}  # fmt: skip
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.weight": np.zeros(4, np.float16), "c": np.ones((1, 1), np.int64)}
     whole = save(arrays, metadata={"format": "pt"})
     path = tmp_path / "model.safetensors"
     accepted = refused = 0

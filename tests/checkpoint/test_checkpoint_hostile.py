@@ -82,7 +82,7 @@ def rewrite(path: Path, change: Callable[[Any], None]) -> None:
         ("processor_config.json", "image_seq_len", "36", "image_seq_len='36'"),
         ("tokenizer_config.json", "bos_token", 7, "bos_token"),
     ],
-)  # fmt: skip
+)
 def test_the_file_the_key_the_value_and_what_was_expected(folder: Path, file: str, path: str, value: Any, says: str) -> None:
     def change(raw: Any) -> None:
         *above, last = path.split(".")
@@ -103,8 +103,7 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def token(number: int, content: str) -> dict[str, Any]:
-    return {"id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-            "special": True}  # fmt: skip
+    return {"id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 
 
 TOKENIZER_FAULTS: list[tuple[str, Any, str]] = [
@@ -172,8 +171,9 @@ def test_what_is_no_file_does_not_keep_anybody_waiting(folder: Path) -> None:
         (folder / name).write_bytes(kept)
 
 
-@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": 1, "a": 2}', "1" * 5000,
-                                  '{"a":' * 5000, "\ufeff{}", '{"a": 01}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": 1, "a": 2}', "1" * 5000, '{"a":' * 5000, "\ufeff{}", '{"a": 01}']
+)
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
 def test_what_is_no_json_is_refused(folder: Path, file: str, text: str) -> None:
     (folder / file).write_text(text)
@@ -198,13 +198,19 @@ def test_a_chat_template_of_another_kind(folder: Path, value: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"lora_alpha": 1e300}, "lora_alpha=1e"), ({"lora_alpha": "much"}, "lora_alpha='much'"), ({"lora_alpha": True}, "lora_alpha"),
-        ({"lora_alpha": 10**400}, "lora_alpha=a number of"), ({"r": -4}, "r=-4"), ({"r": "4"}, "r='4'"),
-        ({"use_dora": "yes"}, "use_dora='yes'"), ({"use_rslora": 1}, "use_rslora=1"),
-        ({"alpha_pattern": [1]}, "alpha_pattern"), ({"rank_pattern": 3}, "rank_pattern"),
+        ({"lora_alpha": 1e300}, "lora_alpha=1e"),
+        ({"lora_alpha": "much"}, "lora_alpha='much'"),
+        ({"lora_alpha": True}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, "lora_alpha=a number of"),
+        ({"r": -4}, "r=-4"),
+        ({"r": "4"}, "r='4'"),
+        ({"use_dora": "yes"}, "use_dora='yes'"),
+        ({"use_rslora": 1}, "use_rslora=1"),
+        ({"alpha_pattern": [1]}, "alpha_pattern"),
+        ({"rank_pattern": 3}, "rank_pattern"),
         ({"base_model_name_or_path": 5}, "base_model_name_or_path"),
     ],
-)  # fmt: skip
+)
 def test_an_adapter_whose_settings_are_no_settings(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8} | change))
     with pytest.raises(AdapterError, match=says):

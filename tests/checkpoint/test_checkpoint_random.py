@@ -21,10 +21,18 @@ from smolvlm.config import PRESETS, load_configs
 from smolvlm.errors import CheckpointError, ConfigError
 
 OFFICIAL_IDS = {
-    "<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<global-img>": 49152, "<row_1_col_1>": 49153,
-    "<row_1_col_6>": 49158, "<row_2_col_1>": 49159, "<row_6_col_6>": 49188, "<fake_token_around_image>": 49189,
-    "<image>": 49190, "<end_of_utterance>": 49279,
-}  # fmt: skip
+    "<|endoftext|>": 0,
+    "<|im_start|>": 1,
+    "<|im_end|>": 2,
+    "<global-img>": 49152,
+    "<row_1_col_1>": 49153,
+    "<row_1_col_6>": 49158,
+    "<row_2_col_1>": 49159,
+    "<row_6_col_6>": 49188,
+    "<fake_token_around_image>": 49189,
+    "<image>": 49190,
+    "<end_of_utterance>": 49279,
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +115,13 @@ def test_custom_sizes_and_bad_ones(tmp_path: Path) -> None:
 
 def test_the_room_needs_no_torch() -> None:
     script = "import sys, smolvlm.checkpoint; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert result.stdout.strip() == "[]"
 
 

@@ -149,8 +149,21 @@ def test_a_git_lfs_pointer_is_no_checkpoint(tmp_path: Path) -> None:
     refused(tmp_path, "not a safetensors file", "download")
 
 
-@pytest.mark.parametrize("shard", ["../elsewhere.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "", 7, None,
-                                   "C:\\x.safetensors", ".hidden.safetensors", "pytorch_model.bin"])  # fmt: skip
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "../elsewhere.safetensors",
+        "/etc/passwd",
+        "sub/x.safetensors",
+        "..",
+        "",
+        7,
+        None,
+        "C:\\x.safetensors",
+        ".hidden.safetensors",
+        "pytorch_model.bin",
+    ],
+)
 def test_an_index_that_points_elsewhere(tiny_folder: Path, tmp_path: Path, shard: object) -> None:
     """The file exists, so only the rule can refuse it."""
     shutil.copy(tiny_folder / "model.safetensors", tmp_path / "elsewhere.safetensors")
@@ -188,9 +201,14 @@ def test_verify_names_what_disagrees(tiny_copy: Path) -> None:
             tensors[f"adapter.{i}"] = torch.zeros(1)
         tensors[GATE] = torch.zeros(128, 256)
 
-    refused(rewrite(tiny_copy, damage), str(tiny_copy), "1 missing: model.text_model.norm.weight",
-            "5 unexpected: adapter.0", "and 2 more",
-            f"1 misshapen: {GATE} (128, 256) instead of (256, 128)")  # fmt: skip
+    refused(
+        rewrite(tiny_copy, damage),
+        str(tiny_copy),
+        "1 missing: model.text_model.norm.weight",
+        "5 unexpected: adapter.0",
+        "and 2 more",
+        f"1 misshapen: {GATE} (128, 256) instead of (256, 128)",
+    )
 
 
 def test_verify_allows_leftovers_and_a_tied_head(tiny_copy: Path) -> None:
@@ -233,8 +251,10 @@ def test_find_nonfinite(tiny_copy: Path) -> None:
 def test_opening_reads_no_weights(tmp_path: Path, make_safetensors: Callable[..., Path]) -> None:
     """A file of 64 GiB, mostly a hole on the disk, opens at once and a tensor at its end is read."""
     size = 1 << 36
-    header = {"big": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
-              "small": {"dtype": "F32", "shape": [2], "data_offsets": [size, size + 8]}}  # fmt: skip
+    header = {
+        "big": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]},
+        "small": {"dtype": "F32", "shape": [2], "data_offsets": [size, size + 8]},
+    }
     path = make_safetensors(tmp_path / "model.safetensors", header)
     start = path.stat().st_size
     with path.open("r+b") as file:

@@ -47,8 +47,7 @@ def load_reference(folder: Path) -> torch.nn.Module:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 3_000_000])
-def test_transformers_reads_it(tmp_path: Path, tensors: dict[str, np.ndarray], tiny_folder: Path, dtype: str,
-                               max_shard_bytes: int) -> None:  # fmt: skip
+def test_transformers_reads_it(tmp_path: Path, tensors: dict[str, np.ndarray], tiny_folder: Path, dtype: str, max_shard_bytes: int) -> None:
     folder = write(tmp_path / "out", tensors, tiny_folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
     assert (folder / "model.safetensors").exists() == (max_shard_bytes > 1e9)
     state = load_reference(folder).state_dict()
@@ -116,8 +115,10 @@ def test_any_order_and_layout_of_arrays(tmp_path: Path, tensors: dict[str, np.nd
 
     def pairs() -> Iterator[tuple[str, np.ndarray]]:
         for i, (name, values) in enumerate(reversed(tensors.items())):
-            yield name, [np.asfortranarray(values), values.astype(np.float64), values.astype(">f4"),
-                         np.repeat(values, 2, axis=0)[::2]][i % 4]  # fmt: skip
+            yield (
+                name,
+                [np.asfortranarray(values), values.astype(np.float64), values.astype(">f4"), np.repeat(values, 2, axis=0)[::2]][i % 4],
+            )
 
     folder = write(tmp_path / "out", pairs(), tiny_folder, max_shard_bytes=10_000_000)
     reader = CheckpointReader(folder)
@@ -146,10 +147,8 @@ def bad_tensors(tensors: dict[str, np.ndarray]) -> dict[str, tuple[Any, str]]:
     }
 
 
-@pytest.mark.parametrize("case", ["missing", "unexpected", "misshapen", "integer", "twice", "raw short", "raw integer",
-                                  "out of range"])  # fmt: skip
-def test_bad_tensors_leave_nothing(tmp_path: Path, tensors: dict[str, np.ndarray], tiny_folder: Path,
-                                   case: str) -> None:  # fmt: skip
+@pytest.mark.parametrize("case", ["missing", "unexpected", "misshapen", "integer", "twice", "raw short", "raw integer", "out of range"])
+def test_bad_tensors_leave_nothing(tmp_path: Path, tensors: dict[str, np.ndarray], tiny_folder: Path, case: str) -> None:
     given, message = bad_tensors(tensors)[case]
     with pytest.raises(CheckpointError, match=message):
         write(tmp_path / "out", given, tiny_folder, dtype="float16")
@@ -224,8 +223,13 @@ def test_a_disk_that_refuses_half_way(tmp_path: Path) -> None:
         except CheckpointError as error:
             print(error)
     """)
-    result = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(out)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert os.strerror(errno.EFBIG) in result.stdout
     assert "nothing was changed" in result.stdout
     assert (out / "model.safetensors").read_bytes() == before

@@ -48,9 +48,7 @@ def test_a_wrong_adapter_is_one_sentence(run: Run, adapter: Path, tmp_path: Path
     assert "no such file; an adapter's folder holds" in missing.err
 
 
-def test_merge_writes_a_model_that_answers_the_same(
-    run: Run, model: tuple[str, ...], adapter: Path, tmp_path: Path
-) -> None:
+def test_merge_writes_a_model_that_answers_the_same(run: Run, model: tuple[str, ...], adapter: Path, tmp_path: Path) -> None:
     merged = run("merge", model[1], adapter, tmp_path / "merged")
     assert (merged.code, merged.out) == (0, f"{tmp_path / 'merged'}\n")
     asked = ("choose", "Is it?", "--option", "yes", "--option", "no", "--json")
@@ -84,8 +82,7 @@ def test_the_other_stages_run(run: Run, model: tuple[str, ...], tmp_path: Path, 
     (tmp_path / "mix.yaml").write_text("datasets: [{name: d, json_path: data.jsonl, modality: text}]\n")
     data: tuple[Any, ...] = ("--pairs", tmp_path / "pairs.jsonl")
     if stage == "distill":
-        data = ("--mixture", tmp_path / "mix.yaml", "--teacher", model[1], "--method", "lora", "--batch-size", 1,
-                "--no-packing")  # fmt: skip
+        data = ("--mixture", tmp_path / "mix.yaml", "--teacher", model[1], "--method", "lora", "--batch-size", 1, "--no-packing")
     done = run("train", stage, "--model", model[1], *data, "-o", tmp_path / "run", "--steps", 1, "--workers", 0)
     assert done.code == 0, done.err
     assert done.out == f"{tmp_path / 'run' / 'adapter'}\n"

@@ -35,8 +35,10 @@ def test_streamed_text_equals_the_whole(run, model) -> None:
 def test_several_media_keep_their_order(run, model) -> None:
     media = run("ask", PHOTO, ROCKET, CLIP, "Compare.", *model, "--json", "--max-frames", 3, *SHORT).json["media"]
     assert [(item["kind"], Path(item["label"]).name) for item in media] == [
-        ("image", "chelsea.png"), ("image", "rocket.jpg"), ("video", "bigbuckbunny.mp4"),
-    ]  # fmt: skip
+        ("image", "chelsea.png"),
+        ("image", "rocket.jpg"),
+        ("video", "bigbuckbunny.mp4"),
+    ]
     assert media[2]["tile_count"] == 3
 
 
@@ -104,8 +106,10 @@ def test_detail(run, model, detail, tiles) -> None:
 
 
 def test_prompt_style_changes_the_prompt(run, model) -> None:
-    counts = {style: run("ask", "Hi", *model, "--json", "--max-new-tokens", 2, "--prompt-style", style).json["usage"]
-              ["prompt_tokens"] for style in ("official", "training")}  # fmt: skip
+    counts = {
+        style: run("ask", "Hi", *model, "--json", "--max-new-tokens", 2, "--prompt-style", style).json["usage"]["prompt_tokens"]
+        for style in ("official", "training")
+    }
     assert counts["training"] > counts["official"] + 20  # the authors' system message
 
 
@@ -121,7 +125,7 @@ def test_prompt_style_changes_the_prompt(run, model) -> None:
         (["--no-loop-guard"], {"loop_guard": False}),
         (["--stop", "nothing", "--stop", "vagoda"], {"stop": ("nothing", "vagoda")}),
     ],
-)  # fmt: skip
+)
 def test_generation_options_reach_the_library(run, model, api, plain_photo, flags, options) -> None:
     expected = api.ask(PHOTO, "What", detail="low", max_new_tokens=90, **options)
     result = run("ask", PHOTO, "What", *model, "--detail", "low", "--max-new-tokens", 90, *flags)

@@ -95,9 +95,7 @@ def refused(run, tmp_path, monkeypatch):
         result = run(*args)
         assert result.code == 2, result.err
         assert result.out == ""
-        assert sorted(p for p in tmp_path.rglob("*") if "hf_home" not in p.parts) == [
-            p for p in before if "hf_home" not in p.parts
-        ]
+        assert sorted(p for p in tmp_path.rglob("*") if "hf_home" not in p.parts) == [p for p in before if "hf_home" not in p.parts]
         assert result.err.startswith("smolvlm: error: ")
         assert result.err.count("\n") == 1, result.err
         assert "Traceback" not in result.err
@@ -107,8 +105,7 @@ def refused(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["missing", "directory", "empty", "text named jpg", "truncated JPEG", "truncated MP4", "sound only", "PNG bomb"],
+    "kind", ["missing", "directory", "empty", "text named jpg", "truncated JPEG", "truncated MP4", "sound only", "PNG bomb"]
 )
 def test_bad_media(refused, model, tmp_path, kind) -> None:
     path = _bad_media(kind, tmp_path)
@@ -163,8 +160,7 @@ def test_missing_schema(refused, model, tmp_path) -> None:
     assert "none.json" in refused("extract", ROCKET, "--schema", tmp_path / "none.json", *model)
 
 
-@pytest.mark.parametrize("options", [[], ["--option", ""], ["--option", "yes", "--option", " "],
-                                     ["--option", "yes", "--option", "yes"]])  # fmt: skip
+@pytest.mark.parametrize("options", [[], ["--option", ""], ["--option", "yes", "--option", " "], ["--option", "yes", "--option", "yes"]])
 def test_bad_options(refused, model, options) -> None:
     assert "option" in refused("choose", ROCKET, "A rocket?", *options, *model)
 
@@ -194,18 +190,21 @@ def test_usage(refused, args, words) -> None:
     assert words in refused(*args)
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    (["ask", str(ROCKET), "nofile.png"], "'nofile.png': no such file"),
-    (["ask", "nofile.JPG"], "'nofile.JPG': no such file"),
-    (["ask", "nofile.mp4", "What?"], "nofile.mp4: no such file"),
-    (["ask", str(ROCKET), "trip/clip.MOV", "What?"], "trip/clip.MOV: no such file"),
-    (["choose", str(ROCKET), "*.heic", "--option", "yes"], "no such file"),
-    (["describe", str(ROCKET), "nofile.webm"], "nofile.webm: no such file"),
-    (["ask", str(ROCKET), "What?", "--as", "video"], "rocket.jpg is a picture, not a video as --as video says"),
-    (["ask", str(CLIP), "What?", "--as", "image"], "bigbuckbunny.mp4 is a video, not a picture as --as image says"),
-    (["ask", str(CLIP), "What?", "--start", "999"], "--start 999 is past its end"),
-    (["synth", "scene.png"], "name it 'scene'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["ask", str(ROCKET), "nofile.png"], "'nofile.png': no such file"),
+        (["ask", "nofile.JPG"], "'nofile.JPG': no such file"),
+        (["ask", "nofile.mp4", "What?"], "nofile.mp4: no such file"),
+        (["ask", str(ROCKET), "trip/clip.MOV", "What?"], "trip/clip.MOV: no such file"),
+        (["choose", str(ROCKET), "*.heic", "--option", "yes"], "no such file"),
+        (["describe", str(ROCKET), "nofile.webm"], "nofile.webm: no such file"),
+        (["ask", str(ROCKET), "What?", "--as", "video"], "rocket.jpg is a picture, not a video as --as video says"),
+        (["ask", str(CLIP), "What?", "--as", "image"], "bigbuckbunny.mp4 is a video, not a picture as --as image says"),
+        (["ask", str(CLIP), "What?", "--start", "999"], "--start 999 is past its end"),
+        (["synth", "scene.png"], "name it 'scene'"),
+    ],
+)
 def test_what_newcomers_type(refused, model, args, words) -> None:
     assert words in refused(*args, *(model if args[0] != "synth" else ()))
 
@@ -247,8 +246,10 @@ def test_flags_are_named_once(run, model, tmp_path) -> None:
     assert [line for line in lines if line.endswith("so they look washed out; pass --tone-map auto to convert them.")], lines
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--engine", "steam"), ("--device", "abacus"), ("--device", "cuda:99"),
-                                             ("--dtype", "int3"), ("--prompt-style", "rude")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--engine", "steam"), ("--device", "abacus"), ("--device", "cuda:99"), ("--dtype", "int3"), ("--prompt-style", "rude")],
+)
 def test_unknown_engine_device_dtype_style(refused, tiny_checkpoint, flag, value) -> None:
     assert value in refused("ask", "Hi", "--model", tiny_checkpoint, flag, value)
 
@@ -278,8 +279,9 @@ def test_unknown_keys_of_a_checkpoint_are_said(run, tiny_checkpoint, tmp_path) -
     assert "smolvlm: config.json: unknown keys are not used: flux_capacitor\n" in result.err
 
 
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("12.5", 12.5), ("1:30", 90), ("0:01:30.5", 90.5),
-                                             ("10:00:00", 36000), ("90:00", 5400)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("12.5", 12.5), ("1:30", 90), ("0:01:30.5", 90.5), ("10:00:00", 36000), ("90:00", 5400)]
+)
 def test_times(text, value) -> None:
     assert seconds(text) == value
 

@@ -17,9 +17,14 @@ MEDIA = ROOT / "examples" / "media" / "nano"
 
 
 def chat(folder: Path, lines: list[str], *args: str) -> tuple[int, list[str], str]:
-    done = subprocess.run([sys.executable, "-m", "smolvlm", "chat", "--model", "nano", *args], cwd=folder, timeout=200,
-                          input="\n".join([*lines, ""]).encode(), capture_output=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "smolvlm", "chat", "--model", "nano", *args],
+        cwd=folder,
+        timeout=200,
+        input="\n".join([*lines, ""]).encode(),
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+    )
     return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
 
 
@@ -27,16 +32,44 @@ def test_media_are_added_and_the_conversation_is_saved(tmp_path: Path) -> None:
     shutil.copy(MEDIA / "sign.png", tmp_path / "my sign.png")
     shutil.copy(MEDIA / "clip.mp4", tmp_path / "clip.mp4")
     (tmp_path / "old.json").write_text("mine")
-    code, said, err = chat(tmp_path, [
-        "/image my sign.png", "What does the sign say?", "/image none.png", "/video 'my sign.png'", "/image clip.mp4", "/image",
-        '/image "un', "/save old.json", "/save nowhere/x.json", "/save", "/save new talk.json", "/system Be brief.", "/dance",
-    ])  # fmt: skip
+    code, said, err = chat(
+        tmp_path,
+        [
+            "/image my sign.png",
+            "What does the sign say?",
+            "/image none.png",
+            "/video 'my sign.png'",
+            "/image clip.mp4",
+            "/image",
+            '/image "un',
+            "/save old.json",
+            "/save nowhere/x.json",
+            "/save",
+            "/save new talk.json",
+            "/system Be brief.",
+            "/dance",
+        ],
+    )
     assert (code, said) == (0, ["MILK"]), err
     errors = [line for line in err.splitlines() if line.startswith("smolvlm: error: ")]
     assert len(errors) == 8, err
-    assert all(word in line for word, line in zip(
-        ("none.png: no such file", "my sign.png", "clip.mp4 is a video; add it with /video", "needs the path", '"un',
-         "old.json exists already", "nowhere/x.json: cannot be written", "needs the path"), errors, strict=True))  # fmt: skip
+    assert all(
+        word in line
+        for word, line in zip(
+            (
+                "none.png: no such file",
+                "my sign.png",
+                "clip.mp4 is a video; add it with /video",
+                "needs the path",
+                '"un',
+                "old.json exists already",
+                "nowhere/x.json: cannot be written",
+                "needs the path",
+            ),
+            errors,
+            strict=True,
+        )
+    )
     assert "/dance is no command" in err
     assert "Traceback" not in err
     assert (tmp_path / "old.json").read_text() == "mine"

@@ -20,8 +20,22 @@ SCHEMA = {
     "required": ["animal", "count"],
     "additionalProperties": False,
 }
-COMMANDS = ("ask", "describe", "chat", "choose", "extract", "info", "models", "download", "merge", "random-checkpoint",
-            "finetune", "synth", "train", "eval")  # fmt: skip
+COMMANDS = (
+    "ask",
+    "describe",
+    "chat",
+    "choose",
+    "extract",
+    "info",
+    "models",
+    "download",
+    "merge",
+    "random-checkpoint",
+    "finetune",
+    "synth",
+    "train",
+    "eval",
+)
 
 
 def test_choose_prints_the_librarys_probabilities(run, model, tiny_checkpoint) -> None:

@@ -42,14 +42,17 @@ def test_the_tasks_are_listed_without_a_model(run) -> None:
     assert [line.split()[0] for line in result.out.splitlines()][:3] == ["colour", "object", "presence"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("eval", "synth", "--task", "colours"), "synth has no task 'colours'; it has colour,"),
-    (("eval", "synth", "--world", "huge"), "--world 'huge' is not one of small, wide"),
-    (("eval", "synth", "--json", "--markdown"), "--json and --markdown exclude each other"),
-    (("eval", "synth", "--items", "0"), "'--items'"),
-    (("eval", "synth", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
-    (("eval", "dreams"), "No such command 'dreams'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eval", "synth", "--task", "colours"), "synth has no task 'colours'; it has colour,"),
+        (("eval", "synth", "--world", "huge"), "--world 'huge' is not one of small, wide"),
+        (("eval", "synth", "--json", "--markdown"), "--json and --markdown exclude each other"),
+        (("eval", "synth", "--items", "0"), "'--items'"),
+        (("eval", "synth", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("eval", "dreams"), "No such command 'dreams'"),
+    ],
+)
 def test_bad_input_is_one_line(run, arguments: tuple[str, ...], message: str) -> None:
     result = run(*arguments)
     assert result.code == 2

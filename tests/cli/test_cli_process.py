@@ -32,8 +32,7 @@ def _start(*args: object, env: dict[str, str], **options: Any) -> subprocess.Pop
 
 
 def test_a_bad_input_ends_with_code_2(environment, model) -> None:
-    done = subprocess.run([*COMMAND, "describe", "none.jpg", *model], env=environment, capture_output=True, text=True,
-                          timeout=120)  # fmt: skip
+    done = subprocess.run([*COMMAND, "describe", "none.jpg", *model], env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("smolvlm: error: none.jpg")
     assert done.stderr.count("\n") == 1
@@ -45,8 +44,7 @@ def test_help_and_info_import_no_torch(environment, tiny_checkpoint) -> None:
         "print([m for m in ('torch', 'transformers', 'rich') if m in sys.modules], code, file=sys.stderr)"
     )
     for args in (["--help"], ["ask", "--help"], ["info", str(tiny_checkpoint)], ["models"]):
-        done = subprocess.run([sys.executable, "-c", script, *args], env=environment, capture_output=True, text=True,
-                              timeout=120)  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", script, *args], env=environment, capture_output=True, text=True, timeout=120)
         assert done.stderr == "[] 0\n", args
 
 
@@ -149,11 +147,14 @@ def test_a_full_disk_is_no_defect(environment, model) -> None:
 def test_closed_standard_streams(environment, tiny_checkpoint) -> None:
     program = " ".join(shlex.quote(part) for part in COMMAND)
     for redirection, command, code, out, words in (
-        (">&-", f"info {shlex.quote(str(tiny_checkpoint))}", 0, "", ""), ("2>&-", "ask", 2, "", ""),
-        ("<&-", "chat", 2, "", "standard input, which is closed"), ("<&- >&- 2>&-", "--version", 0, "", ""),
-    ):  # fmt: skip
-        done = subprocess.run(["sh", "-c", f"{program} {command} {redirection}"], env=environment, capture_output=True, text=True,
-                              timeout=120)  # fmt: skip
+        (">&-", f"info {shlex.quote(str(tiny_checkpoint))}", 0, "", ""),
+        ("2>&-", "ask", 2, "", ""),
+        ("<&-", "chat", 2, "", "standard input, which is closed"),
+        ("<&- >&- 2>&-", "--version", 0, "", ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{program} {command} {redirection}"], env=environment, capture_output=True, text=True, timeout=120
+        )
         assert (done.returncode, done.stdout[:7]) == (code, out), (redirection, command, done.stderr)
         assert words in done.stderr
         assert "Traceback" not in done.stderr

@@ -23,8 +23,7 @@ def call(tmp_path: Path):
 
     def run(*args: object, stdin: bytes | int = subprocess.DEVNULL) -> tuple[int, str, str]:
         given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-        done = subprocess.run([*COMMAND, *map(str, args)], env=environment, cwd=tmp_path, capture_output=True, timeout=120,
-                              **given)  # fmt: skip
+        done = subprocess.run([*COMMAND, *map(str, args)], env=environment, cwd=tmp_path, capture_output=True, timeout=120, **given)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     return run
@@ -43,21 +42,24 @@ def test_a_video_and_other_commands_too(call) -> None:
     assert call("describe", "-", stdin=SCENE.read_bytes())[1].startswith("a brown ring")
 
 
-@pytest.mark.parametrize(("args", "stdin", "words"), [
-    (("ask", "-", "-"), b"x", "one argument only"),
-    (("ask", "-", "-", "What is this?"), b"x", "one argument only"),
-    (("ask", SCENE, "-"), b"", "standard input is empty"),
-    (("ask", SCENE, "-"), b" \n\n", "standard input is empty"),
-    (("ask", "-", "What is this?"), b"", "standard input is empty"),
-    (("ask", SCENE, "-"), SCENE.read_bytes(), "standard input is no text"),
-    (("ask", SCENE, "-"), b"a" * 1_000_001, "1,000,000 bytes"),
-    (("ask", "-", "What is this?"), b"not a picture at all, only words " * 9, "<stdin>"),
-    (("ask", SCENE, ""), b"", "the prompt is empty"),
-    (("ask", SCENE, "  "), b"", "the prompt is empty"),
-    (("choose", SCENE, "", "--option", "a"), b"", "the question is empty"),
-    (("extract", SCENE, "", "--schema", "x.json"), b"", "the prompt is empty"),
-    (("chat", "-"), b"Hi\n", "standard input"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "stdin", "words"),
+    [
+        (("ask", "-", "-"), b"x", "one argument only"),
+        (("ask", "-", "-", "What is this?"), b"x", "one argument only"),
+        (("ask", SCENE, "-"), b"", "standard input is empty"),
+        (("ask", SCENE, "-"), b" \n\n", "standard input is empty"),
+        (("ask", "-", "What is this?"), b"", "standard input is empty"),
+        (("ask", SCENE, "-"), SCENE.read_bytes(), "standard input is no text"),
+        (("ask", SCENE, "-"), b"a" * 1_000_001, "1,000,000 bytes"),
+        (("ask", "-", "What is this?"), b"not a picture at all, only words " * 9, "<stdin>"),
+        (("ask", SCENE, ""), b"", "the prompt is empty"),
+        (("ask", SCENE, "  "), b"", "the prompt is empty"),
+        (("choose", SCENE, "", "--option", "a"), b"", "the question is empty"),
+        (("extract", SCENE, "", "--schema", "x.json"), b"", "the prompt is empty"),
+        (("chat", "-"), b"Hi\n", "standard input"),
+    ],
+)
 def test_what_cannot_be_is_one_sentence(call, args, stdin, words) -> None:
     code, out, err = call(*args, stdin=stdin)
     assert (code, out) == (2, "")

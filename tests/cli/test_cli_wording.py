@@ -21,25 +21,34 @@ def flags(command: str):
     return flags_of(typer.main.get_command(app).commands[command].params)
 
 
-@pytest.mark.parametrize(("command", "message", "shown"), [
-    ("ask", "end=5.0 is before start=9.0; pass an end after the start.", "--end 5 is before --start 9; pass an end after the start."),
-    ("ask", "start=3720 is past its end.", "--start 3720 is past its end."),
-    ("ask", "detail='best': expected one of fit, low.", "--detail best: expected one of fit, low."),
-    ("ask", 'sample fewer frames (max_frames=...), or (detail="fit" or detail="low")',
-     "sample fewer frames (--max-frames N), or (--detail fit or --detail low)"),
-    ("ask", "the native engine runs on the CPU; use engine='torch' for a GPU.",
-     "the native engine runs on the CPU; use --engine torch for a GPU."),
-    ("ask", "shorten it or ask for fewer `max_new_tokens`", "shorten it or ask for fewer --max-new-tokens"),
-    ("ask", "loop_guard=False lets it go on", "--no-loop-guard lets it go on"),
-    ("ask", "stop=' x': bad", "--stop ' x': bad"),
-    ("ask", "https://a.org/b?start=5&end=9: no such page", "https://a.org/b?start=5&end=9: no such page"),
-    ("ask", "config.json: hidden_act='x' is not supported", "config.json: hidden_act='x' is not supported"),
-    ("ask", "start=5.jpg: no such file", "start=5.jpg: no such file"),
-    ("quantize", "out exists; pass overwrite=True.", "out exists; pass --overwrite."),
-    ("quantize", "dtype='vision=f32': 'vision=f32' is not understood", "--dtype vision=f32: 'vision=f32' is not understood"),
-    ("batch", "part_inputs=0: expected a whole number", "--part-inputs 0: expected a whole number"),
-    ("ask", "overwrite=True is no flag of this command", "overwrite=True is no flag of this command"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "message", "shown"),
+    [
+        ("ask", "end=5.0 is before start=9.0; pass an end after the start.", "--end 5 is before --start 9; pass an end after the start."),
+        ("ask", "start=3720 is past its end.", "--start 3720 is past its end."),
+        ("ask", "detail='best': expected one of fit, low.", "--detail best: expected one of fit, low."),
+        (
+            "ask",
+            'sample fewer frames (max_frames=...), or (detail="fit" or detail="low")',
+            "sample fewer frames (--max-frames N), or (--detail fit or --detail low)",
+        ),
+        (
+            "ask",
+            "the native engine runs on the CPU; use engine='torch' for a GPU.",
+            "the native engine runs on the CPU; use --engine torch for a GPU.",
+        ),
+        ("ask", "shorten it or ask for fewer `max_new_tokens`", "shorten it or ask for fewer --max-new-tokens"),
+        ("ask", "loop_guard=False lets it go on", "--no-loop-guard lets it go on"),
+        ("ask", "stop=' x': bad", "--stop ' x': bad"),
+        ("ask", "https://a.org/b?start=5&end=9: no such page", "https://a.org/b?start=5&end=9: no such page"),
+        ("ask", "config.json: hidden_act='x' is not supported", "config.json: hidden_act='x' is not supported"),
+        ("ask", "start=5.jpg: no such file", "start=5.jpg: no such file"),
+        ("quantize", "out exists; pass overwrite=True.", "out exists; pass --overwrite."),
+        ("quantize", "dtype='vision=f32': 'vision=f32' is not understood", "--dtype vision=f32: 'vision=f32' is not understood"),
+        ("batch", "part_inputs=0: expected a whole number", "--part-inputs 0: expected a whole number"),
+        ("ask", "overwrite=True is no flag of this command", "overwrite=True is no flag of this command"),
+    ],
+)
 def test_arguments_become_flags(command: str, message: str, shown: str) -> None:
     assert as_flags(message, flags(command), ["start=5.jpg"]) == shown
 
@@ -51,8 +60,15 @@ def refused(tmp_path: Path):
     environment |= {"PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
 
     def call(*args: object) -> str:
-        done = subprocess.run([*COMMAND, *map(str, args)], env=environment, cwd=tmp_path, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=120)  # fmt: skip
+        done = subprocess.run(
+            [*COMMAND, *map(str, args)],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert done.stderr.startswith("smolvlm: error: ")
         assert done.stderr.count("\n") == 1, done.stderr

@@ -109,8 +109,18 @@ def test_arguments_of_generate(arguments: dict[str, Any], words: str) -> None:
 def test_neutral_arguments_are_accepted() -> None:
     ids = torch.tensor([[1, 3633, 42, 11189]])
     plain = ours().model.generate(ids, max_new_tokens=2)
-    same = ours().model.generate(ids, max_new_tokens=2, num_beams=1, num_return_sequences=1, use_cache=True, top_k=None,
-                                 output_scores=False, logits_processor=[], min_length=0, bos_token_id=1)  # fmt: skip
+    same = ours().model.generate(
+        ids,
+        max_new_tokens=2,
+        num_beams=1,
+        num_return_sequences=1,
+        use_cache=True,
+        top_k=None,
+        output_scores=False,
+        logits_processor=[],
+        min_length=0,
+        bos_token_id=1,
+    )
     assert torch.equal(plain, same)
 
 

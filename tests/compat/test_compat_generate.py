@@ -28,8 +28,7 @@ def both(messages: list[Any], **arguments: Any) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize(
-    ("name", "new"),
-    [("text", 8), ("one image", 64), ("three interleaved", 24), ("system and turns", 8), ("video", 64), ("two videos", 8)],
+    ("name", "new"), [("text", 8), ("one image", 64), ("three interleaved", 24), ("system and turns", 8), ("video", 64), ("two videos", 8)]
 )
 def test_greedy_ids_are_equal(name: str, new: int, talks: dict[str, list[Any]]) -> None:
     mine, theirs = both(talks[name], do_sample=False, max_new_tokens=new)
@@ -68,8 +67,7 @@ def test_the_loop_guard_is_off(talks: dict[str, list[Any]]) -> None:
     answer, which is decoded only where there are stop strings: so one is given that never comes."""
     arguments = {"max_new_tokens": 60, "stop_strings": ["never written"]}
     mine = ours().model.generate(**inputs_of(ours(), talks["text"]), **arguments)
-    theirs = reference().model.generate(**inputs_of(reference(), talks["text"]), **arguments,
-                                        tokenizer=reference().processor.tokenizer)  # fmt: skip
+    theirs = reference().model.generate(**inputs_of(reference(), talks["text"]), **arguments, tokenizer=reference().processor.tokenizer)
     assert len(set(mine[0, -20:].tolist())) == 1, "this prompt was to end in a loop"
     assert ours().processor.decode(mine[0, -1]).strip().isalpha(), "the guard cares for words only"
     assert torch.equal(mine, theirs)
@@ -83,8 +81,9 @@ def test_penalties_count_the_padding_as_the_reference_does(talks: dict[str, list
     ids = torch.cat([first, first, prompt], dim=1)
     mask = torch.ones_like(ids)
     mask[:, :2] = 0
-    mine, theirs = (side.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, no_repeat_ngram_size=1)
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (
+        side.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, no_repeat_ngram_size=1) for side in (ours(), reference())
+    )
     assert torch.equal(mine, theirs)
     assert mine[0, ids.shape[1]] != first
 
@@ -115,8 +114,9 @@ def test_stop_strings(talks: dict[str, list[Any]]) -> None:
     assert len(words) > 1
     arguments = {"max_new_tokens": 12, "stop_strings": [words[:-1]]}
     mine = ours().model.generate(**inputs_of(ours(), talks["one image"]), **arguments)
-    theirs = reference().model.generate(**inputs_of(reference(), talks["one image"]), **arguments,
-                                        tokenizer=reference().processor.tokenizer)  # fmt: skip
+    theirs = reference().model.generate(
+        **inputs_of(reference(), talks["one image"]), **arguments, tokenizer=reference().processor.tokenizer
+    )
     assert torch.equal(mine, theirs)
     assert mine.shape[1] < free.shape[1]
 
@@ -197,8 +197,7 @@ def test_streamers_get_what_the_reference_gives_them(name: str, talks: dict[str,
     recorders = []
     for side in (ours(), reference()):
         recorders.append(Recorder())
-        side.model.generate(**inputs_of(side, talks[name]), max_new_tokens=8, streamer=recorders[-1],
-                            eos_token_id=int(free[0, -4]))  # fmt: skip
+        side.model.generate(**inputs_of(side, talks[name]), max_new_tokens=8, streamer=recorders[-1], eos_token_id=int(free[0, -4]))
     mine, theirs = recorders
     assert (mine.ended, theirs.ended) == (1, 1)
     assert len(mine.puts) == len(theirs.puts)
@@ -212,8 +211,7 @@ def test_text_iterator_streamer_in_a_thread(talks: dict[str, list[Any]]) -> None
 
     texts = []
     for side in (ours(), reference()):
-        streamer = transformers.TextIteratorStreamer(side.processor.tokenizer, skip_prompt=True, skip_special_tokens=True,
-                                                     timeout=120)  # fmt: skip
+        streamer = transformers.TextIteratorStreamer(side.processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120)
         arguments = dict(inputs_of(side, talks["one image"]), streamer=streamer, max_new_tokens=16, do_sample=False)
         thread = threading.Thread(target=side.model.generate, kwargs=arguments)
         thread.start()

@@ -43,8 +43,9 @@ def test_precision_is_chosen_as_the_reference_chooses_it(tmp_path: Path, changes
     from oracle import transformers
 
     folder = copied(tmp_path, **changes)
-    mine, theirs = (kind.from_pretrained(folder, **arguments)
-                    for kind in (AutoModelForImageTextToText, transformers.AutoModelForImageTextToText))  # fmt: skip
+    mine, theirs = (
+        kind.from_pretrained(folder, **arguments) for kind in (AutoModelForImageTextToText, transformers.AutoModelForImageTextToText)
+    )
     assert mine.dtype == theirs.dtype
     assert mine.engine.dtype == str(mine.dtype).removeprefix("torch.")
     assert mine.device == theirs.device == torch.device("cpu")
@@ -75,8 +76,9 @@ def test_moving_and_casting(talks: dict[str, list[Any]]) -> None:
 
 def test_arguments_without_effect_are_named_and_unknown_ones_refused(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "smolvlm.compat"):
-        AutoModelForImageTextToText.from_pretrained(tiny_checkpoint(), attn_implementation="sdpa", low_cpu_mem_usage=True,
-                                                    trust_remote_code=False, device_map="auto")  # fmt: skip
+        AutoModelForImageTextToText.from_pretrained(
+            tiny_checkpoint(), attn_implementation="sdpa", low_cpu_mem_usage=True, trust_remote_code=False, device_map="auto"
+        )
         AutoProcessor.from_pretrained(tiny_checkpoint(), use_fast=True, local_files_only=True)
     for name in ("attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_fast"):
         assert name in caplog.text
@@ -105,7 +107,9 @@ def test_weights_are_checked_on_loading_and_read_when_used(tmp_path: Path) -> No
 
 
 def test_importing_needs_no_torch() -> None:
-    code = ("import sys, smolvlm; smolvlm.AutoProcessor, smolvlm.AutoModelForImageTextToText; "
-            "from smolvlm.compat import BatchFeature; BatchFeature({'input_ids': [1]}); "
-            "assert 'torch' not in sys.modules and 'transformers' not in sys.modules")  # fmt: skip
+    code = (
+        "import sys, smolvlm; smolvlm.AutoProcessor, smolvlm.AutoModelForImageTextToText; "
+        "from smolvlm.compat import BatchFeature; BatchFeature({'input_ids': [1]}); "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -14,8 +14,7 @@ from helpers_media import photo
 from helpers_prompt import tiny_checkpoint
 from smolvlm import AutoProcessor
 
-NAMES = ["text", "one image", "text first", "three interleaved", "system and turns", "video", "two videos", "batch",
-         "video batch"]  # fmt: skip
+NAMES = ["text", "one image", "text first", "three interleaved", "system and turns", "video", "two videos", "batch", "video batch"]
 IMAGE_TOLERANCE = 1e-6  # our tables are rounded once, the reference computes in float32: see media/pixels.py
 # The reference resizes frames with torchvision, which differs from Pillow by one grey level at either of two resizes.
 VIDEO_TOLERANCE = 2 * GREY_STEP + 1e-6
@@ -28,23 +27,24 @@ def tolerance(name: str) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_messages_as_tensors(name: str, talks: dict[str, list[Any]]) -> None:
     extra = {"padding": True} if "batch" in name else {}
-    mine, theirs = (side.processor.apply_chat_template(talks[name], **CALL, **extra, return_tensors="pt")
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (side.processor.apply_chat_template(talks[name], **CALL, **extra, return_tensors="pt") for side in (ours(), reference()))
     assert_same_inputs(mine, theirs, tolerance(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_prompt_strings(name: str, talks: dict[str, list[Any]]) -> None:
     for generation_prompt in (True, False):
-        mine, theirs = (side.processor.apply_chat_template(talks[name], add_generation_prompt=generation_prompt)
-                        for side in (ours(), reference()))  # fmt: skip
+        mine, theirs = (
+            side.processor.apply_chat_template(talks[name], add_generation_prompt=generation_prompt) for side in (ours(), reference())
+        )
         assert mine == theirs
 
 
 @pytest.mark.parametrize("name", ["text", "one image", "batch"])
 def test_arrays_and_lists(name: str, talks: dict[str, list[Any]]) -> None:
-    mine, theirs = (side.processor.apply_chat_template(talks[name], **CALL, padding=True, return_tensors="np")
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (
+        side.processor.apply_chat_template(talks[name], **CALL, padding=True, return_tensors="np") for side in (ours(), reference())
+    )
     assert_same_inputs(mine, theirs, IMAGE_TOLERANCE)
     mine, theirs = (side.processor.apply_chat_template(talks[name], **CALL) for side in (ours(), reference()))
     assert list(mine) == list(theirs)
@@ -66,15 +66,17 @@ def test_arrays_and_lists(name: str, talks: dict[str, list[Any]]) -> None:
     ],
 )
 def test_call_arguments(extra: dict[str, Any], talks: dict[str, list[Any]]) -> None:
-    mine, theirs = (side.processor.apply_chat_template(talks["batch"], **CALL, **extra, return_tensors="np")
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (
+        side.processor.apply_chat_template(talks["batch"], **CALL, **extra, return_tensors="np") for side in (ours(), reference())
+    )
     assert_same_inputs(mine, theirs, IMAGE_TOLERANCE)
 
 
 @pytest.mark.parametrize("extra", [{"num_frames": 2}, {"fps": 2}, {"num_frames": 3, "fps": 5}])
 def test_sampling_arguments(extra: dict[str, Any], talks: dict[str, list[Any]]) -> None:
-    mine, theirs = (side.processor.apply_chat_template(talks["two videos"], **CALL, **extra, return_tensors="np")
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (
+        side.processor.apply_chat_template(talks["two videos"], **CALL, **extra, return_tensors="np") for side in (ours(), reference())
+    )
     if extra == {"num_frames": 2}:
         assert mine["pixel_values"].shape[:2] == (2, 2)
     assert_same_inputs(mine, theirs, VIDEO_TOLERANCE)
@@ -82,8 +84,9 @@ def test_sampling_arguments(extra: dict[str, Any], talks: dict[str, list[Any]]) 
 
 def test_unequal_videos_name_their_own_number_of_frames(talks: dict[str, list[Any]]) -> None:
     """The reference writes the longest clip's number of frames into every intro; ours is the clip's own."""
-    mine, theirs = (side.processor.apply_chat_template(talks["unequal videos"], **CALL, return_tensors="np")
-                    for side in (ours(), reference()))  # fmt: skip
+    mine, theirs = (
+        side.processor.apply_chat_template(talks["unequal videos"], **CALL, return_tensors="np") for side in (ours(), reference())
+    )
     texts = [side.processor.decode(inputs["input_ids"][0]) for side, inputs in ((ours(), mine), (reference(), theirs))]
     assert "series of four frames from a 0:00:04" in texts[0]
     assert texts[0] == texts[1].replace("series of nine frames from a 0:00:04", "series of four frames from a 0:00:04")
@@ -109,12 +112,7 @@ def test_older_form_with_prompts_and_images() -> None:
     first, second, third = photo(150, 60, 1), photo(40, 130, 2), photo(64, 64, 3)
     one = [user({"type": "image"}, {"type": "image"}, text_part("Compare."))]
     two = [user(text_part("And"), {"type": "image"})]
-    for messages, images in (
-        (one, [first, second]),
-        ([one, two], [[first, second], [third]]),
-        (two, first),
-        ([two], [[first]]),
-    ):
+    for messages, images in ((one, [first, second]), ([one, two], [[first, second], [third]]), (two, first), ([two], [[first]])):
         results = []
         for side in (ours(), reference()):
             prompt = side.processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -127,8 +125,7 @@ def test_older_form_with_videos(talks: dict[str, list[Any]]) -> None:
     frames = [photo(80, 60, seed) for seed in range(5)]
     prompt = reference().processor.apply_chat_template(talks["video"], add_generation_prompt=True)
     for video, extra in ((path, {"do_sample_frames": True}), (frames, {}), (frames, {"do_sample_frames": False})):
-        mine, theirs = (side.processor(text=prompt, videos=[video], return_tensors="np", **extra)
-                        for side in (ours(), reference()))  # fmt: skip
+        mine, theirs = (side.processor(text=prompt, videos=[video], return_tensors="np", **extra) for side in (ours(), reference()))
         assert_same_inputs(mine, theirs, VIDEO_TOLERANCE)
     # More frames than the checkpoint's cap of 64: taken whole when asked, as the reference does.
     many = [photo(20, 20, seed) for seed in range(70)]

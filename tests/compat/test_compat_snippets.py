@@ -42,7 +42,9 @@ generated_texts = processor.batch_decode(
 )
 """
 
-IMAGE = LOAD + """
+IMAGE = (
+    LOAD
+    + """
 messages = [
     {
         "role": "user",
@@ -52,9 +54,13 @@ messages = [
         ]
     },
 ]
-""" + ANSWER
+"""
+    + ANSWER
+)
 
-VIDEO = LOAD + """
+VIDEO = (
+    LOAD
+    + """
 messages = [
     {
         "role": "user",
@@ -64,9 +70,13 @@ messages = [
         ]
     },
 ]
-""" + ANSWER
+"""
+    + ANSWER
+)
 
-SEVERAL = LOAD + """
+SEVERAL = (
+    LOAD
+    + """
 messages = [
     {
         "role": "user",
@@ -77,7 +87,9 @@ messages = [
         ]
     },
 ]
-""" + ANSWER
+"""
+    + ANSWER
+)
 
 OLDER = """
 import torch
@@ -118,7 +130,9 @@ generated_texts = processor.batch_decode(
 )
 """
 
-STREAM = LOAD + """
+STREAM = (
+    LOAD
+    + """
 from threading import Thread
 from transformers import TextIteratorStreamer
 
@@ -133,13 +147,15 @@ thread.join()
 generated_ids = inputs.input_ids
 generated_texts += [processor.decode(inputs["input_ids"][0][-4:]), processor.tokenizer.eos_token]
 """
+)
 
 OURS = "from smolvlm import AutoProcessor, AutoModelForImageTextToText"
 THEIRS = "from transformers import AutoProcessor, AutoModelForImageTextToText"
 
 
-def run(snippet: str, imports: str, names: dict[str, Any], dtype: str = "torch.float32", attention: str = '"eager"',
-        new: int = 64) -> SimpleNamespace:  # fmt: skip
+def run(
+    snippet: str, imports: str, names: dict[str, Any], dtype: str = "torch.float32", attention: str = '"eager"', new: int = 64
+) -> SimpleNamespace:
     code = snippet.replace("IMPORTS", imports).replace("DTYPE", dtype).replace("ATTENTION", attention)
     scope = dict(names)
     exec(compile(code.replace("NEW", str(new)), "snippet", "exec"), scope)
@@ -150,8 +166,13 @@ def run(snippet: str, imports: str, names: dict[str, Any], dtype: str = "torch.f
 def names(examples: Path) -> dict[str, Any]:
     from PIL import Image
 
-    return {"model_path": str(tiny_checkpoint()), "photo_path": str(examples / "rocket.jpg"), "Image": Image,
-            "second_path": str(examples / "chelsea.png"), "video_path": str(examples / "bigbuckbunny.mp4")}  # fmt: skip
+    return {
+        "model_path": str(tiny_checkpoint()),
+        "photo_path": str(examples / "rocket.jpg"),
+        "Image": Image,
+        "second_path": str(examples / "chelsea.png"),
+        "video_path": str(examples / "bigbuckbunny.mp4"),
+    }
 
 
 @pytest.fixture
@@ -270,7 +291,7 @@ def test_a_tutorial_with_a_name_of_its_own_and_a_bare_prompt(names: dict[str, An
     assert torch.equal(inputs["input_ids"], marked["input_ids"])
     assert torch.equal(inputs["pixel_values"], marked["pixel_values"])
     assert inputs["input_ids"].shape[1] < scope["outputs"].shape[1] <= inputs["input_ids"].shape[1] + 20
-    assert scope["answer"].endswith(processor.decode(scope["outputs"][0][inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+    assert scope["answer"].endswith(processor.decode(scope["outputs"][0][inputs["input_ids"].shape[1] :], skip_special_tokens=True))
     gradio = pytest.importorskip("gradio", reason="the page's own extra")
     exec(compile(DEMO, "snippet", "exec"), scope)
     assert isinstance(scope["demo"], gradio.Interface)

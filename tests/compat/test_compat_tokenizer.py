@@ -20,8 +20,16 @@ from smolvlm.compat import BatchFeature
 from smolvlm.errors import CheckpointError, ParamsError, PromptError
 
 ROW = [1, 3633, 42, 49190, 49190, 512, 900, 49279, 2, 2]
-SHAPES: list[Any] = [ROW, [ROW, ROW[:4]], torch.tensor(ROW), torch.tensor([ROW, ROW]), np.array([ROW]), 3633, [],
-                     [torch.tensor(ROW), torch.tensor(ROW[2:])]]  # fmt: skip
+SHAPES: list[Any] = [
+    ROW,
+    [ROW, ROW[:4]],
+    torch.tensor(ROW),
+    torch.tensor([ROW, ROW]),
+    np.array([ROW]),
+    3633,
+    [],
+    [torch.tensor(ROW), torch.tensor(ROW[2:])],
+]
 
 
 @pytest.mark.parametrize("ids", SHAPES, ids=lambda ids: f"{type(ids).__name__}{getattr(ids, 'shape', '')}")
@@ -30,15 +38,25 @@ def test_decoding(ids: Any, skip: bool) -> None:
     mine, theirs = (side.processor.decode(ids, skip_special_tokens=skip) for side in (ours(), reference()))
     assert mine == theirs
     if not isinstance(ids, int):
-        mine, theirs = (side.processor.batch_decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
-                        for side in (ours(), reference()))  # fmt: skip
+        mine, theirs = (
+            side.processor.batch_decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False) for side in (ours(), reference())
+        )
         assert mine == theirs or (ids == [] and mine == [])
 
 
 def test_names_and_ids() -> None:
     mine, theirs = ours().processor.tokenizer, reference().processor.tokenizer
-    for name in ("bos_token", "eos_token", "pad_token", "bos_token_id", "eos_token_id", "pad_token_id", "image_token",
-                 "image_token_id", "padding_side"):  # fmt: skip
+    for name in (
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "image_token",
+        "image_token_id",
+        "padding_side",
+    ):
         assert getattr(mine, name) == getattr(theirs, name), name
     assert len(mine) == len(theirs)
     names = ["<image>", "<end_of_utterance>", "<row_2_col_3>"]

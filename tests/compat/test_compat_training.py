@@ -20,9 +20,12 @@ from smolvlm.compat import ImageTextToTextModel
 from smolvlm.errors import AdapterError, ParamsError, PromptError
 
 LORA: dict[str, Any] = {
-    "r": 8, "lora_alpha": 8, "lora_dropout": 0.1, "init_lora_weights": "gaussian",
+    "r": 8,
+    "lora_alpha": 8,
+    "lora_dropout": 0.1,
+    "init_lora_weights": "gaussian",
     "target_modules": ["down_proj", "o_proj", "k_proj", "q_proj", "gate_proj", "up_proj", "v_proj"],
-}  # fmt: skip
+}
 ANSWERS = ["A gradient.", "Two of them, side by side."]
 
 
@@ -32,9 +35,7 @@ def fresh(**kwargs: Any) -> ImageTextToTextModel:
 
 def collate(processor: Any, examples: list[tuple[Any, str, str]]) -> Any:
     """The image notebook's collate function, its two masks included."""
-    image_token_id = processor.tokenizer.additional_special_tokens_ids[
-        processor.tokenizer.additional_special_tokens.index("<image>")
-    ]
+    image_token_id = processor.tokenizer.additional_special_tokens_ids[processor.tokenizer.additional_special_tokens.index("<image>")]
     texts, images = [], []
     for image, question, answer in examples:
         messages = [
@@ -213,10 +214,18 @@ def test_the_video_notebooks_collate_function(talks: dict[str, list[Any]]) -> No
     losses = []
     for side in (ours(), reference()):
         processor = side.processor
-        instances = [processor.apply_chat_template([*talks[name], {"role": "assistant", "content": [text_part("A wave.")]}],
-                                                   add_generation_prompt=False, tokenize=True, return_dict=True,
-                                                   return_tensors="pt").to("cpu").to(side.model.dtype)
-                     for name in ("video", "one image")]  # fmt: skip
+        instances = [
+            processor.apply_chat_template(
+                [*talks[name], {"role": "assistant", "content": [text_part("A wave.")]}],
+                add_generation_prompt=False,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+            .to("cpu")
+            .to(side.model.dtype)
+            for name in ("video", "one image")
+        ]
         ids = [instance["input_ids"].squeeze(0) for instance in instances]
         labels = pad_sequence([row.clone() for row in ids], batch_first=True, padding_value=-100)
         labels[labels == 49190] = -100
@@ -226,8 +235,9 @@ def test_the_video_notebooks_collate_function(talks: dict[str, list[Any]]) -> No
         out = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=processor.tokenizer.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_value=0),
-            "labels": labels, "pixel_values": torch.stack(padded),
-        }  # fmt: skip
+            "labels": labels,
+            "pixel_values": torch.stack(padded),
+        }
         losses.append(float(side.model(**out).loss))
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)  # the reference resizes frames with torchvision
     assert ours().processor.video_size["longest_edge"] == 256
@@ -239,13 +249,23 @@ def test_transformers_trainer_trains_it(tmp_path: Path) -> None:
 
     processor = AutoProcessor.from_pretrained(tiny_checkpoint())
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, learning_rate=1e-3, report_to=[],
-        remove_unused_columns=False, save_strategy="steps", save_steps=4, logging_steps=1, gradient_checkpointing=True,
-        use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        learning_rate=1e-3,
+        report_to=[],
+        remove_unused_columns=False,
+        save_strategy="steps",
+        save_steps=4,
+        logging_steps=1,
+        gradient_checkpointing=True,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
     model = get_peft_model(fresh(), LoraConfig(**LORA))
-    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=two_examples() * 4,
-                                   data_collator=lambda examples: collate(processor, examples))  # fmt: skip
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=two_examples() * 4, data_collator=lambda examples: collate(processor, examples)
+    )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 4
@@ -266,16 +286,25 @@ def test_what_does_not_go_says_what_does(batch: Any, tmp_path: Path) -> None:
         model.resize_token_embeddings(50_000)
     with pytest.raises(ParamsError, match="reserved_special_token"):
         processor.tokenizer.add_tokens(["<FWD_0>"])
-    for arguments, says in (({"past_key_values": object()}, "session"), ({"inputs_embeds": object()}, "input_ids"),
-                            ({"output_attentions": True}, "leave it out"), ({"bogus": 1}, "bogus")):  # fmt: skip
+    for arguments, says in (
+        ({"past_key_values": object()}, "session"),
+        ({"inputs_embeds": object()}, "input_ids"),
+        ({"output_attentions": True}, "leave it out"),
+        ({"bogus": 1}, "bogus"),
+    ):
         with pytest.raises(ParamsError, match=says):
             model(**batch, **arguments)
     ids, pixels = batch["input_ids"], batch["pixel_values"]
-    for wrong, says in (({}, "input_ids"), ({"input_ids": ids.float()}, "ids"), ({"input_ids": ids}, "image tokens"),
-                        ({"input_ids": ids + 10**6}, "vocabulary"), ({"input_ids": ids, "pixel_values": pixels[:, :1]}, "image tokens"),
-                        ({"input_ids": ids, "pixel_values": pixels[..., :9]}, "pixel_values has shape"),
-                        ({**batch, "labels": ids[:, 1:]}, "labels have shape"),
-                        ({**batch, "attention_mask": ids[:, 1:]}, "attention_mask has shape")):  # fmt: skip
+    for wrong, says in (
+        ({}, "input_ids"),
+        ({"input_ids": ids.float()}, "ids"),
+        ({"input_ids": ids}, "image tokens"),
+        ({"input_ids": ids + 10**6}, "vocabulary"),
+        ({"input_ids": ids, "pixel_values": pixels[:, :1]}, "image tokens"),
+        ({"input_ids": ids, "pixel_values": pixels[..., :9]}, "pixel_values has shape"),
+        ({**batch, "labels": ids[:, 1:]}, "labels have shape"),
+        ({**batch, "attention_mask": ids[:, 1:]}, "attention_mask has shape"),
+    ):
         with pytest.raises(PromptError, match=says):
             model(**wrong)
 

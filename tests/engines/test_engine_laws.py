@@ -26,9 +26,7 @@ def engine(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Engine:
     config, _ = load_configs(tiny_checkpoint)
     if request.param.startswith("native"):
         return NativeEngine(tiny_checkpoint, config, dtype=request.param.split()[1])
-    return TorchEngine(
-        load_model(tiny_checkpoint, config), pack=request.param != "plain", static_cache=request.param == "static"
-    )
+    return TorchEngine(load_model(tiny_checkpoint, config), pack=request.param != "plain", static_cache=request.param == "static")
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,7 @@ print("shapes", raised > 900)
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
-    [(METHODS, "calls True"), (NEARLY, "sequences"), (SHAPES, "shapes True")],
-    ids=["calls", "sequences", "shapes"],
+    ("script", "said"), [(METHODS, "calls True"), (NEARLY, "sequences"), (SHAPES, "shapes True")], ids=["calls", "sequences", "shapes"]
 )
 def test_the_raw_binding_raises_and_never_crashes(script: str, said: str, tiny_checkpoint: Path) -> None:
     assert run_script(BEGIN + script, str(tiny_checkpoint), "1") == f"{said}\n"
@@ -180,8 +178,29 @@ def engine(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Engine:
     return make_engine(tiny_checkpoint, config, engine=request.param, device="cpu")
 
 
-BAD_IDS = [[2**70], [float("nan")], [1.0], [[1, 2], [3, 4]], [[1], [2, 3]], ["5"], "5", None, 5, {5: 6}, [None], [True], [-1], [10**7],
-           [2**63], np.array([1.0]), np.array([[5]]), np.array(5), np.array([5], dtype=object), b"\x05", [5j]]  # fmt: skip
+BAD_IDS = [
+    [2**70],
+    [float("nan")],
+    [1.0],
+    [[1, 2], [3, 4]],
+    [[1], [2, 3]],
+    ["5"],
+    "5",
+    None,
+    5,
+    {5: 6},
+    [None],
+    [True],
+    [-1],
+    [10**7],
+    [2**63],
+    np.array([1.0]),
+    np.array([[5]]),
+    np.array(5),
+    np.array([5], dtype=object),
+    b"\x05",
+    [5j],
+]
 
 
 @pytest.mark.parametrize("ids", BAD_IDS, ids=repr)
@@ -211,8 +230,14 @@ def test_numbers_that_are_none(engine: Engine, bad: object) -> None:
     engine.prefill(seq, [5, 6, 7])
     with pytest.raises(ContextLengthError if type(bad) is int else EngineError):
         engine.open(bad)  # type: ignore[arg-type]
-    for call in (lambda: engine.length(bad), lambda: engine.fork(bad), lambda: engine.prefill(bad, [5]),  # type: ignore[arg-type]
-                 lambda: engine.decode([bad], [5]), lambda: engine.rewind(seq, bad), lambda: engine.rewind(bad, 0)):  # type: ignore[arg-type,list-item]  # fmt: skip
+    for call in (
+        lambda: engine.length(bad),
+        lambda: engine.fork(bad),
+        lambda: engine.prefill(bad, [5]),  # type: ignore[arg-type]
+        lambda: engine.decode([bad], [5]),
+        lambda: engine.rewind(seq, bad),
+        lambda: engine.rewind(bad, 0),
+    ):  # type: ignore[arg-type,list-item]
         with pytest.raises(EngineError):
             call()
     if bad != 2**70:
@@ -234,8 +259,13 @@ def test_pixels_that_are_none(engine: Engine, bad: str | None) -> None:
     if bad in spoiled:
         pixels = np.full((1, 3, side, side), spoiled[bad])
     else:
-        pixels = {"shape": np.zeros((3, side, side)), "list": [[1], [2, 3]], "complex": np.zeros((1, 3, side, side), complex),
-                  "words": np.full((1, 3, side, side), "x"), None: None}[bad]  # fmt: skip
+        pixels = {
+            "shape": np.zeros((3, side, side)),
+            "list": [[1], [2, 3]],
+            "complex": np.zeros((1, 3, side, side), complex),
+            "words": np.full((1, 3, side, side), "x"),
+            None: None,
+        }[bad]
     with pytest.raises(EngineError, match="pixel_values"):
         engine.encode_images(pixels)  # type: ignore[arg-type]
 

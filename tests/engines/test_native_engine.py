@@ -52,11 +52,17 @@ SETS = native.instruction_sets()
 
 @pytest.mark.parametrize("instructions", [*SETS, "amx_emulated"] if "avx512_bf16" in SETS else SETS)
 @pytest.mark.parametrize(
-    ("dtype", "images", "logits"),
-    [("bfloat16", 0.01, 0.02), ("q8", 0.03, 0.06), ("q4", 0.03, 0.5), ("bfloat16,kv=q8", 0.01, 0.03)],
+    ("dtype", "images", "logits"), [("bfloat16", 0.01, 0.02), ("q8", 0.03, 0.06), ("q4", 0.03, 0.5), ("bfloat16,kv=q8", 0.01, 0.03)]
 )
-def test_near_float32(tiny_checkpoint: Path, pixels: np.ndarray, expected: tuple[np.ndarray, np.ndarray], instructions: str,
-                      dtype: str, images: float, logits: float) -> None:  # fmt: skip
+def test_near_float32(
+    tiny_checkpoint: Path,
+    pixels: np.ndarray,
+    expected: tuple[np.ndarray, np.ndarray],
+    instructions: str,
+    dtype: str,
+    images: float,
+    logits: float,
+) -> None:
     """Embeddings by their relative length, logits (of size 1) by the largest difference."""
     config, _ = load_configs(tiny_checkpoint)
     engine = NativeEngine(tiny_checkpoint, config, dtype=dtype, instructions=instructions)
@@ -70,9 +76,7 @@ def test_threads_change_no_bit(tiny_checkpoint: Path, pixels: np.ndarray) -> Non
     config, _ = load_configs(tiny_checkpoint)
     first = answers(NativeEngine(tiny_checkpoint, config, threads=1), pixels)
     for threads in (1, 2, 3, 5, 24):
-        for ours, again in zip(
-            first, answers(NativeEngine(tiny_checkpoint, config, threads=threads), pixels), strict=True
-        ):
+        for ours, again in zip(first, answers(NativeEngine(tiny_checkpoint, config, threads=threads), pixels), strict=True):
             assert np.array_equal(ours, again)
 
 
@@ -83,8 +87,10 @@ def test_lengths_of_context(tiny_checkpoint: Path, length: int, kv: str, bound: 
     config, _ = load_configs(tiny_checkpoint)
     ids = np.random.default_rng(length).integers(3, 40_000, length).tolist()
     logits = []
-    for engine in (NativeEngine(tiny_checkpoint, config, dtype=f"bfloat16,kv={kv}"),
-                   TorchEngine.from_folder(tiny_checkpoint, config, device="cpu", dtype="float32")):  # fmt: skip
+    for engine in (
+        NativeEngine(tiny_checkpoint, config, dtype=f"bfloat16,kv={kv}"),
+        TorchEngine.from_folder(tiny_checkpoint, config, device="cpu", dtype="float32"),
+    ):
         seq = engine.open(1500)
         rows = [engine.prefill(seq, ids, logits_to_keep=1), engine.decode([seq], [9]), engine.decode([seq], [8])]
         logits.append(np.concatenate(rows))
@@ -160,13 +166,16 @@ def damaged(source: Path, folder: Path, change: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ("nan", r"up_proj.weight.*not finite"), ("infinite", r"layer_norm1.bias.*not finite"),
-    ("shape", r"lm_head.weight \(49279"), ("short", r"model.safetensors"),
-])  # fmt: skip
-def test_a_damaged_checkpoint_is_refused_by_name(
-    tiny_checkpoint: Path, tmp_path: Path, change: str, named: str
-) -> None:
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("nan", r"up_proj.weight.*not finite"),
+        ("infinite", r"layer_norm1.bias.*not finite"),
+        ("shape", r"lm_head.weight \(49279"),
+        ("short", r"model.safetensors"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(tiny_checkpoint: Path, tmp_path: Path, change: str, named: str) -> None:
     folder = damaged(tiny_checkpoint, tmp_path / "damaged", change)
     config, _ = load_configs(folder)
     with pytest.raises(CheckpointError, match=named):
@@ -204,9 +213,7 @@ def test_the_choice_of_engine(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyP
         make_engine(tiny_checkpoint, config, dtype="q8")
 
 
-def test_the_environment_forces_instructions_and_threads(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_forces_instructions_and_threads(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = load_configs(tiny_checkpoint)
     monkeypatch.setenv("SMOLVLM_INSTRUCTIONS", "scalar")
     monkeypatch.setenv("SMOLVLM_THREADS", "3")

@@ -39,10 +39,7 @@ def test_products(instructions: str, weights: str, shape: tuple[int, int, int]) 
     x, w, bias = random(rng, m, k), random(rng, n, k, scale=0.1), random(rng, n)
     exact = probe.pack(instructions, weights, x).astype(np.float64) @ probe.quantised(weights, w).astype(np.float64).T
     size = np.abs(exact).max()
-    results = {
-        after: probe.product(instructions, weights, x, w, bias, after)
-        for after in ("store", "add", "store_bf16", "gelu")
-    }
+    results = {after: probe.product(instructions, weights, x, w, bias, after) for after in ("store", "add", "store_bf16", "gelu")}
     # float32 sums of k products, in some order; tiles widen quantised weights to bf16 first
     bound = 2**-8 if instructions in TILES and weights != "bf16" and m >= 32 else 3e-6
     assert np.abs(results["store"] - (exact + bias)).max() < bound * size
@@ -52,16 +49,13 @@ def test_products(instructions: str, weights: str, shape: tuple[int, int, int]) 
     assert np.abs(results["gelu"] - gelu(exact + bias)).max() < 2**-8 * (size + 4)
     gate, up = exact[:, : n // 2], exact[:, n // 2 :]
     pairs = silu(gate) * up
-    assert (
-        np.abs(probe.product(instructions, weights, x, w, NONE, "swiglu") - pairs).max() < 2**-7 * np.abs(pairs).max()
-    )
+    assert np.abs(probe.product(instructions, weights, x, w, NONE, "swiglu") - pairs).max() < 2**-7 * np.abs(pairs).max()
 
 
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("kept", ["bf16", "q8"])
 @pytest.mark.parametrize(
-    ("dim", "rows", "keys", "group"),
-    [(64, 10, 300, 1), (72, 100, 729, 1), (32, 7, 33, 1), (64, 48, 1000, 3), (16, 1, 1, 1)],
+    ("dim", "rows", "keys", "group"), [(64, 10, 300, 1), (72, 100, 729, 1), (32, 7, 33, 1), (64, 48, 1000, 3), (16, 1, 1, 1)]
 )
 def test_attention(instructions: str, kept: str, dim: int, rows: int, keys: int, group: int) -> None:
     rng = np.random.default_rng(2)

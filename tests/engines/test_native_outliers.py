@@ -48,10 +48,16 @@ def outlier_tensors(config: ModelConfig, lean: float) -> Iterator[tuple[str, Flo
 
 def write(folder: Path, layers: int, lean: float) -> ModelConfig:
     whole = preset("500m")
-    config = replace(whole, vision=TINY.vision, scale_factor=TINY.scale_factor, tie_word_embeddings=False,
-                     text=replace(whole.text, num_hidden_layers=layers))  # fmt: skip
-    write_checkpoint(folder, outlier_tensors(config, lean), config, processor_preset(config), official_tokenizer_json(),
-                     CHAT_TEMPLATE, dtype="bfloat16")  # fmt: skip
+    config = replace(
+        whole,
+        vision=TINY.vision,
+        scale_factor=TINY.scale_factor,
+        tie_word_embeddings=False,
+        text=replace(whole.text, num_hidden_layers=layers),
+    )
+    write_checkpoint(
+        folder, outlier_tensors(config, lean), config, processor_preset(config), official_tokenizer_json(), CHAT_TEMPLATE, dtype="bfloat16"
+    )
     return load_configs(folder)[0]
 
 
@@ -73,9 +79,7 @@ def logits_by_the_row(folder: Path, config: ModelConfig, ids: list[int]) -> Floa
         return model.lm_head(hidden)[0].numpy()
 
 
-@pytest.mark.parametrize(
-    ("layers", "lean"), [(4, 0.0115), pytest.param(32, 0.0175, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
-)
+@pytest.mark.parametrize(("layers", "lean"), [(4, 0.0115), pytest.param(32, 0.0175, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_massive_activations_leave_the_best_token_where_it_was(tmp_path: Path, layers: int, lean: float) -> None:
     config = write(tmp_path / "outlier", layers, lean)
     draw = np.random.default_rng(3)
@@ -96,8 +100,7 @@ def test_massive_activations_leave_the_best_token_where_it_was(tmp_path: Path, l
         return float(same.mean()), float(same[::EVERY].mean())
 
     shares = {
-        dtype: kept(logits(NativeEngine(tmp_path / "outlier", config, dtype=dtype)))
-        for dtype in ("bfloat16", "q8", "q8,kv=q8", "q4")
+        dtype: kept(logits(NativeEngine(tmp_path / "outlier", config, dtype=dtype))) for dtype in ("bfloat16", "q8", "q8,kv=q8", "q4")
     }
     shares["a scale a row"] = kept(logits_by_the_row(tmp_path / "outlier", config, ids))
     print(f"{layers} layers, {gap:.2f} nats between the best two; best token kept, of all and of the massive: {shares}")

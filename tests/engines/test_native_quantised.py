@@ -49,9 +49,7 @@ def test_mapped_equals_quantised_at_load(tiny_checkpoint: Path, tmp_path: Path, 
     assert steps[-1][0] == steps[-1][1] == len(steps)
     ours = NativeEngine(tmp_path / "out", load_configs(tmp_path / "out")[0])
     assert ours.formats == formats == Formats.of(dtype, ours.instructions)
-    for mapped, quantised in zip(
-        outputs(ours), outputs(NativeEngine(tiny_checkpoint, config, dtype=dtype)), strict=True
-    ):
+    for mapped, quantised in zip(outputs(ours), outputs(NativeEngine(tiny_checkpoint, config, dtype=dtype)), strict=True):
         assert np.array_equal(mapped, quantised)
 
 
@@ -95,9 +93,7 @@ def test_load_recognises_it(packed: Path) -> None:
 
 def test_what_only_the_original_gives(packed: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     config, _ = load_configs(packed)
-    with pytest.raises(
-        EngineError, match=r"is quantised as vision=q8,text=q4,head=bf16 .* as text=q8; leave dtype out"
-    ):
+    with pytest.raises(EngineError, match=r"is quantised as vision=q8,text=q4,head=bf16 .* as text=q8; leave dtype out"):
         make_engine(packed, config, dtype="q8")
     with pytest.raises(CheckpointError, match=r"quantised for the native engine.*use the original"):
         make_engine(packed, config, engine="torch")
@@ -111,9 +107,7 @@ def test_what_only_the_original_gives(packed: Path, tiny_checkpoint: Path, tmp_p
         quantise(tiny_checkpoint, tiny_checkpoint, overwrite=True)
 
 
-def test_without_a_native_build(
-    packed: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_native_build(packed: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smolvlm.engines.native_engine.native_module", lambda: None)
     with pytest.raises(EngineError, match="native engine is not part of this installation"):
         make_engine(packed, load_configs(packed)[0])
@@ -165,14 +159,24 @@ def rewritten(packed: Path, folder: Path, change: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ("version", r"version 2 .* reads 1; quantise the original"), ("format", "was not written by `smolvlm quantize`"),
-    ("kept", "text=q2 is not one of"), ("other sizes", r"text.0.qkv has another size"),
-    ("scale", r"text.1.down holds values that are not finite"), ("vector", r"vision.0.norm1.bias holds .* not finite"),
-    ("head", r"head holds values that are not finite"), ("embedding", r"embedding holds values that are not finite"),
-    ("missing", r"text.2.norm1 is missing"), ("type", r"text.0.qkv.data is I8, not U8"), ("short", "truncated"),
-    ("crooked", "does not begin at a multiple of 64"), ("smaller", "embedding has another size"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("version", r"version 2 .* reads 1; quantise the original"),
+        ("format", "was not written by `smolvlm quantize`"),
+        ("kept", "text=q2 is not one of"),
+        ("other sizes", r"text.0.qkv has another size"),
+        ("scale", r"text.1.down holds values that are not finite"),
+        ("vector", r"vision.0.norm1.bias holds .* not finite"),
+        ("head", r"head holds values that are not finite"),
+        ("embedding", r"embedding holds values that are not finite"),
+        ("missing", r"text.2.norm1 is missing"),
+        ("type", r"text.0.qkv.data is I8, not U8"),
+        ("short", "truncated"),
+        ("crooked", "does not begin at a multiple of 64"),
+        ("smaller", "embedding has another size"),
+    ],
+)
 def test_a_broken_file_is_refused_by_name(packed: Path, tmp_path: Path, change: str, message: str) -> None:
     folder = rewritten(packed, tmp_path / "broken", change)
     with pytest.raises(CheckpointError, match=message) as refused:
@@ -189,12 +193,22 @@ def test_a_changed_configuration_is_refused(packed: Path, tmp_path: Path) -> Non
         smolvlm.load(tmp_path / "other")
 
 
-@pytest.mark.parametrize(("dtype", "formats"), [
-    ("auto", ("q8", "q8", "q8")), ("q8", ("q8", "q8", "q8")), ("q4", ("q8", "q4", "q8")),
-    ("bfloat16", ("bf16", "bf16", "bf16")), ("text=q4", ("q8", "q4", "q8")), ("head=bfloat16", ("q8", "q8", "bf16")),
-    (" vision = bf16 , text=auto", ("bf16", "q8", "q8")), ("head=q4,vision=q4,text=q4", ("q4", "q4", "q4")),
-    ("q4,head=q4", ("q8", "q4", "q4")), ("auto, kv=q8", ("q8", "q8", "q8")), ("bfloat16,text=q8,kv=q8", ("bf16", "q8", "bf16")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "formats"),
+    [
+        ("auto", ("q8", "q8", "q8")),
+        ("q8", ("q8", "q8", "q8")),
+        ("q4", ("q8", "q4", "q8")),
+        ("bfloat16", ("bf16", "bf16", "bf16")),
+        ("text=q4", ("q8", "q4", "q8")),
+        ("head=bfloat16", ("q8", "q8", "bf16")),
+        (" vision = bf16 , text=auto", ("bf16", "q8", "q8")),
+        ("head=q4,vision=q4,text=q4", ("q4", "q4", "q4")),
+        ("q4,head=q4", ("q8", "q4", "q4")),
+        ("auto, kv=q8", ("q8", "q8", "q8")),
+        ("bfloat16,text=q8,kv=q8", ("bf16", "q8", "bf16")),
+    ],
+)
 def test_formats_part_by_part(dtype: str, formats: tuple[str, str, str]) -> None:
     found = Formats.of(dtype, "avx2")
     assert (found.vision, found.text, found.head) == formats
@@ -204,8 +218,9 @@ def test_formats_part_by_part(dtype: str, formats: tuple[str, str, str]) -> None
     assert Formats.of("auto", "avx512_bf16").vision == "bf16"
 
 
-@pytest.mark.parametrize("dtype", ["", "q9", "text=q9", "text=q4,text=q8", "tower=q8", "text=q4;head=q8", "=", "text=", "q4,q8",
-                                   "kv=q4", "q8,"])  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype", ["", "q9", "text=q9", "text=q4,text=q8", "tower=q8", "text=q4;head=q8", "=", "text=", "q4,q8", "kv=q4", "q8,"]
+)
 def test_a_dtype_that_means_nothing(dtype: str) -> None:
     with pytest.raises(EngineError, match=r"head=q8"):
         Formats.of(dtype, "avx2")

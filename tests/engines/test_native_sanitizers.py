@@ -24,13 +24,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("sanitizer", "schedules"), [("", 1000), ("thread", 120), ("address", 240), ("undefined", 120)], ids=str
-)
+@pytest.mark.parametrize(("sanitizer", "schedules"), [("", 1000), ("thread", 120), ("address", 240), ("undefined", 120)], ids=str)
 def test_engine(tmp_path: Path, sanitizer: str, schedules: int) -> None:
     options = ["-DSMOLVLM_PYTHON=OFF", "-DSMOLVLM_TESTS=ON", f"-DSMOLVLM_SANITIZE={sanitizer}"]
-    for command in (["cmake", "-S", NATIVE, "-B", tmp_path, *options],
-                    ["cmake", "--build", tmp_path, "--target", "engine_test", "--parallel", "2"]):  # fmt: skip
+    for command in (
+        ["cmake", "-S", NATIVE, "-B", tmp_path, *options],
+        ["cmake", "--build", tmp_path, "--target", "engine_test", "--parallel", "2"],
+    ):
         built = subprocess.run(command, capture_output=True, text=True)
         assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     ran = subprocess.run([tmp_path / "engine_test", str(schedules)], capture_output=True, text=True)
@@ -90,15 +90,18 @@ def test_threads_of_python_under_thread_sanitizer(tmp_path: Path, tiny_checkpoin
         pytest.skip("g++ came without libtsan")
     build, package = tmp_path / "build", tmp_path / "site" / "smolvlm"
     options = [f"-DPython_EXECUTABLE={sys.executable}", "-DSMOLVLM_SANITIZE=thread"]
-    for command in (["cmake", "-S", NATIVE, "-B", build, *options],
-                    ["cmake", "--build", build, "--target", "_native", "--parallel", "2"]):  # fmt: skip
+    for command in (["cmake", "-S", NATIVE, "-B", build, *options], ["cmake", "--build", build, "--target", "_native", "--parallel", "2"]):
         built = subprocess.run(command, capture_output=True, text=True)
         assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     shutil.copytree(Path(smolvlm.__file__).parent, package, ignore=shutil.ignore_patterns("_native*.so", "__pycache__"))
     shutil.copy(next(build.glob("_native*.so")), package / "engines")
     # glibc frees the TLS of a thread that has ended, in whichever thread ends next, under a lock that TSan does not see.
     (tmp_path / "suppressions").write_text("race:dl_deallocate_tls\n")
-    env = {"PYTHONPATH": str(package.parent), "LD_PRELOAD": library,
-           "TSAN_OPTIONS": f"exitcode=66 report_signal_unsafe=0 suppressions={tmp_path / 'suppressions'}",
-           "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    env = {
+        "PYTHONPATH": str(package.parent),
+        "LD_PRELOAD": library,
+        "TSAN_OPTIONS": f"exitcode=66 report_signal_unsafe=0 suppressions={tmp_path / 'suppressions'}",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     assert run_script(THROUGH_PYTHON, str(tiny_checkpoint), str(package), deadline_s=1500, env=env) == "done\n"

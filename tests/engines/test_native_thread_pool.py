@@ -20,9 +20,8 @@ def test_thread_pool(tmp_path: Path, sanitizer: str) -> None:
     options = [f"-fsanitize={sanitizer}"] if sanitizer else []
     program = tmp_path / "thread_pool_test"
     built = subprocess.run(
-        ["g++", "-std=c++20", "-O2", *options, "-pthread", f"-I{NATIVE}", *SOURCES, "-o", program],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        ["g++", "-std=c++20", "-O2", *options, "-pthread", f"-I{NATIVE}", *SOURCES, "-o", program], capture_output=True, text=True
+    )
     assert built.returncode == 0, built.stderr[-4000:]
     ran = subprocess.run([program], capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stdout + ran.stderr[-4000:]

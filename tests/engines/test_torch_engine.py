@@ -63,6 +63,4 @@ def test_cuda_graphs_equal_the_cpu(tiny_checkpoint: Path, uncached: np.ndarray, 
         engine.prefill(seq, IDS[: 20 + i])
     for step in range(40):
         logits = engine.decode(seqs, [IDS[20 + i + step] for i in range(3)])
-        assert np.abs(logits - uncached[[20 + i + step for i in range(3)]]).max() < (
-            1e-3 if dtype == "float32" else 0.05
-        )
+        assert np.abs(logits - uncached[[20 + i + step for i in range(3)]]).max() < (1e-3 if dtype == "float32" else 0.05)

@@ -25,8 +25,22 @@ def identity(item: Item) -> tuple[str, int, int, str, str]:
 
 def test_there_are_the_tasks_that_the_issue_asks_for() -> None:
     assert len(TASKS) >= 12
-    assert {"colour", "object", "presence", "position", "spatial", "count", "caption", "reading_word", "reading_number",
-            "motion", "event", "when", "first", "compare"} <= set(TASKS)  # fmt: skip
+    assert {
+        "colour",
+        "object",
+        "presence",
+        "position",
+        "spatial",
+        "count",
+        "caption",
+        "reading_word",
+        "reading_number",
+        "motion",
+        "event",
+        "when",
+        "first",
+        "compare",
+    } <= set(TASKS)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -42,10 +56,16 @@ def test_items_come_from_the_test_split_one_a_sample_and_do_not_depend_on_the_co
         assert item.question.task in TASKS[task].asked
 
 
-@pytest.mark.parametrize(("task", "answers"), [
-    ("presence", {"yes", "no"}), ("spatial", {"left", "right", "above", "below"}), ("count", set("12345")),
-    ("motion", {"left", "right", "up", "down"}), ("same", {"yes", "no"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [
+        ("presence", {"yes", "no"}),
+        ("spatial", {"left", "right", "above", "below"}),
+        ("count", set("12345")),
+        ("motion", {"left", "right", "up", "down"}),
+        ("same", {"yes", "no"}),
+    ],
+)
 def test_answers_are_balanced_evenly(task: str, answers: set[str]) -> None:
     counted = Counter(item.question.answer for item in items(task, 40))
     assert counted == {answer: 40 // len(answers) for answer in answers}

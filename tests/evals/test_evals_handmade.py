@@ -48,9 +48,18 @@ def test_answers_stay_in_nanos_scope() -> None:
 
 
 def test_a_large_shape_has_the_colour_that_is_said() -> None:
-    rgb = {"red": (214, 30, 30), "orange": (250, 136, 20), "yellow": (248, 218, 40), "green": (30, 140, 60),
-           "blue": (40, 80, 210), "purple": (112, 40, 160), "pink": (250, 150, 190), "brown": (112, 66, 34),
-           "black": (16, 16, 18), "white": (248, 248, 246)}  # fmt: skip
+    rgb = {
+        "red": (214, 30, 30),
+        "orange": (250, 136, 20),
+        "yellow": (248, 218, 40),
+        "green": (30, 140, 60),
+        "blue": (40, 80, 210),
+        "purple": (112, 40, 160),
+        "pink": (250, 150, 190),
+        "brown": (112, 66, 34),
+        "black": (16, 16, 18),
+        "white": (248, 248, 246),
+    }
     for line in LINES:
         if line["task"] != "colour" or "shape" not in line["file"]:
             continue
@@ -83,11 +92,17 @@ def test_the_set_runs(model: SmolVLM) -> None:
     assert sum(suite.count(task, 1000) for task in suite.tasks) == len(LINES)
 
 
-@pytest.mark.parametrize("line", [
-    "nonsense", '{"file": "a.jpg"}', '{"file": "a.jpg", "task": "colours", "question": "?", "answer": "red"}',
-    '{"file": "../a.jpg", "task": "colour", "question": "?", "answer": "red"}', '[1, 2]',
-    '{"file": 5, "task": "colour", "question": "?", "answer": "red"}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        '{"file": "a.jpg"}',
+        '{"file": "a.jpg", "task": "colours", "question": "?", "answer": "red"}',
+        '{"file": "../a.jpg", "task": "colour", "question": "?", "answer": "red"}',
+        "[1, 2]",
+        '{"file": 5, "task": "colour", "question": "?", "answer": "red"}',
+    ],
+)
 def test_a_set_that_cannot_be_read_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "metadata.jsonl").write_text(line + "\n")
     with pytest.raises(EvalError, match=r"metadata.jsonl, line 1: expected file, task, question and answer"):

@@ -30,8 +30,16 @@ def rows(report: Report) -> list[dict[str, object]]:
 
 def test_a_run_asks_every_item_greedily_and_writes_them_down(model: SmolVLM, tmp_path: Path) -> None:
     seen = []
-    report = evaluate(model, synth_suite(), tasks=TASKS, out=tmp_path, fingerprint="abc", batch_size=2,
-                      on_progress=lambda *step: seen.append(step), **QUICK)  # fmt: skip
+    report = evaluate(
+        model,
+        synth_suite(),
+        tasks=TASKS,
+        out=tmp_path,
+        fingerprint="abc",
+        batch_size=2,
+        on_progress=lambda *step: seen.append(step),
+        **QUICK,
+    )
     assert [row.task for row in report.rows] == list(TASKS)
     assert seen[-1] == ("answers", 12, 12)
     assert [done for _, done, _ in seen] == [2, 3, 5, 6, 8, 9, 11, 12]
@@ -62,8 +70,10 @@ def _echoing(suite: Suite, said: dict[tuple[str, int], str]) -> Suite:
 def test_what_is_right_is_counted(model: SmolVLM, tmp_path: Path) -> None:
     nothing = evaluate(model, synth_suite(), tasks=("colour",), out=tmp_path, **QUICK)
     assert nothing.rows[0].right == 0
-    said = {(line["task"], line["number"]): line["answer"].upper()
-            for line in map(json.loads, (tmp_path / "items.jsonl").read_text().splitlines())}  # fmt: skip
+    said = {
+        (line["task"], line["number"]): line["answer"].upper()
+        for line in map(json.loads, (tmp_path / "items.jsonl").read_text().splitlines())
+    }
     del said["colour", 1]
     report = evaluate(model, _echoing(synth_suite(), said), tasks=("colour",), **QUICK)
     row = report.rows[0]
@@ -90,8 +100,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_report(model: SmolVLM, tmp_pa
     with log.open("a") as file:  # killed in the middle of a line
         file.write('{"task": "caption", "numb')
     asked = []
-    report = evaluate(model, suite, tasks=TASKS, out=broken, batch_size=2,
-                      on_progress=lambda _s, done, _t: asked.append(done), **QUICK)  # fmt: skip
+    report = evaluate(model, suite, tasks=TASKS, out=broken, batch_size=2, on_progress=lambda _s, done, _t: asked.append(done), **QUICK)
     assert asked[0] == 6, "only what was unanswered is asked"
     assert rows(report) == rows(expected)
     assert sorted(log.read_text().splitlines()) == sorted((whole / "items.jsonl").read_text().splitlines())
@@ -111,10 +120,17 @@ def test_a_folder_of_another_run_is_refused(model: SmolVLM, tmp_path: Path) -> N
         evaluate(model, synth_suite(), tasks=("colour",), out=tmp_path, **QUICK)
 
 
-@pytest.mark.parametrize("line", [
-    "nonsense", "[]", "3", '{"task": "colour"}', '{"task": "colour", "number": 0, "x": 1}',
-    '{"task": "colour", "number": 0, "question": "", "expected": "", "answer": "", "right": "yes", "strict": true}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[]",
+        "3",
+        '{"task": "colour"}',
+        '{"task": "colour", "number": 0, "x": 1}',
+        '{"task": "colour", "number": 0, "question": "", "expected": "", "answer": "", "right": "yes", "strict": true}',
+    ],
+)
 def test_lines_that_are_no_results_are_named(model: SmolVLM, tmp_path: Path, line: str) -> None:
     evaluate(model, synth_suite(), tasks=("colour",), out=tmp_path, **QUICK)
     with (tmp_path / "items.jsonl").open("a") as file:
@@ -137,8 +153,13 @@ def _report() -> Report:
     from smolvlm.evals.report import make_report
     from smolvlm.evals.results import Result
 
-    suite = Suite("synth", 1, {"colour": Task("colour", ""), "caption": Task("caption", "", is_caption=True)},
-                  lambda *_: iter(()), lambda _task, count: count)  # fmt: skip
+    suite = Suite(
+        "synth",
+        1,
+        {"colour": Task("colour", ""), "caption": Task("caption", "", is_caption=True)},
+        lambda *_: iter(()),
+        lambda _task, count: count,
+    )
     colour = [Result("colour", n, "?", "red" if n < 3 else "a|b", "red", n < 3, n < 3) for n in range(4)]
     caption = [Result("caption", n, "?", f"a dog {n}", "", n < 2, n < 1) for n in range(4)]
     identity = {"suite": "synth", "suite_version": 1, "world": "small", "model": "some$model", "fingerprint": "f00"}

@@ -42,13 +42,15 @@ def test_a_gain_needs_the_same_questions() -> None:
 
 
 def test_table_puts_each_task_beside_its_own_base() -> None:
-    lines = [Line("before", "a", 10, (2,)), Line("before", "b", 10, (9,)), Line("after", "a", 10, (5, 7)),
-             Line("after", "b", 10, (8, 8))]  # fmt: skip
+    lines = [Line("before", "a", 10, (2,)), Line("before", "b", 10, (9,)), Line("after", "a", 10, (5, 7)), Line("after", "b", 10, (8, 8))]
     table = make_table(lines, "before", "")
     cells = [list(column.cells) for column in table.columns]
     assert list(zip(cells[0], cells[1], cells[-1], strict=True)) == [
-        ("a", "before", ""), ("a", "after", "+40.0"), ("b", "before", ""), ("b", "after", "-10.0"),
-    ]  # fmt: skip
+        ("a", "before", ""),
+        ("a", "after", "+40.0"),
+        ("b", "before", ""),
+        ("b", "after", "-10.0"),
+    ]
 
 
 def test_seed_list() -> None:
@@ -60,9 +62,7 @@ def test_seed_list() -> None:
 
 def test_renumbered() -> None:
     name = "model.text_model.layers.{}.mlp.up_proj.weight"
-    assert [renumbered(name.format(n), {1, 3}) for n in range(5)] == [
-        name.format(0), None, name.format(1), None, name.format(2),
-    ]  # fmt: skip
+    assert [renumbered(name.format(n), {1, 3}) for n in range(5)] == [name.format(0), None, name.format(1), None, name.format(2)]
     vision = "model.vision_model.encoder.layers.2.layer_norm1.bias"
     assert renumbered(vision, {0}) == vision.replace(".2.", ".1.")
     assert renumbered("model.text_model.norm.weight", {0}) == "model.text_model.norm.weight"

@@ -33,9 +33,7 @@ FULL_WIDTH = dataclasses.replace(
 MAKERS = {
     "granite-docling": granite_docling,
     "smoldocling": smoldocling,
-    "first generation": lambda folder: write_random_checkpoint(
-        folder, dataclasses.replace(TINY, model_type="idefics3")
-    ),
+    "first generation": lambda folder: write_random_checkpoint(folder, dataclasses.replace(TINY, model_type="idefics3")),
     "granite-docling of full width, 2 layers": lambda folder: granite_docling(folder, FULL_WIDTH),
 }
 # float32 rounds at 6e-8 and these towers sum over a few hundred products, around logits of size 1.
@@ -151,16 +149,12 @@ def test_logits_and_greedy_tokens_equal_the_reference(folder: Path, engine: str)
 
 def _visible(text: str) -> str:
     """Without the prompt's own control tokens, which no answer shows."""
-    return re.sub(
-        r"<\|[^|<>]*\|>|<row_\d_col_\d>|<fake_token_around_image>|<global-img>|<image>|<end_of_utterance>", "", text
-    )
+    return re.sub(r"<\|[^|<>]*\|>|<row_\d_col_\d>|<fake_token_around_image>|<global-img>|<image>|<end_of_utterance>", "", text)
 
 
 def test_markup_stays_in_an_answer_and_the_prompts_tokens_do_not(granite: Path) -> None:
     tokenizer = processor_of(granite).tokenizer
-    ids = [
-        tokenizer.id_of(token) for token in ("<doctag>", "<text>", "</text>", "</doctag>", "<|end_of_text|>", "<image>")
-    ]
+    ids = [tokenizer.id_of(token) for token in ("<doctag>", "<text>", "</text>", "</doctag>", "<|end_of_text|>", "<image>")]
     ids[2:2] = tokenizer.encode_text("A page.")
     assert tokenizer.answer_text(ids) == "<doctag><text>A page.</text></doctag>"
     assert tokenizer.decode(ids) == "A page."  # as the reference decodes by default
@@ -189,9 +183,7 @@ def test_the_published_tokenizer_has_one_token_more_than_the_model(granite: Path
         assert reader.verify(processor.model).tie_word_embeddings
 
 
-def test_a_stop_token_that_is_an_ordinary_word_is_said(
-    granite: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stop_token_that_is_an_ordinary_word_is_said(granite: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """granite-docling without its own word about stops: SmolVLM's id is a word there."""
     for path in granite.iterdir():
         if path.suffix == ".json":
@@ -211,8 +203,15 @@ def test_a_trained_copy_keeps_the_tokenizer(granite: Path, tmp_path: Path) -> No
     processor = processor_of(granite)
     with CheckpointReader(granite) as reader:
         tensors = {name: reader.float32(name) for name in reader.infos}
-        write_checkpoint(tmp_path / "copy", tensors, processor.model, processor.config, granite / "tokenizer.json",
-                         processor.template.source, dtype="bfloat16")  # fmt: skip
+        write_checkpoint(
+            tmp_path / "copy",
+            tensors,
+            processor.model,
+            processor.config,
+            granite / "tokenizer.json",
+            processor.template.source,
+            dtype="bfloat16",
+        )
     again = Processor.from_folder(tmp_path / "copy")
     assert again(messages()).input_ids == processor(messages()).input_ids
     assert (again.family, again.model) == (processor.family, processor.model)
@@ -270,8 +269,7 @@ def test_the_documented_lines_run(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [("", "holds no DocTags"), ("a plain answer", "holds no DocTags"), ("<" * (2 << 20), "characters")],
+    ("text", "says"), [("", "holds no DocTags"), ("a plain answer", "holds no DocTags"), ("<" * (2 << 20), "characters")]
 )
 def test_what_is_no_doctags_is_refused(text: str, says: str) -> None:
     with pytest.raises(PromptError, match=says):

@@ -24,40 +24,66 @@ from smolvlm.families import FAMILIES, family_of
 from smolvlm.families.tensors import EMBED_TOKENS, LM_HEAD
 
 Change = dict[str, Any]
-DINOV2 = {"model_type": "dinov2", "hidden_act": "gelu", "mlp_ratio": 4, "qkv_bias": True, "layerscale_value": 1.0,
-          "use_swiglu_ffn": False, "num_channels": 3}  # fmt: skip
-GRANITE = {
-    "embedding_multiplier": 12.0,
-    "attention_multiplier": 0.015625,
-    "residual_multiplier": 0.22,
-    "logits_scaling": 8.0,
+DINOV2 = {
+    "model_type": "dinov2",
+    "hidden_act": "gelu",
+    "mlp_ratio": 4,
+    "qkv_bias": True,
+    "layerscale_value": 1.0,
+    "use_swiglu_ffn": False,
+    "num_channels": 3,
 }
+GRANITE = {"embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22, "logits_scaling": 8.0}
 
 # Section, what it is changed to, and what the error names. Layers: TINY has three in its decoder.
 FOREIGN: list[tuple[str, str, Change, str]] = [
-    ("SmolLM3", "text_config", {"model_type": "smollm3", "no_rope_layers": [1, 1, 0]},
-     r"text_config\.model_type='smollm3'; expected 'llama'"),
-    ("SmolLM3 as llama", "text_config", {"no_rope_layers": [1, 1, 0]},
-     r"text_config\.no_rope_layers=\[1, 1, 0\]; expected a list of 1 only"),
+    (
+        "SmolLM3",
+        "text_config",
+        {"model_type": "smollm3", "no_rope_layers": [1, 1, 0]},
+        r"text_config\.model_type='smollm3'; expected 'llama'",
+    ),
+    (
+        "SmolLM3 as llama",
+        "text_config",
+        {"no_rope_layers": [1, 1, 0]},
+        r"text_config\.no_rope_layers=\[1, 1, 0\]; expected a list of 1 only",
+    ),
     ("SmolLM3's interval", "text_config", {"no_rope_layer_interval": 4}, r"no_rope_layer_interval=4; expected null"),
     ("Granite", "text_config", {"model_type": "granite", **GRANITE}, "model_type='granite'"),
-    *((f"Granite's {key}", "text_config", {key: value}, rf"text_config\.{key}={value}; expected")
-      for key, value in GRANITE.items()),
+    *((f"Granite's {key}", "text_config", {key: value}, rf"text_config\.{key}={value}; expected") for key, value in GRANITE.items()),
     ("Qwen2", "text_config", {"model_type": "qwen2"}, "model_type='qwen2'"),
     ("Qwen3's norms", "text_config", {"use_qk_norm": True}, "use_qk_norm=True; expected false"),
     ("Mistral's window", "text_config", {"sliding_window": 4096}, r"sliding_window=4,096; expected null"),
     ("a window in use", "text_config", {"sliding_window": 64, "use_sliding_window": True}, "use_sliding_window=True"),
-    ("windows by layer", "text_config", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
-     "layer_types=.*expected a list of 'full_attention' only"),
+    (
+        "windows by layer",
+        "text_config",
+        {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        "layer_types=.*expected a list of 'full_attention' only",
+    ),
     ("all windows", "text_config", {"layer_types": ["sliding_attention"] * 3}, "layer_types="),
     ("Mamba", "text_config", {"model_type": "mamba"}, "model_type='mamba'"),
     ("Gemma's caps", "text_config", {"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0; expected null"),
     ("Phi's rotary part", "text_config", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5; expected 1"),
     ("experts", "text_config", {"num_local_experts": 8}, "num_local_experts=8; expected 1"),
-    ("a rotary part, newer", "text_config", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e5,
-     "partial_rotary_factor": 0.25}}, r"rope_parameters\.partial_rotary_factor=0.25; expected 1"),
-    ("RoPE by layer", "text_config", {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6},
-     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}, r"rope_parameters\.full_attention=.*; expected null"),
+    (
+        "a rotary part, newer",
+        "text_config",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e5, "partial_rotary_factor": 0.25}},
+        r"rope_parameters\.partial_rotary_factor=0.25; expected 1",
+    ),
+    (
+        "RoPE by layer",
+        "text_config",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        },
+        r"rope_parameters\.full_attention=.*; expected null",
+    ),
     ("yarn", "text_config", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
     ("biases", "text_config", {"attention_bias": True}, "attention_bias=True; expected false"),
     ("DINOv2", "vision_config", DINOV2, r"vision_config\.model_type='dinov2'; expected one of smolvlm_vision"),
@@ -67,9 +93,11 @@ FOREIGN: list[tuple[str, str, Change, str]] = [
     ("Idefics2", "", {"model_type": "idefics2"}, r"config\.json: model_type='idefics2'; expected one of smolvlm, idefics3"),
     ("a shuffle of 3 over 4 patches", "", {"scale_factor": 3}, "scale_factor=3 does not divide the 4 patches"),
     ("a pad token below zero", "", {"pad_token_id": -7}, r"config\.json: pad_token_id=-7; expected a whole number from 0"),
-    *((method, "", {"quantization_config": {"quant_method": method, "bits": 4}}, "quantization_config=.*; expected null: weights")
-      for method in ("gptq", "awq", "bitsandbytes")),
-]  # fmt: skip
+    *(
+        (method, "", {"quantization_config": {"quant_method": method, "bits": 4}}, "quantization_config=.*; expected null: weights")
+        for method in ("gptq", "awq", "bitsandbytes")
+    ),
+]
 
 
 def tiny_with(folder: Path, section: str, change: Change, *, file: str = "config.json") -> Path:
@@ -107,12 +135,8 @@ DOORS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize(
-    ("section", "change", "says"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN]
-)
-def test_a_foreign_checkpoint_is_refused_by_name(
-    tiny: Path, door: str, section: str, change: Change, says: str
-) -> None:
+@pytest.mark.parametrize(("section", "change", "says"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN])
+def test_a_foreign_checkpoint_is_refused_by_name(tiny: Path, door: str, section: str, change: Change, says: str) -> None:
     tiny_with(tiny, section, change)
     with pytest.raises(ConfigError, match=says) as caught:
         DOORS[door](tiny)
@@ -130,9 +154,7 @@ def test_a_foreign_checkpoint_is_refused_by_name(
         ("", {"pad_token_id": 128002, "quantization_config": None}),
     ],
 )
-def test_the_same_keys_with_this_graphs_own_values_load(
-    tiny: Path, section: str, change: Change, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_same_keys_with_this_graphs_own_values_load(tiny: Path, section: str, change: Change, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert load_configs(tiny_with(tiny, section, change))[0] == TINY
     assert not caplog.records
@@ -158,9 +180,7 @@ def test_generation_settings_that_are_no_settings(tiny: Path, change: Change, sa
 @pytest.mark.parametrize("kind", ["Idefics2ImageProcessor", "SiglipImageProcessor"])
 def test_another_image_processor_is_refused(tiny: Path, kind: str) -> None:
     tiny_with(tiny, "", {"image_processor_type": kind}, file="preprocessor_config.json")
-    with pytest.raises(
-        ConfigError, match=f"image_processor_type='{kind}'; expected one of SmolVLMImageProcessor, Idefics3"
-    ):
+    with pytest.raises(ConfigError, match=f"image_processor_type='{kind}'; expected one of SmolVLMImageProcessor, Idefics3"):
         load_configs(tiny)
     for accepted in ("SmolVLMImageProcessorFast", "Idefics3ImageProcessor", "Idefics3ImageProcessorPil"):
         load_configs(tiny_with(tiny, "", {"image_processor_type": accepted}, file="preprocessor_config.json"))
@@ -201,9 +221,7 @@ def reference_logits(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("differs", [True, False])
-def test_a_head_beside_tied_embeddings_is_used_where_it_differs(
-    tmp_path: Path, differs: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_head_beside_tied_embeddings_is_used_where_it_differs(tmp_path: Path, differs: bool, caplog: pytest.LogCaptureFixture) -> None:
     """As `transformers` does: it ties only what is equal. Both engines, the converter and the saved copy agree."""
     folder = head_beside_ties(tmp_path / "tied", differs=differs)
     expected = reference_logits(folder)

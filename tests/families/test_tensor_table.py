@@ -19,12 +19,7 @@ from smolvlm.nn.model import SmolVLMForConditionalGeneration
 IDEFICS3_8B = dataclasses.replace(
     TINY, model_type="idefics3", scale_factor=2, vision=dataclasses.replace(TINY.vision, image_size=364, patch_size=14)
 )
-CONFIGS = {
-    "tiny": TINY,
-    "nano": preset("nano"),
-    "tied": dataclasses.replace(TINY, tie_word_embeddings=True),
-    "idefics3": IDEFICS3_8B,
-}
+CONFIGS = {"tiny": TINY, "nano": preset("nano"), "tied": dataclasses.replace(TINY, tie_word_embeddings=True), "idefics3": IDEFICS3_8B}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -42,8 +37,9 @@ def test_the_compiled_engine_has_these_parts(config: ModelConfig) -> None:
     from smolvlm.engines import _native
 
     vision = dict(vars(config.vision))
-    engine = _native.Engine(vision, dict(vars(config.text)), config.scale_factor, config.image_token_id,
-                            "bf16", "bf16", "bf16", "bf16", 1, "")  # fmt: skip
+    engine = _native.Engine(
+        vision, dict(vars(config.text)), config.scale_factor, config.image_token_id, "bf16", "bf16", "bf16", "bf16", 1, ""
+    )
     table = list(parts(config))
     assert sorted(engine.matrices) == sorted(part.name for part in table if part.kind == "matrix")
     assert sorted(engine.vectors) == sorted(part.name for part in table if part.kind == "vector")
@@ -62,9 +58,7 @@ def test_the_engine_stacks_queries_keys_and_values_in_this_order() -> None:
     by_name = {part.name: part.tensors for part in parts(TINY)}
     for tower, root in (("vision.1", "model.vision_model.encoder.layers.1"), ("text.1", "model.text_model.layers.1")):
         assert by_name[f"{tower}.qkv"] == tuple(f"{root}.self_attn.{x}_proj.weight" for x in "qkv")
-    assert by_name["vision.1.qkv.bias"] == tuple(
-        f"model.vision_model.encoder.layers.1.self_attn.{x}_proj.bias" for x in "qkv"
-    )
+    assert by_name["vision.1.qkv.bias"] == tuple(f"model.vision_model.encoder.layers.1.self_attn.{x}_proj.bias" for x in "qkv")
     assert by_name["text.0.gate_up"] == tuple(f"model.text_model.layers.0.mlp.{x}_proj.weight" for x in ("gate", "up"))
 
 

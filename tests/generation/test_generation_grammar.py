@@ -27,21 +27,20 @@ SCHEMAS: dict[str, dict] = {
     "optional fields": obj(False, a=TEXT, b={"type": "array", "items": NUMBER}, c=obj(q={"enum": ["one two", 3, None]})),
     "recursive tree": {
         "$ref": "#/$defs/node",
-        "$defs": {
-            "node": obj(name={"type": "string", "minLength": 3}, children={"type": "array", "items": {"$ref": "#/$defs/node"}})
-        },
+        "$defs": {"node": obj(name={"type": "string", "minLength": 3}, children={"type": "array", "items": {"$ref": "#/$defs/node"}})},
     },
-    "linked list": {
-        "$ref": "#/$defs/n",
-        "$defs": {"n": obj(v=INTEGER, next={"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]})},
-    },
+    "linked list": {"$ref": "#/$defs/n", "$defs": {"n": obj(v=INTEGER, next={"anyOf": [{"$ref": "#/$defs/n"}, {"type": "null"}]})}},
     "patterns": obj(
         a={"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"},
         b={"type": "string", "pattern": "^[ab]{3,}cd$"},
         c={"type": "string", "pattern": "[0-9]"},
     ),
-    "formats": obj(d={"type": "string", "format": "date"}, e={"type": "string", "format": "email"},
-                   u={"type": "string", "format": "uuid"}, i={"type": "string", "format": "ipv4"}),
+    "formats": obj(
+        d={"type": "string", "format": "date"},
+        e={"type": "string", "format": "email"},
+        u={"type": "string", "format": "uuid"},
+        i={"type": "string", "format": "ipv4"},
+    ),
     "bounded numbers": obj(
         a={"type": "integer", "minimum": 100, "maximum": 120},
         b={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
@@ -69,12 +68,9 @@ SCHEMAS: dict[str, dict] = {
     "integer": INTEGER,
     "enum": {"enum": ["alpha", "beta", "gamma delta"]},
     "tuple": {"type": "array", "prefixItems": [INTEGER, TEXT], "minItems": 2},
-    "joined": {
-        "allOf": [{"$ref": "#/$defs/base"}, obj(y=INTEGER)],
-        "$defs": {"base": obj(x=TEXT)},
-    },
+    "joined": {"allOf": [{"$ref": "#/$defs/base"}, obj(y=INTEGER)], "$defs": {"base": obj(x=TEXT)}},
     "types": {"type": ["string", "null", "array"], "items": INTEGER},
-}  # fmt: skip
+}
 
 
 @lru_cache(maxsize=1)

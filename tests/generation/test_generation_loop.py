@@ -47,8 +47,7 @@ def test_greedy_equals_a_plain_loop() -> None:
 def test_a_batch_equals_its_members_alone(temperature: float) -> None:
     prompts = [[1, 30 + i, *range(50, 50 + 3 * i)] for i in range(6)]
     params = [
-        GenerationParams(temperature=temperature, seed=i, max_new_tokens=5 + 9 * i, logprobs=2, repetition_penalty=1.1)
-        for i in range(6)
+        GenerationParams(temperature=temperature, seed=i, max_new_tokens=5 + 9 * i, logprobs=2, repetition_penalty=1.1) for i in range(6)
     ]
     alone = [answer(random_engine(2), p, q) for p, q in zip(prompts, params, strict=True)]
     engine = random_engine(2)
@@ -61,9 +60,7 @@ def test_a_batch_equals_its_members_alone(temperature: float) -> None:
 
 def test_the_cache_holds_all_but_the_newest_token_at_every_event() -> None:
     engine = random_engine(4)
-    requests = [
-        start(engine, [1, 9 + i], GenerationParams(max_new_tokens=4 + i, temperature=1.0, seed=i)) for i in range(3)
-    ]
+    requests = [start(engine, [1, 9 + i], GenerationParams(max_new_tokens=4 + i, temperature=1.0, seed=i)) for i in range(3)]
     sampled: dict[int, list[int]] = {0: [], 1: [], 2: []}
     for event in generate(engine, requests, decode, EOS):
         request = requests[event.request_index]
@@ -79,9 +76,7 @@ def test_the_stop_token_ends_and_is_not_seen() -> None:
     assert (got.text, got.finish_reason, got.token_ids) == ("A red hat.", "stop", tuple(ids))
     assert got.sampled_ids == (*ids, *EOS)
     assert len(got.logprobs) == len(got.top_logprobs) == len(ids)
-    ignored = answer(
-        scripted_engine({1: ids}), [1, 5, 6], GenerationParams(ignore_eos=True, max_new_tokens=20, loop_guard=False)
-    )
+    ignored = answer(scripted_engine({1: ids}), [1, 5, 6], GenerationParams(ignore_eos=True, max_new_tokens=20, loop_guard=False))
     assert (ignored.finish_reason, len(ignored.token_ids)) == ("length", 20)
     assert ignored.text == "A red hat."  # stop tokens are special: they have no text
 
@@ -154,9 +149,7 @@ def test_cancellation_ends_every_answer_at_the_next_token() -> None:
 
 def test_logprobs_come_with_each_token_and_equal_the_engines() -> None:
     engine = random_engine(6)
-    got = answer(
-        engine, [1, 20], GenerationParams(temperature=1.0, seed=2, max_new_tokens=12, logprobs=3, ignore_eos=True)
-    )
+    got = answer(engine, [1, 20], GenerationParams(temperature=1.0, seed=2, max_new_tokens=12, logprobs=3, ignore_eos=True))
     for place, (token, logprob, top) in enumerate(zip(got.token_ids, got.logprobs, got.top_logprobs, strict=True)):
         row = engine.next_logits([1, 20, *got.token_ids[:place]]).astype(np.float64)
         expected = row - row.max() - np.log(np.exp(row - row.max()).sum())

@@ -14,9 +14,7 @@ ORDINARY = {
     "prose": "The picture shows a small kitchen. On the left, there is a window with white curtains; on the right, "
     "there is a window with blue curtains. A woman stands at the table and cuts bread. Behind her, a man stands at the "
     "stove and stirs soup. The woman wears a red apron, the man wears a blue apron. Both of them are smiling.",
-    "list": "".join(
-        f"{i}. The {c} box is on the shelf.\n" for i, c in enumerate(["red", "green", "blue", "white", "black"], 1)
-    ),
+    "list": "".join(f"{i}. The {c} box is on the shelf.\n" for i, c in enumerate(["red", "green", "blue", "white", "black"], 1)),
     "colours": "- a red cup\n- a red plate\n- a red bowl\n- a blue cup\n- a blue plate\n- a blue bowl\n- a green cup\n",
     "table": "| fruit | count | price |\n| --- | --- | --- |\n| apple | 1 | 2.00 |\n| pear | 1 | 2.00 |\n| plum | 1 | 2.00 |\n"
     "| fig | 1 | 2.00 |\n| kiwi | 1 | 2.00 |\n",
@@ -27,8 +25,7 @@ ORDINARY = {
     "numbers": ", ".join(str(i) for i in range(1, 101)),
     "zeros": "A googol begins 1" + "0" * 60 + " and goes on.",
     "laughter": "He laughed: ha ha ha ha ha ha ha ha ha! Then he said no, no, no, no, no.",
-    "refrain": "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream. "
-    * 2,
+    "refrain": "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream. " * 2,
     "villanelle": "Do not go gentle into that good night. Old age should burn and rave at close of day. "
     "Rage, rage against the dying of the light. Though wise men know dark is right, they "
     "do not go gentle into that good night. Good men cry how bright. Rage, rage against the dying of the light. "
@@ -61,11 +58,7 @@ LOOPS = {
 NEAR_LOOPS = {
     "numbered": ("I see:\n", [f"{i}. A man is walking on the street.\n" for i in range(1, 60)], 3),
     "bullets and numbers": ("", [f"- ({i}) The cat sits on a mat.\n" for i in range(1, 60)], 3),
-    "alternating": (
-        "",
-        [f"{i}. {s}\n" for i in range(1, 40) for s in ("The car is red and new.", "The road is wet.")],
-        5,
-    ),
+    "alternating": ("", [f"{i}. {s}\n" for i in range(1, 40) for s in ("The car is red and new.", "The road is wet.")], 5),
     "Chinese": ("", [f"{i}. 一只猫坐在窗台上。\n" for i in range(1, 60)], 3),
 }
 
@@ -160,11 +153,7 @@ def test_text_before_and_between_is_kept() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    head=st.lists(st.integers(0, 5), max_size=40),
-    unit=st.lists(st.integers(0, 5), min_size=1, max_size=12),
-    copies=st.integers(1, 30),
-)
+@given(head=st.lists(st.integers(0, 5), max_size=40), unit=st.lists(st.integers(0, 5), min_size=1, max_size=12), copies=st.integers(1, 30))
 def test_it_equals_the_obvious_slow_rule(head: list[int], unit: list[int], copies: int) -> None:
     """For each period: how far does the tail equal itself, shifted? Written without any memory."""
     guard, max_period = LoopGuard(max_period=16), 16

@@ -225,10 +225,14 @@ def test_bookkeeping_follows_a_shrinking_answer() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "limit_ms"),
-    [({}, 0.1), ({"temperature": 0.8, "top_k": 50}, 1.0), ({"temperature": 0.8, "top_p": 0.9}, 1.0),
-     ({"temperature": 1.0, "top_k": 50, "top_p": 0.9, "min_p": 0.05}, 1.0)],
+    [
+        ({}, 0.1),
+        ({"temperature": 0.8, "top_k": 50}, 1.0),
+        ({"temperature": 0.8, "top_p": 0.9}, 1.0),
+        ({"temperature": 1.0, "top_k": 50, "top_p": 0.9, "min_p": 0.05}, 1.0),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_it_is_quick_over_the_official_vocabulary(setting: dict, limit_ms: float) -> None:
     logits = (np.random.default_rng(0).standard_normal(49_280) * 4).astype(np.float32)
     sampler = Sampler(GenerationParams(seed=0, **setting), [1, 2, 3], 49_280)

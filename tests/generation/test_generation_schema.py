@@ -43,27 +43,49 @@ class Scene(BaseModel):
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({}, "empty"), ("{}", "empty"), ("", "not JSON"), ("{", "not JSON"), ("[1]", "list"), (True, "bool"), (7, "int"),
-        (None, "None"), ([], "list"), ({"type": "strin"}, "type"), ({"type": []}, "type"), ({"type": {}}, "type"),
-        ({"type": "array", "uniqueItems": True}, "uniqueItems"), ({"not": {"type": "string"}}, "'not'"),
-        ({"if": {}, "then": {}}, "'if'"), ({"type": "array", "contains": {}}, "contains"),
-        ({"type": "object", "propertyNames": {}}, "propertyNames"), ({"type": "string", "nullable": True}, "nullable"),
+        ({}, "empty"),
+        ("{}", "empty"),
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[1]", "list"),
+        (True, "bool"),
+        (7, "int"),
+        (None, "None"),
+        ([], "list"),
+        ({"type": "strin"}, "type"),
+        ({"type": []}, "type"),
+        ({"type": {}}, "type"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"not": {"type": "string"}}, "'not'"),
+        ({"if": {}, "then": {}}, "'if'"),
+        ({"type": "array", "contains": {}}, "contains"),
+        ({"type": "object", "propertyNames": {}}, "propertyNames"),
+        ({"type": "string", "nullable": True}, "nullable"),
         ({"type": "array", "items": [{"type": "string"}]}, "prefixItems"),
-        ({"$ref": "https://example.org/x"}, "not local"), ({"$ref": "#/$defs/none"}, "points at nothing"),
-        ({"type": "object", "properties": []}, "properties"), ({"type": "object", "properties": {"a": 3}}, "#/properties/a"),
-        ({"type": "object", "required": "a"}, "required"), ({"enum": []}, "enum"), ({"anyOf": []}, "anyOf"),
+        ({"$ref": "https://example.org/x"}, "not local"),
+        ({"$ref": "#/$defs/none"}, "points at nothing"),
+        ({"type": "object", "properties": []}, "properties"),
+        ({"type": "object", "properties": {"a": 3}}, "#/properties/a"),
+        ({"type": "object", "required": "a"}, "required"),
+        ({"enum": []}, "enum"),
+        ({"anyOf": []}, "anyOf"),
         ({"type": "string", "minLength": 9, "maxLength": 3}, "minLength=9"),
-        ({"type": "string", "maxLength": -1}, "maxLength"), ({"type": "array", "maxItems": "3"}, "maxItems"),
+        ({"type": "string", "maxLength": -1}, "maxLength"),
+        ({"type": "array", "maxItems": "3"}, "maxItems"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "may both match"),
         ({"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, "may both match"),
         ({"type": "object", "minProperties": 2}, "minProperties"),
-        ({"type": "string", "description": object()}, "plain JSON"), ({"type": "number", "minimum": float("nan")}, "plain JSON"),
-        ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}},
-                                                "required": ["n"]}}}, "without end"),
-        ({"$ref": "#"}, "without end"), ({"type": "string", "title": "x" * 300_000}, "characters"),
+        ({"type": "string", "description": object()}, "plain JSON"),
+        ({"type": "number", "minimum": float("nan")}, "plain JSON"),
+        (
+            {"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"]}}},
+            "without end",
+        ),
+        ({"$ref": "#"}, "without end"),
+        ({"type": "string", "title": "x" * 300_000}, "characters"),
     ],
     ids=lambda value: str(value)[:40],
-)  # fmt: skip
+)
 def test_what_is_refused_is_named(schema: object, words: str) -> None:
     with pytest.raises(SchemaError, match=".") as caught:
         normalise_schema(schema)
@@ -118,8 +140,15 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
     [
         ({"type": "object"}, {"a": {"b": [1, None, "x"]}}),
         ({"type": "object", "additionalProperties": {"type": "integer"}, "required": ["n"]}, {"n": 1, "m": 2}),
-        ({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
-                    {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}]}, {"a": 1, "b": 2}),
+        (
+            {
+                "allOf": [
+                    {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+                    {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]},
+                ]
+            },
+            {"a": 1, "b": 2},
+        ),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string"}}}, "x"),
         ({"properties": {"type": {"type": "string"}, "oneOf": {"type": "integer"}}}, {"type": "t", "oneOf": 1}),
         ({"type": "array", "uniqueItems": False}, [1, 1]),
@@ -127,7 +156,7 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
         ({"type": ["object", "null"], "properties": {"a": {"enum": [{"$ref": "not a reference"}]}}}, None),
     ],
     ids=lambda value: str(value)[:40],
-)  # fmt: skip
+)
 def test_ordinary_documents_survive_the_bounds(schema: dict, document: object) -> None:
     jsonschema.validate(document, schema)
     jsonschema.validate(document, normalise_schema(schema))
@@ -138,12 +167,14 @@ def test_ordinary_documents_survive_the_bounds(schema: dict, document: object) -
     [
         ({"type": "object", "additionalProperties": {"type": "integer"}, "required": ["n"]}, {"n": "text"}),
         ({"type": "object", "properties": {"a": True}, "additionalProperties": False, "required": ["a"]}, {"b": 1}),
-        ({"oneOf": [{"type": "object", "properties": {"k": {"const": 1}}}, {"type": "object", "properties": {"k": {"const": 2}}}]},
-         {}),  # matches both branches: the bounded schema must not let it through
+        (
+            {"oneOf": [{"type": "object", "properties": {"k": {"const": 1}}}, {"type": "object", "properties": {"k": {"const": 2}}}]},
+            {},
+        ),  # matches both branches: the bounded schema must not let it through
         ({"enum": [True]}, 1),
     ],
     ids=lambda value: str(value)[:40],
-)  # fmt: skip
+)
 def test_bounds_let_nothing_new_through(schema: dict, document: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schema)
@@ -153,13 +184,7 @@ def test_bounds_let_nothing_new_through(schema: dict, document: object) -> None:
 
 def test_pydantic_models_come_and_go() -> None:
     schema = normalise_schema(Scene)
-    document = {
-        "title": "t",
-        "colours": ["red"],
-        "pet": {"kind": "dog", "name": "Rex"},
-        "inner": None,
-        "scores": {"a": 0.5},
-    }
+    document = {"title": "t", "colours": ["red"], "pet": {"kind": "dog", "name": "Rex"}, "inner": None, "scores": {"a": 0.5}}
     jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "colours": ["green"]}, schema)

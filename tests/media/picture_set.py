@@ -73,13 +73,22 @@ def _modes() -> Iterator[Case]:
     palette = Image.fromarray(few).quantize(64, method=Image.Quantize.FASTOCTREE)
     indexed = np.asarray(palette.convert("RGB"))
     two = Image.fromarray(gray).point(lambda v: 255 if v > 120 else 0).convert("1")
-    modes = {"RGB": (image, pixels), "L": (Image.fromarray(gray), _rgb(gray)), "1": (two, _rgb(bits * np.uint8(255))),
-             "P": (palette, indexed)}  # fmt: skip
+    modes = {
+        "RGB": (image, pixels),
+        "L": (Image.fromarray(gray), _rgb(gray)),
+        "1": (two, _rgb(bits * np.uint8(255))),
+        "P": (palette, indexed),
+    }
     plain = {
-        "PNG": (("RGB", "L", "1", "P"), {}), "BMP": (("RGB", "L", "1", "P"), {}), "PPM": (("RGB", "L", "1"), {}),
-        "TIFF": (("RGB", "L", "1", "P"), {}), "GIF": (("L", "P"), {}), "ICO": (("RGB",), {"sizes": [(48, 32)]}),
-        "JPEG2000": (("RGB", "L"), {}), "WEBP": (("RGB",), {"lossless": True}),
-    }  # fmt: skip
+        "PNG": (("RGB", "L", "1", "P"), {}),
+        "BMP": (("RGB", "L", "1", "P"), {}),
+        "PPM": (("RGB", "L", "1"), {}),
+        "TIFF": (("RGB", "L", "1", "P"), {}),
+        "GIF": (("L", "P"), {}),
+        "ICO": (("RGB",), {"sizes": [(48, 32)]}),
+        "JPEG2000": (("RGB", "L"), {}),
+        "WEBP": (("RGB",), {"lossless": True}),
+    }
     for format, (names, options) in plain.items():
         for mode in names:
             source, expected = modes[mode]
@@ -100,8 +109,13 @@ def _modes() -> Iterator[Case]:
 def _lossy() -> Iterator[Case]:
     pixels = drawn(96, 64)
     image = Image.fromarray(pixels)
-    for name, options in {"4:4:4": {"subsampling": 0}, "4:2:2": {"subsampling": 1}, "4:2:0": {"subsampling": 2},
-                          "progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 2}}.items():  # fmt: skip
+    for name, options in {
+        "4:4:4": {"subsampling": 0},
+        "4:2:2": {"subsampling": 1},
+        "4:2:0": {"subsampling": 2},
+        "progressive": {"progressive": True},
+        "restarts": {"restart_marker_blocks": 2},
+    }.items():
         yield Case(f"JPEG {name}", encoded(image, "JPEG", quality=95, **options), pixels, 4, libav=True)
     gray = pixels[:, :, 1]
     yield Case("JPEG gray", encoded(Image.fromarray(gray), "JPEG", quality=95), _rgb(gray), 2, libav=True)
@@ -121,8 +135,13 @@ def _oriented() -> Iterator[Case]:
         exif = Image.Exif()
         exif[0x0112] = orientation
         expected = turned(pixels, orientation)
-        for format, options in (("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("WEBP", {"lossless": True}),
-                                ("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("TIFF", {})):  # fmt: skip
+        for format, options in (
+            ("JPEG", {"quality": 95, "subsampling": 0}),
+            ("PNG", {}),
+            ("WEBP", {"lossless": True}),
+            ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+            ("TIFF", {}),
+        ):
             within = {"JPEG": 3, "AVIF": 3}.get(format, 0)
             # Pillow keeps the orientation of TIFF among its tags, not in EXIF.
             where = {"tiffinfo": {274: orientation}} if format == "TIFF" else {"exif": exif}
@@ -172,8 +191,13 @@ def _cut_off() -> Iterator[Case]:
     yield Case("JPEG without its last two bytes", jpeg[:-2], pixels, 4, cut)
     yield Case("JPEG without its last forty bytes", jpeg[:-40], pixels, 8, cut)
     yield Case("progressive JPEG without its last two bytes", progressive[:-2], pixels, 4, cut)
-    yield Case("gray JPEG without its last two bytes", encoded(image.convert("L"), "JPEG", quality=95)[:-2],
-               _rgb(np.asarray(image.convert("L"))), 3, cut)  # fmt: skip
+    yield Case(
+        "gray JPEG without its last two bytes",
+        encoded(image.convert("L"), "JPEG", quality=95)[:-2],
+        _rgb(np.asarray(image.convert("L"))),
+        3,
+        cut,
+    )
     flat = np.full((48, 64, 3), 128, np.uint8)
     yield Case("flat gray JPEG without its last two bytes", encoded(Image.fromarray(flat), "JPEG")[:-2], flat, 1, cut)
     noisy = np.random.default_rng(3).integers(0, 256, (64, 96, 3)).astype(np.uint8)
@@ -195,8 +219,13 @@ def _several() -> Iterator[Case]:
     yield Case("animated PNG", encoded(one, "PNG", **more), first, warning=ANIMATION)
     yield Case("animated AVIF", encoded(one, "AVIF", quality=95, subsampling="4:4:4", **more), first, 4, ANIMATION)
     palette = one.quantize(32)
-    yield Case("animated GIF", encoded(palette, "GIF", save_all=True, append_images=[two.quantize(32)], duration=90),
-               np.asarray(palette.convert("RGB")), 0, ANIMATION)  # fmt: skip
+    yield Case(
+        "animated GIF",
+        encoded(palette, "GIF", save_all=True, append_images=[two.quantize(32)], duration=90),
+        np.asarray(palette.convert("RGB")),
+        0,
+        ANIMATION,
+    )
     yield Case("GIF of one frame", encoded(palette, "GIF"), np.asarray(palette.convert("RGB")))
     pages = encoded(one, "TIFF", save_all=True, append_images=[two, two])
     yield Case("TIFF of three pages", pages, first, warning="only the first of its 3 pages")
@@ -227,12 +256,22 @@ def _raw() -> Iterator[Case]:
 
     said = "a camera's raw photo: the developed picture of 160 x 120 pixels"
     dng = {50706: (1, [1, 4, 0, 0])}
-    yield Case("DNG", make_tiff([rgb_page(thumb, 1, subs=[sensor(), jpeg_page(jpeg(middle), 80, 60), jpeg_page(jpeg(full), 160, 120)])],
-                                extra=dng), full, 3, said)  # fmt: skip
+    yield Case(
+        "DNG",
+        make_tiff([rgb_page(thumb, 1, subs=[sensor(), jpeg_page(jpeg(middle), 80, 60), jpeg_page(jpeg(full), 160, 120)])], extra=dng),
+        full,
+        3,
+        said,
+    )
     nef_preview = jpeg_page(jpeg(full), 160, 120)
     nef_preview.jpeg = True
-    yield Case("NEF", make_tiff([rgb_page(thumb, 1, orientation=8, subs=[nef_preview, sensor()])], ">"), turned(full, 8), 3,
-               said.replace("160 x 120", "160 x 120"))  # fmt: skip
+    yield Case(
+        "NEF",
+        make_tiff([rgb_page(thumb, 1, orientation=8, subs=[nef_preview, sensor()])], ">"),
+        turned(full, 8),
+        3,
+        said.replace("160 x 120", "160 x 120"),
+    )
     cr2 = make_tiff([jpeg_page(jpeg(full), 160, 120, 0), jpeg_page(jpeg(thumb), 40, 30), sensor()])
     yield Case("CR2", cr2, full, 3, said)
     arw_preview = rgb_page(thumb, 1, orientation=3)
@@ -243,8 +282,9 @@ def _raw() -> Iterator[Case]:
     yield Case("RAF", b"FUJIFILMCCD-RAW 0201" + bytes(130) + jpeg(full) + bytes(500), full, 3, said)
     box = struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom"
     yield Case("CR3", box + bytes(64) + jpeg(middle) + bytes(40) + jpeg(full) + bytes(900), full, 3, said)
-    yield Case("DNG, developed as a plain page", make_tiff([rgb_page(thumb, 1, subs=[sensor(), rgb_page(full, 1)])], extra=dng),
-               full, 0, said)  # fmt: skip
+    yield Case(
+        "DNG, developed as a plain page", make_tiff([rgb_page(thumb, 1, subs=[sensor(), rgb_page(full, 1)])], extra=dng), full, 0, said
+    )
 
 
 def _colored() -> Iterator[Case]:
@@ -288,11 +328,17 @@ def _odd() -> Iterator[Case]:
         most = -(-400 // step) * -(-304 // step)
         jpeg = encoded(Image.fromarray(large), "JPEG", quality=95, subsampling=0)
         small = large.reshape(304 // step, step, 400 // step, step, 3).mean((1, 3)).round().astype(np.uint8)
-        yield Case(f"JPEG at 1/{step} of its size", jpeg, small, 4, f"decoded at 1/{step} of its size",
-                   {"max_pixels": max(most, 400 * 304 // 10)})  # fmt: skip
-    yield Case("JPEG 2000 at 1/2 of its size", encoded(Image.fromarray(large), "JPEG2000"),
-               large.reshape(152, 2, 200, 2, 3).mean((1, 3)).round().astype(np.uint8), 4, "decoded at 1/2 of its size",
-               {"max_pixels": 152 * 200})  # fmt: skip
+        yield Case(
+            f"JPEG at 1/{step} of its size", jpeg, small, 4, f"decoded at 1/{step} of its size", {"max_pixels": max(most, 400 * 304 // 10)}
+        )
+    yield Case(
+        "JPEG 2000 at 1/2 of its size",
+        encoded(Image.fromarray(large), "JPEG2000"),
+        large.reshape(152, 2, 200, 2, 3).mean((1, 3)).round().astype(np.uint8),
+        4,
+        "decoded at 1/2 of its size",
+        {"max_pixels": 152 * 200},
+    )
 
 
 def _with_cicp(png: bytes, primaries: int, transfer: int) -> bytes:
@@ -320,5 +366,3 @@ def _libav_png(values: Pixels) -> bytes:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), "rgb48le").reformat(format="rgb48be")
         out.mux([*stream.encode(frame), *stream.encode(None)])
     return buffer.getvalue()
-
-

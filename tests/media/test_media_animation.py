@@ -33,8 +33,7 @@ def _animation(format: str, delays: list[int] | None = None, **options: object) 
     frames = [Image.fromarray(numbered_frame(i)) for i in range(len(delays))]
     if format == "GIF":
         frames = [frame.quantize(64) for frame in frames]
-    return encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=delays,
-                   **{**FORMATS[format], **options})  # fmt: skip
+    return encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=delays, **{**FORMATS[format], **options})
 
 
 def _numbers(frames: np.ndarray) -> list[int]:
@@ -60,15 +59,19 @@ def test_times_as_ffprobe_says(format: str, tmp_path: Path) -> None:
     delays = [100, 0, 10, 20, 300, 70] if format == "GIF" else [100, 20, 30, 300, 70]
     path = tmp_path / "moving"
     path.write_bytes(_animation(format, delays))
-    told = subprocess.run(["ffprobe", "-v", "error", "-show_entries", "frame=pts_time", "-of", "csv=p=0", path],
-                          capture_output=True, text=True, check=True).stdout  # fmt: skip
+    told = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_entries", "frame=pts_time", "-of", "csv=p=0", path], capture_output=True, text=True, check=True
+    ).stdout
     times = [float(line.strip(",")) for line in told.split()]
     assert list(sample_video(path, SMALL, EVERY).timestamps_s) == pytest.approx([t - times[0] for t in times], abs=1e-3)
 
 
 def test_a_frame_without_a_time_is_shown_for_a_tenth_of_a_second() -> None:
-    for format, delays, expected in (("GIF", [0, 10, 20, 50], [0, 0.1, 0.2, 0.22]), ("WEBP", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13]),
-                                     ("PNG", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13])):  # fmt: skip
+    for format, delays, expected in (
+        ("GIF", [0, 10, 20, 50], [0, 0.1, 0.2, 0.22]),
+        ("WEBP", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13]),
+        ("PNG", [0, 10, 20, 50], [0, 0.1, 0.11, 0.13]),
+    ):
         video = sample_video(_animation(format, delays), SMALL, EVERY)
         assert video.timestamps_s == pytest.approx(expected), format
 

@@ -46,8 +46,14 @@ def test_one_pixel_equals_the_reference() -> None:
 
 def test_dtypes() -> None:
     expected = PIXELS.astype(int)
-    for source in (PIXELS / 255.0, (PIXELS / 255).astype(np.float32), PIXELS.astype(np.float64), PIXELS.astype(np.int64),
-                   PIXELS.astype(np.int32), PIXELS.astype(np.uint16) * 257):  # fmt: skip
+    for source in (
+        PIXELS / 255.0,
+        (PIXELS / 255).astype(np.float32),
+        PIXELS.astype(np.float64),
+        PIXELS.astype(np.int64),
+        PIXELS.astype(np.int32),
+        PIXELS.astype(np.uint16) * 257,
+    ):
         assert np.array_equal(_array(source), expected), source.dtype
     assert np.abs(_array((PIXELS / 255).astype(np.float16)).astype(int) - expected).max() <= 1
     assert np.array_equal(_array(PIXELS > 99), (PIXELS > 99) * 255)
@@ -80,13 +86,22 @@ def test_result_shares_no_memory_with_the_array() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.zeros((4,), np.uint8), "shape"), (np.zeros((2, 4, 4, 3), np.uint8), "shape"), (np.zeros((5, 5, 2)), "shape"),
-        (np.zeros((0, 4, 3)), "no pixel"), (np.zeros((5, 6, 7)), "shape"), (np.full((4, 4), np.nan), "NaN"),
-        (np.full((4, 4), np.inf), "NaN"), (np.full((4, 4), -0.5), "-0.5"), (np.full((4, 4), 256), "256"),
-        (np.zeros((4, 4), complex), "complex"), (np.array([[None, 1]]), "Python objects"), (np.array([["a"]]), "is no picture"),
-        (np.full((4, 4), -1, np.int8), "-1"), (np.zeros((4, 4), "datetime64[s]"), "is no picture"),
+        (np.zeros((4,), np.uint8), "shape"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "shape"),
+        (np.zeros((5, 5, 2)), "shape"),
+        (np.zeros((0, 4, 3)), "no pixel"),
+        (np.zeros((5, 6, 7)), "shape"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.full((4, 4), np.inf), "NaN"),
+        (np.full((4, 4), -0.5), "-0.5"),
+        (np.full((4, 4), 256), "256"),
+        (np.zeros((4, 4), complex), "complex"),
+        (np.array([[None, 1]]), "Python objects"),
+        (np.array([["a"]]), "is no picture"),
+        (np.full((4, 4), -1, np.int8), "-1"),
+        (np.zeros((4, 4), "datetime64[s]"), "is no picture"),
     ],
-)  # fmt: skip
+)
 def test_bad_arrays(value: np.ndarray, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         load_image(value)

@@ -21,8 +21,12 @@ from smolvlm.media.video import square_frame
 @pytest.fixture(scope="module")
 def faststart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 s whose index stands before the data, as on the web."""
-    return make_clip(tmp_path_factory.mktemp("fast") / "web.mp4", 250, options={"g": "25", "preset": "veryfast"},
-                     container_options={"movflags": "faststart"})  # fmt: skip
+    return make_clip(
+        tmp_path_factory.mktemp("fast") / "web.mp4",
+        250,
+        options={"g": "25", "preset": "veryfast"},
+        container_options={"movflags": "faststart"},
+    )
 
 
 def _fails(path: Path, message: str, **options: float) -> str:
@@ -80,8 +84,13 @@ def test_no_video_stream(tmp_path: Path) -> None:
 
 
 def test_not_videos(tmp_path: Path) -> None:
-    cases = {"text.mp4": b"a text file\n" * 100, "zeros.mp4": bytes(5000), "page.mp4": b"<html></html>" * 50,
-             "ebml.mkv": b"\x1a\x45\xdf\xa3" + bytes(100), "tiny.mp4": b"\0\0\0\x08ftyp"}  # fmt: skip
+    cases = {
+        "text.mp4": b"a text file\n" * 100,
+        "zeros.mp4": bytes(5000),
+        "page.mp4": b"<html></html>" * 50,
+        "ebml.mkv": b"\x1a\x45\xdf\xa3" + bytes(100),
+        "tiny.mp4": b"\0\0\0\x08ftyp",
+    }
     for name, data in cases.items():
         (tmp_path / name).write_bytes(data)
         _fails(tmp_path / name, "cannot be read as a video|holds no frame|has no video stream")
@@ -168,8 +177,10 @@ def test_no_output_of_libav(clips: dict[str, Path], tmp_path: Path) -> None:
     data[len(data) // 3 : len(data) // 3 + 4000] = bytes(4000)
     path = tmp_path / "noisy.mp4"
     path.write_bytes(data)
-    code = ("import sys, logging; logging.disable(); from smolvlm.media import sample_video\n"
-            "from smolvlm.config import ProcessorConfig\nfrom smolvlm.errors import SmolVLMError\n"
-            "try: sample_video(sys.argv[1], ProcessorConfig())\nexcept SmolVLMError: pass")  # fmt: skip
+    code = (
+        "import sys, logging; logging.disable(); from smolvlm.media import sample_video\n"
+        "from smolvlm.config import ProcessorConfig\nfrom smolvlm.errors import SmolVLMError\n"
+        "try: sample_video(sys.argv[1], ProcessorConfig())\nexcept SmolVLMError: pass"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

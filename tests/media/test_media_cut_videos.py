@@ -25,17 +25,25 @@ _X264 = ("-c:v", "libx264", "-preset", "veryfast", "-g", "12", "-pix_fmt", "yuv4
 _VP8 = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-g", "12")
 _SOUND = ("-map", "0:v", "-map", "1:a")
 PROMISED = {  # the header says how long the whole is
-    "sound.mkv": (*_SOUND, *_X264, "-c:a", "aac"), "silent.mkv": _X264, "small-clusters.mkv": (*_X264, "-cluster_time_limit", "500"),
-    "sound.webm": (*_SOUND, *_VP8, "-c:a", "libopus"), "indexed.mp4": (*_X264, "-movflags", "dash+global_sidx+frag_keyframe"),
-    "sound.flv": (*_SOUND, *_X264, "-c:a", "aac"), "sound.wmv": (*_SOUND, "-c:v", "wmv2", "-c:a", "wmav2"),
+    "sound.mkv": (*_SOUND, *_X264, "-c:a", "aac"),
+    "silent.mkv": _X264,
+    "small-clusters.mkv": (*_X264, "-cluster_time_limit", "500"),
+    "sound.webm": (*_SOUND, *_VP8, "-c:a", "libopus"),
+    "indexed.mp4": (*_X264, "-movflags", "dash+global_sidx+frag_keyframe"),
+    "sound.flv": (*_SOUND, *_X264, "-c:a", "aac"),
+    "sound.wmv": (*_SOUND, "-c:v", "wmv2", "-c:a", "wmav2"),
     "studio.mxf": ("-c:v", "mpeg2video", "-g", "12"),
-}  # fmt: skip
+}
 OPEN = {  # nothing says so: recorders and live streams look the same while they are written
-    "live.webm": (*_VP8, "-live", "1"), "live.mkv": (*_X264, "-f", "matroska", "-live", "1"),
-    "fragments.mp4": (*_X264, "-movflags", "frag_keyframe+empty_moov"), "cmaf.mp4": (*_X264, "-movflags", "cmaf"),
-    "half-fragments.mp4": (*_X264, "-movflags", "frag_keyframe"), "sound.ts": (*_SOUND, *_X264, "-c:a", "aac"),
-    "camera.m2ts": _X264, "sound.ogv": (*_SOUND, "-c:v", "libtheora", "-g", "12", "-c:a", "libvorbis"),
-}  # fmt: skip
+    "live.webm": (*_VP8, "-live", "1"),
+    "live.mkv": (*_X264, "-f", "matroska", "-live", "1"),
+    "fragments.mp4": (*_X264, "-movflags", "frag_keyframe+empty_moov"),
+    "cmaf.mp4": (*_X264, "-movflags", "cmaf"),
+    "half-fragments.mp4": (*_X264, "-movflags", "frag_keyframe"),
+    "sound.ts": (*_SOUND, *_X264, "-c:a", "aac"),
+    "camera.m2ts": _X264,
+    "sound.ogv": (*_SOUND, "-c:v", "libtheora", "-g", "12", "-c:a", "libvorbis"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +68,23 @@ def _cut(path: Path, folder: Path, at: int) -> Path:
 
 
 def _counted(path: Path) -> int:
-    return int(run("ffprobe", "-v", "quiet", "-select_streams", "v:0", "-count_frames", "-show_entries", "stream=nb_read_frames",
-                   "-of", "csv=p=0", path).split()[0].rstrip(b","))  # fmt: skip
+    return int(
+        run(
+            "ffprobe",
+            "-v",
+            "quiet",
+            "-select_streams",
+            "v:0",
+            "-count_frames",
+            "-show_entries",
+            "stream=nb_read_frames",
+            "-of",
+            "csv=p=0",
+            path,
+        )
+        .split()[0]
+        .rstrip(b",")
+    )
 
 
 def test_whole_files_are_whole(whole: dict[str, Path]) -> None:

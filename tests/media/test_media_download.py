@@ -25,9 +25,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         port = self.server.server_address[1]
         routes = {
-            "/hop": f"http://127.0.0.1:{port}/photo.png", "/relative": "photo.png", "/loop": "/loop",
-            "/file": "file:///etc/passwd", "/userinfo": f"http://a:b@127.0.0.1:{port}/photo.png", "/junk": "http://[",
-        }  # fmt: skip
+            "/hop": f"http://127.0.0.1:{port}/photo.png",
+            "/relative": "photo.png",
+            "/loop": "/loop",
+            "/file": "file:///etc/passwd",
+            "/userinfo": f"http://a:b@127.0.0.1:{port}/photo.png",
+            "/junk": "http://[",
+        }
         if self.path in routes:
             self.send_response(302)
             self.send_header("Location", routes[self.path])
@@ -95,11 +99,18 @@ def test_the_temporary_file_lives_as_long_as_the_source(server: str) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/loop", "more than 2 redirects"), ("/file", "file:// addresses are not opened"), ("/userinfo", "before '@'"),
-        ("/junk", "not a valid URL"), ("/missing", "answered 404"), ("/empty", "empty file"), ("/endless", "limit of 100000 bytes"),
-        ("/lies", "limit of 100000 bytes"), ("/slow", "not finished after"), ("/silent", "no answer within"),
+        ("/loop", "more than 2 redirects"),
+        ("/file", "file:// addresses are not opened"),
+        ("/userinfo", "before '@'"),
+        ("/junk", "not a valid URL"),
+        ("/missing", "answered 404"),
+        ("/empty", "empty file"),
+        ("/endless", "limit of 100000 bytes"),
+        ("/lies", "limit of 100000 bytes"),
+        ("/slow", "not finished after"),
+        ("/silent", "no answer within"),
     ],
-)  # fmt: skip
+)
 def test_bad_servers(server: str, path: str, message: str) -> None:
     limits = Limits(max_download_bytes=100_000, max_redirects=2, timeout_s=1.0, max_download_s=0.5)
     with pytest.raises(SourceError, match=message) as caught:
@@ -110,12 +121,19 @@ def test_bad_servers(server: str, path: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://a\\@b/x", "backslash"), ("http://a b/x", "a space"), ("http://a\tb/", "control"), ("http://u:p@host/x", "'@'"),
-        ("http:///x.jpg", "names no host"), ("http://host:99999/x", "not a valid URL"), ("http://[::1/x", "not a valid URL"),
-        ("http://nothing.invalid/x.jpg", "download failed"), ("http://127.0.0.1:9/x", "download failed"),
-        ("http://" + "a" * 300 + ".org/", "failed|not known"), ("http://x..y/", "failed|not known"),
+        ("http://a\\@b/x", "backslash"),
+        ("http://a b/x", "a space"),
+        ("http://a\tb/", "control"),
+        ("http://u:p@host/x", "'@'"),
+        ("http:///x.jpg", "names no host"),
+        ("http://host:99999/x", "not a valid URL"),
+        ("http://[::1/x", "not a valid URL"),
+        ("http://nothing.invalid/x.jpg", "download failed"),
+        ("http://127.0.0.1:9/x", "download failed"),
+        ("http://" + "a" * 300 + ".org/", "failed|not known"),
+        ("http://x..y/", "failed|not known"),
     ],
-)  # fmt: skip
+)
 def test_bad_urls(url: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(url, SourcePolicy(limits=Limits(timeout_s=5)))
@@ -126,9 +144,26 @@ GUARDED = SourcePolicy(allow_private_hosts=False, limits=Limits(timeout_s=5))
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "[::1]", "10.0.0.8", "192.168.1.1", "169.254.169.254", "0.0.0.0", "[::ffff:10.0.0.1]", "2130706433",
-     "0x7f000001", "127.1", "[64:ff9b::a00:1]", "[2002:a00:1::]", "100.64.0.1", "224.0.0.1", "[fe80::1]", "[fd00::1]"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "10.0.0.8",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "[::ffff:10.0.0.1]",
+        "2130706433",
+        "0x7f000001",
+        "127.1",
+        "[64:ff9b::a00:1]",
+        "[2002:a00:1::]",
+        "100.64.0.1",
+        "224.0.0.1",
+        "[fe80::1]",
+        "[fd00::1]",
+    ],
+)
 def test_private_addresses_are_refused(host: str) -> None:
     with pytest.raises(SourceError, match="private network|not known|failed"):
         open_source(f"http://{host}:1/x.png", GUARDED)
@@ -181,6 +216,19 @@ def test_redirects_are_checked_too(server: str, monkeypatch: pytest.MonkeyPatch)
 def test_public_addresses_are_public() -> None:
     for address in ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"):
         assert downloads.is_public(address), address
-    for address in ("not an address", "", "127.0.0.1", "::", "fe80::1%eth0", "198.18.0.1", "255.255.255.255",
-                    "::127.0.0.1", "fec0::1", "5f00::1", "64:ff9b:1::808:808", "64:ff9b::a9fe:a9fe", "168.63.129.16"):  # fmt: skip
+    for address in (
+        "not an address",
+        "",
+        "127.0.0.1",
+        "::",
+        "fe80::1%eth0",
+        "198.18.0.1",
+        "255.255.255.255",
+        "::127.0.0.1",
+        "fec0::1",
+        "5f00::1",
+        "64:ff9b:1::808:808",
+        "64:ff9b::a9fe:a9fe",
+        "168.63.129.16",
+    ):
         assert not downloads.is_public(address), address

@@ -30,8 +30,20 @@ def test_every_way_in_gives_the_same_picture(tmp_path: Path) -> None:
     url = "data:image/png;base64," + base64.b64encode(data).decode()
     percent = "data:image/png," + "".join(f"%{b:02x}" for b in data)
     with path.open("rb") as stream:
-        sources = [str(path), path, data, bytearray(data), memoryview(data), io.BytesIO(data), stream, url, percent, image,
-                   np.asarray(image), url.replace("base64,", "base64,\n")]  # fmt: skip
+        sources = [
+            str(path),
+            path,
+            data,
+            bytearray(data),
+            memoryview(data),
+            io.BytesIO(data),
+            stream,
+            url,
+            percent,
+            image,
+            np.asarray(image),
+            url.replace("base64,", "base64,\n"),
+        ]
         for source in sources:
             assert _same(load_image(source), image), type(source)
 
@@ -124,8 +136,17 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
 def _big_endian_tiff(path: Path, values: np.ndarray) -> None:
     """A minimal big-endian TIFF of one 16-bit grey strip, by the specification (TIFF 6.0, section 2)."""
     height, width = values.shape
-    tags = [(256, 3, width), (257, 3, height), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, height),
-            (279, 4, values.size * 2)]  # fmt: skip
+    tags = [
+        (256, 3, width),
+        (257, 3, height),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 3, height),
+        (279, 4, values.size * 2),
+    ]
     body = values.astype(">u2").tobytes()
     ifd = struct.pack(">H", len(tags))
     for tag, kind, value in tags:

@@ -19,8 +19,11 @@ def _run(count: int, seed: int, folder: Path) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     done = subprocess.run(
         [sys.executable, str(TESTS / "helpers_mutation.py"), str(count), str(seed), str(folder)],
-        capture_output=True, text=True, timeout=550, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=550,
+        env=environment,
+    )
     assert done.returncode == 0, f"the process died with {done.returncode}: {done.stderr[-2000:]}"
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(result)
@@ -55,13 +58,20 @@ def test_false_key_frames_do_not_crash(clips: dict[str, Path], tmp_path: Path) -
                 if packet.size:
                     packet.is_keyframe, packet.stream = True, stream
                     out.mux(packet)
-        code = ("import sys, logging; logging.disable(); from smolvlm.media import MediaOptions, sample_video\n"
-                "from smolvlm.config import ProcessorConfig\n"
-                "config = ProcessorConfig(tile_size=64, longest_edge=128, video_longest_edge=64)\n"
-                "for _ in range(10):\n"
-                "    video = sample_video(sys.argv[1], config, MediaOptions(fps=12, max_frames=40))\n"
-                "print(*video.indices)")  # fmt: skip
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+        code = (
+            "import sys, logging; logging.disable(); from smolvlm.media import MediaOptions, sample_video\n"
+            "from smolvlm.config import ProcessorConfig\n"
+            "config = ProcessorConfig(tile_size=64, longest_edge=128, video_longest_edge=64)\n"
+            "for _ in range(10):\n"
+            "    video = sample_video(sys.argv[1], config, MediaOptions(fps=12, max_frames=40))\n"
+            "print(*video.indices)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert done.returncode == 0, f"{name}: {done.returncode} {done.stderr[-500:]}"
         assert len(done.stdout.split()) > 20

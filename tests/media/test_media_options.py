@@ -16,12 +16,30 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     "bad",
     [
-        {"detail": "high"}, {"detail": None}, {"image_splitting": 1}, {"image_splitting": "no"}, {"longest_edge": 0},
-        {"longest_edge": -512}, {"longest_edge": 512.0}, {"longest_edge": True}, {"fps": 0}, {"fps": -1.0}, {"fps": NAN},
-        {"fps": float("inf")}, {"fps": "1"}, {"fps": True}, {"max_frames": 0}, {"max_frames": 2.5}, {"start": -1}, {"end": -0.1},
-        {"start": NAN}, {"end": "3"}, {"start": 5, "end": 4}, {"end": float("inf")},
+        {"detail": "high"},
+        {"detail": None},
+        {"image_splitting": 1},
+        {"image_splitting": "no"},
+        {"longest_edge": 0},
+        {"longest_edge": -512},
+        {"longest_edge": 512.0},
+        {"longest_edge": True},
+        {"fps": 0},
+        {"fps": -1.0},
+        {"fps": NAN},
+        {"fps": float("inf")},
+        {"fps": "1"},
+        {"fps": True},
+        {"max_frames": 0},
+        {"max_frames": 2.5},
+        {"start": -1},
+        {"end": -0.1},
+        {"start": NAN},
+        {"end": "3"},
+        {"start": 5, "end": 4},
+        {"end": float("inf")},
     ],
-)  # fmt: skip
+)
 def test_bad_options(bad: dict[str, Any]) -> None:
     with pytest.raises(ParamsError) as caught:
         MediaOptions(**bad)

@@ -22,9 +22,8 @@ def test_indices_equal_the_reference_over_random_videos() -> None:
         max_frames = int(rng.choice([1, 2, 3, 8, 16, 32, 64, 100, 256]))
         skip = float(rng.choice([0, 1, 1, 1, 2.5]))
         expected = reference.sample_frames(
-            metadata(total_num_frames=total, fps=rate, duration=duration),
-            num_frames=max_frames, fps=sample_fps, skip_secs=skip,
-        )  # fmt: skip
+            metadata(total_num_frames=total, fps=rate, duration=duration), num_frames=max_frames, fps=sample_fps, skip_secs=skip
+        )
         got = sample_frame_indices(total, rate, duration, sample_fps=sample_fps, max_frames=max_frames, skip_s=skip)
         assert got == expected.tolist(), (total, rate, duration, sample_fps, max_frames, skip)
         skipped += got[0] > 0

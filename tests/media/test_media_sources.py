@@ -55,15 +55,27 @@ def test_large_file_objects_go_to_a_temporary_file() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "empty path"), ("file:///etc/passwd", "pass the path itself"), ("FILE://x", "pass the path itself"),
-        ("ftp://host/x.jpg", "pass a path or an http"), ("rtsp://host/x", "not opened"), ("no/such/file.jpg", "no such file"),
-        ("a\0b.jpg", "not a path"), ("x" * 5000, "not a path|no such file"), (b"", "empty"), (bytearray(), "empty"),
-        (io.BytesIO(b""), "empty or already read"), (io.StringIO("text"), "binary mode"), (12, "is not a media source"),
-        ("data:image/png;base64", "needs a comma"), ("data:image/png;base64,", "no content"),
-        ("data:image/png;base64,@@@@", "not valid base64"), ("data:image/png;base64,A", "not valid base64"),
-        ("data:,", "no content"), ("/dev/zero", "not a regular file"),
+        ("", "empty path"),
+        ("file:///etc/passwd", "pass the path itself"),
+        ("FILE://x", "pass the path itself"),
+        ("ftp://host/x.jpg", "pass a path or an http"),
+        ("rtsp://host/x", "not opened"),
+        ("no/such/file.jpg", "no such file"),
+        ("a\0b.jpg", "not a path"),
+        ("x" * 5000, "not a path|no such file"),
+        (b"", "empty"),
+        (bytearray(), "empty"),
+        (io.BytesIO(b""), "empty or already read"),
+        (io.StringIO("text"), "binary mode"),
+        (12, "is not a media source"),
+        ("data:image/png;base64", "needs a comma"),
+        ("data:image/png;base64,", "no content"),
+        ("data:image/png;base64,@@@@", "not valid base64"),
+        ("data:image/png;base64,A", "not valid base64"),
+        ("data:,", "no content"),
+        ("/dev/zero", "not a regular file"),
     ],
-)  # fmt: skip
+)
 def test_refusals(source: object, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(source)  # type: ignore[arg-type]
@@ -144,8 +156,16 @@ def test_kind_of_everything_else(clips: dict[str, Path], examples: Path, tmp_pat
         copy.write_bytes(path.read_bytes())
         assert media_kind(open_source(copy)) == "video", name
     assert media_kind(open_source(examples / "bigbuckbunny.mp4")) == "video"
-    for data in (b"hello, world\n" * 50, b"\0" * 500, b"%PDF-1.7\n", b"ID3\4\0\0\0\0\0\0", b"RIFF\0\0\0\0WAVEfmt ", b"x",
-                 b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"):  # fmt: skip
+    for data in (
+        b"hello, world\n" * 50,
+        b"\0" * 500,
+        b"%PDF-1.7\n",
+        b"ID3\4\0\0\0\0\0\0",
+        b"RIFF\0\0\0\0WAVEfmt ",
+        b"x",
+        b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+    ):
         with pytest.raises(SourceError, match="neither a picture nor a video"):
             media_kind(open_source(data))
 
@@ -165,8 +185,11 @@ def test_base64_of_any_length_in_pieces(size: int) -> None:
         assert sources._from_base64(text) == data
 
 
-@pytest.mark.parametrize("text", [b"QQ==" * 100_000, b"QUFB" * 65_535 + b"QQ==QUFB", b"QUFB" * 100_000 + b"Q", b"QUFB" * 70_000 + b"!UFB"],
-                         ids=["padded groups", "padding at the end of a piece", "a lone character", "no base64"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [b"QQ==" * 100_000, b"QUFB" * 65_535 + b"QQ==QUFB", b"QUFB" * 100_000 + b"Q", b"QUFB" * 70_000 + b"!UFB"],
+    ids=["padded groups", "padding at the end of a piece", "a lone character", "no base64"],
+)
 def test_base64_that_is_wrong_in_one_piece_is_wrong(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (binascii.Error, whose words are the library's)
         sources._from_base64(text)

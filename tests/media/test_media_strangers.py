@@ -20,10 +20,16 @@ _TONE = ("-f", "lavfi", "-i", "sine=d=0.2")
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(("name", "words"), [
-    ("a.mp3", "a sound file (MP3)"), ("a.wav", "a sound file (WAV)"), ("a.flac", "a sound file (FLAC)"),
-    ("a.aiff", "a sound file (AIFF)"), ("a.aac", "a sound file (MP3 or AAC)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.mp3", "a sound file (MP3)"),
+        ("a.wav", "a sound file (WAV)"),
+        ("a.flac", "a sound file (FLAC)"),
+        ("a.aiff", "a sound file (AIFF)"),
+        ("a.aac", "a sound file (MP3 or AAC)"),
+    ],
+)
 def test_sound(tmp_path: Path, name: str, words: str) -> None:
     ffmpeg(*_TONE, tmp_path / name)
     with pytest.raises(SourceError) as refused:
@@ -37,19 +43,34 @@ def test_sound(tmp_path: Path, name: str, words: str) -> None:
 @needs_ffmpeg
 def test_sound_with_a_cover_is_not_called_a_video_without_video(tmp_path: Path) -> None:
     (tmp_path / "cover.png").write_bytes(encoded(photo(32, 32), "PNG"))
-    ffmpeg(*_TONE, "-i", tmp_path / "cover.png", "-map", "0", "-map", "1", "-c:v", "png", "-disposition:v", "attached_pic",
-           tmp_path / "song.m4a")  # fmt: skip
+    ffmpeg(
+        *_TONE,
+        "-i",
+        tmp_path / "cover.png",
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c:v",
+        "png",
+        "-disposition:v",
+        "attached_pic",
+        tmp_path / "song.m4a",
+    )
     with pytest.raises(VideoError, match="is a sound file; the only picture in it is its cover"):
         sample_video(tmp_path / "song.m4a", SMALL)
 
 
-@pytest.mark.parametrize(("data", "words"), [
-    (b"#EXTM3U\n#EXTINF:5,\nx.ts\n", "a playlist (M3U): pass the video that it names"),
-    (b"<?xml version='1.0'?><MPD><Period/></MPD>", "a playlist (DASH)"),
-    (b"1\n00:00:00,000 --> 00:00:01,000\nGr\xc3\xbc\xc3\x9fe\n", "a text"),
-    ("これは画像ではありません。".encode() * 30, "a text"),
-    (b'{"an": "object"}', "a text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"#EXTM3U\n#EXTINF:5,\nx.ts\n", "a playlist (M3U): pass the video that it names"),
+        (b"<?xml version='1.0'?><MPD><Period/></MPD>", "a playlist (DASH)"),
+        (b"1\n00:00:00,000 --> 00:00:01,000\nGr\xc3\xbc\xc3\x9fe\n", "a text"),
+        ("これは画像ではありません。".encode() * 30, "a text"),
+        (b'{"an": "object"}', "a text"),
+    ],
+)
 def test_texts(data: bytes, words: str) -> None:
     with pytest.raises(SourceError) as refused:
         media_kind(open_source(data))

@@ -14,9 +14,23 @@ from smolvlm.media import MediaOptions, fit_to_tiles, normalise, resize_to_longe
 
 # (width, height): 1:20 to 20:1, one-pixel sides, a single pixel, odd sizes, exact multiples, more than 4k.
 SIZES = [
-    (100, 2000), (2000, 100), (1, 300), (300, 1), (1, 1), (640, 427), (427, 640), (512, 512), (513, 511), (1000, 333),
-    (333, 1000), (2048, 2048), (1920, 1080), (1080, 1920), (37, 53), (90, 1210),
-]  # fmt: skip
+    (100, 2000),
+    (2000, 100),
+    (1, 300),
+    (300, 1),
+    (1, 1),
+    (640, 427),
+    (427, 640),
+    (512, 512),
+    (513, 511),
+    (1000, 333),
+    (333, 1000),
+    (2048, 2048),
+    (1920, 1080),
+    (1080, 1920),
+    (37, 53),
+    (90, 1210),
+]
 TOLERANCE = 1e-6  # the issue's; both sides hold float32 of values in -1..1, half a step of which is 6e-8
 
 

@@ -14,10 +14,26 @@ from smolvlm.media import MediaOptions, sample_video
 from smolvlm.media.tone_map import BT709, BT2020, DISPLAY_P3, HLG, PQ, ColorTags, tone_map
 
 # Saturated but inside BT.709, from dark to reference white.
-COLORS = np.array([[200, 30, 30], [30, 180, 40], [40, 50, 200], [230, 210, 40], [240, 130, 20], [128, 128, 128], [250, 250, 250],
-                   [20, 20, 20], [90, 40, 110]], np.uint8)  # fmt: skip
-KINDS = {"hlg": ("arib-std-b67", "bt2020", "bt2020nc"), "pq": ("smpte2084", "bt2020", "bt2020nc"),
-         "bt2020": ("bt2020-10", "bt2020", "bt2020nc"), "p3": ("bt709", "smpte432", "bt709")}  # fmt: skip
+COLORS = np.array(
+    [
+        [200, 30, 30],
+        [30, 180, 40],
+        [40, 50, 200],
+        [230, 210, 40],
+        [240, 130, 20],
+        [128, 128, 128],
+        [250, 250, 250],
+        [20, 20, 20],
+        [90, 40, 110],
+    ],
+    np.uint8,
+)
+KINDS = {
+    "hlg": ("arib-std-b67", "bt2020", "bt2020nc"),
+    "pq": ("smpte2084", "bt2020", "bt2020nc"),
+    "bt2020": ("bt2020-10", "bt2020", "bt2020nc"),
+    "p3": ("bt709", "smpte432", "bt709"),
+}
 needs_ffmpeg = pytest.mark.skipif(not have_ffmpeg(), reason="needs the ffmpeg command: apt-get install ffmpeg")
 
 
@@ -82,10 +98,24 @@ def test_clips_against_zscale(kind: str, tmp_path: Path) -> None:
     raw = np.repeat(np.repeat(COLORS.reshape(3, 3, 3), side, axis=0), side, axis=1)
     (tmp_path / "colors.rgb").write_bytes(raw.tobytes())
     path = tmp_path / f"{kind}.mp4"
-    ffmpeg("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{3 * side}x{3 * side}", "-i", tmp_path / "colors.rgb", "-vf",
-           f"format=gbrp,zscale=min=gbr:tin=bt709:pin=bt709:rin=full:t={transfer}:p={primaries}:m={matrix}:r=limited:npl=203,"
-           "format=yuv444p10le", "-c:v", "libx265", "-x265-params",
-           f"log-level=none:lossless=1:colorprim={primaries}:transfer={transfer}:colormatrix={matrix}", path)  # fmt: skip
+    ffmpeg(
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{3 * side}x{3 * side}",
+        "-i",
+        tmp_path / "colors.rgb",
+        "-vf",
+        f"format=gbrp,zscale=min=gbr:tin=bt709:pin=bt709:rin=full:t={transfer}:p={primaries}:m={matrix}:r=limited:npl=203,"
+        "format=yuv444p10le",
+        "-c:v",
+        "libx265",
+        "-x265-params",
+        f"log-level=none:lossless=1:colorprim={primaries}:transfer={transfer}:colormatrix={matrix}",
+        path,
+    )
     middles = [512 * (2 * i + 1) // 6 for i in range(3)]
     stored = sample_video(path, OFFICIAL)
     mapped = sample_video(path, OFFICIAL, MediaOptions(tone_map="auto"))

@@ -9,29 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers_media import (
-    BIG,
-    OFFICIAL,
-    SMALL,
-    decode_all,
-    encoded,
-    numbered_frame,
-    photo,
-    reference_video_utils,
-    reference_videos,
-)
+from helpers_media import BIG, OFFICIAL, SMALL, decode_all, encoded, numbered_frame, photo, reference_video_utils, reference_videos
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SourceError, VideoError
-from smolvlm.media import (
-    MediaOptions,
-    SourcePolicy,
-    load_image,
-    normalise,
-    open_source,
-    probe_video,
-    sample_video,
-    split_image,
-)
+from smolvlm.media import MediaOptions, SourcePolicy, load_image, normalise, open_source, probe_video, sample_video, split_image
 from smolvlm.media.video import square_frame
 
 
@@ -46,9 +27,7 @@ def test_frames_equal_the_reference_processor(examples: Path, config: ProcessorC
     video = sample_video(examples / "bigbuckbunny.mp4", config)
     assert list(video.indices) == list(metadata.frames_indices)
     assert np.allclose(video.timestamps_s, metadata.timestamps, rtol=0, atol=1e-12)
-    assert (video.duration_s, video.info.fps, video.info.total_num_frames) == (
-        metadata.duration, metadata.fps, metadata.total_num_frames,
-    )  # fmt: skip
+    assert (video.duration_s, video.info.fps, video.info.total_num_frames) == (metadata.duration, metadata.fps, metadata.total_num_frames)
     assert (video.info.width, video.info.height) == (metadata.width, metadata.height)
     difference = np.abs(normalise(video.frames, config) - expected["pixel_values"][0])
     # Two resizes through 8 bits: each may round one level (2 / 255) the other way, and almost never both do.
@@ -72,8 +51,15 @@ def test_every_way_in(clips: dict[str, Path]) -> None:
     import base64
 
     with path.open("rb") as stream, open_source(data) as opened:
-        for source in (str(path), data, bytearray(data), io.BytesIO(data), stream, opened,
-                       "data:video/mp4;base64," + base64.b64encode(data).decode()):  # fmt: skip
+        for source in (
+            str(path),
+            data,
+            bytearray(data),
+            io.BytesIO(data),
+            stream,
+            opened,
+            "data:video/mp4;base64," + base64.b64encode(data).decode(),
+        ):
             got = sample_video(source, SMALL)
             assert np.array_equal(got.frames, expected.frames)
             assert got.indices == expected.indices
@@ -133,8 +119,17 @@ def test_lists_of_frames(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{i}.png")
         load_image(array).save(paths[-1])
     stacked = np.stack(arrays)
-    for source in (arrays, tuple(arrays), [load_image(a) for a in arrays], paths, [str(p) for p in paths], stacked,
-                   stacked.transpose(0, 3, 1, 2), stacked / 255.0, [p.read_bytes() for p in paths]):  # fmt: skip
+    for source in (
+        arrays,
+        tuple(arrays),
+        [load_image(a) for a in arrays],
+        paths,
+        [str(p) for p in paths],
+        stacked,
+        stacked.transpose(0, 3, 1, 2),
+        stacked / 255.0,
+        [p.read_bytes() for p in paths],
+    ):
         video = sample_video(source, SMALL)
         assert np.array_equal(video.frames, expected)
         assert video.indices == tuple(range(6))

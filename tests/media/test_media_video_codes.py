@@ -21,16 +21,34 @@ from smolvlm.media.file_end import ends_early
 pytestmark = pytest.mark.skipif(not have_ffmpeg(), reason="needs the ffmpeg and ffprobe commands: apt-get install ffmpeg")
 
 SMALL = replace(SMALL, tile_size=128, video_longest_edge=256)  # the same frames, sooner shrunk
-QUICK = ("h264b.mp4", "share-h264b.mp4", "varied-h264b.mkv", "share-vp9.webm", "varied-h264b.ts", "mpeg4b.avi", "vp9alt.mkv",
-         "dropped-end-mjpeg.avi", "gaps-mjpeg.avi", "turned1-h264.mp4", "turned6-h264.mp4", "trimmed-h264b.mp4", "second.mkv",
-         "cover.mp4", "late.flv", "interlaced.ts")  # fmt: skip
+QUICK = (
+    "h264b.mp4",
+    "share-h264b.mp4",
+    "varied-h264b.mkv",
+    "share-vp9.webm",
+    "varied-h264b.ts",
+    "mpeg4b.avi",
+    "vp9alt.mkv",
+    "dropped-end-mjpeg.avi",
+    "gaps-mjpeg.avi",
+    "turned1-h264.mp4",
+    "turned6-h264.mp4",
+    "trimmed-h264b.mp4",
+    "second.mkv",
+    "cover.mp4",
+    "late.flv",
+    "interlaced.ts",
+)
 
 
 def _problems(path: Path, truth: Truth) -> list[str]:
     """What is wrong with the frames of a file, their times and its length; nothing if all is right."""
     everything = sample_video(path, SMALL, MediaOptions(fps=1000, max_frames=1000))
-    found = [] if everything.indices == tuple(range(len(truth.codes))) else [
-        f"{len(everything.indices)} frames up to {everything.indices[-1]}, not {len(truth.codes)}"]  # fmt: skip
+    found = (
+        []
+        if everything.indices == tuple(range(len(truth.codes)))
+        else [f"{len(everything.indices)} frames up to {everything.indices[-1]}, not {len(truth.codes)}"]
+    )
     found += _differences("all", everything, truth)
     last, duration = truth.times[-1] if truth.times else 0.0, everything.duration_s
     if not last < duration:

@@ -16,10 +16,31 @@ from smolvlm.media.video import square_frame
 from smolvlm.media.video_reader import SeekMismatch, VideoReader
 
 STRAIGHT = [
-    "cfr.mp4", "b_frames.mp4", "open_gop.mp4", "open_gop.ts", "open_gop.mkv", "open_gop_hevc.mp4", "intra.mp4", "one_gop.mp4",
-    "fragmented.mp4", "sound.mp4", "sound.mkv", "sound.ts", "vfr.mp4", "vfr.mkv", "ntsc.mp4", "vp9.webm", "mpeg2.mpg",
-    "mjpeg.mov", "flash.flv", "windows.wmv", "moving.gif", "single.mp4", "vp8.webm", "mpeg4.avi",
-]  # fmt: skip
+    "cfr.mp4",
+    "b_frames.mp4",
+    "open_gop.mp4",
+    "open_gop.ts",
+    "open_gop.mkv",
+    "open_gop_hevc.mp4",
+    "intra.mp4",
+    "one_gop.mp4",
+    "fragmented.mp4",
+    "sound.mp4",
+    "sound.mkv",
+    "sound.ts",
+    "vfr.mp4",
+    "vfr.mkv",
+    "ntsc.mp4",
+    "vp9.webm",
+    "mpeg2.mpg",
+    "mjpeg.mov",
+    "flash.flv",
+    "windows.wmv",
+    "moving.gif",
+    "single.mp4",
+    "vp8.webm",
+    "mpeg4.avi",
+]
 BY_COUNTING = ["h264.avi", "raw.h264"]  # no timestamps to find frames by: the reader must notice
 
 
@@ -74,8 +95,7 @@ def test_each_frame_costs_at_most_its_group(clips: dict[str, Path], name: str) -
             assert cost < 120 or len(groups) > 4
 
 
-def test_a_lying_index_is_noticed_and_counted(clips: dict[str, Path], tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_lying_index_is_noticed_and_counted(clips: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If seeking lands beside its key frames, or frames go missing, the result still holds the right frames."""
     expected, _ = decode_all(clips["b_frames.mp4"])
     original = VideoReader._decode_group

@@ -44,8 +44,10 @@ def test_twenty_minutes_of_1080p(tmp_path: Path) -> None:
         count = sum(1 for _ in islice(container.decode(container.streams.video[0]), 3_600))
     decoded_s = (time.perf_counter() - began) * 10
     assert (count, video.info.total_num_frames) == (3_600, 36_000)
-    print(f"seeking {sought_s:.2f} s ({video.decoded_frames} frames decoded), decoding all {decoded_s:.2f} s, "
-          f"{decoded_s / sought_s:.1f} times")  # fmt: skip
+    print(
+        f"seeking {sought_s:.2f} s ({video.decoded_frames} frames decoded), decoding all {decoded_s:.2f} s, "
+        f"{decoded_s / sought_s:.1f} times"
+    )
     assert decoded_s >= 10 * sought_s
 
 

@@ -43,9 +43,7 @@ SIZES = {
 QUICK = ("tiny", "256m", "tied, 2 layers")
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SIZES], scope="module"
-)
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SIZES], scope="module")
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", SIZES[request.param], seed=3)
     yield folder
@@ -95,9 +93,7 @@ def test_position_ids_repeat_the_reference_rounding() -> None:
 
     for image_size, patch_size in ((512, 16), (384, 14), (364, 14), (224, 32), (192, 16)):
         ours = VisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size)
-        theirs = SmolVLMVisionEmbeddings(
-            SmolVLMVisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size)
-        )
+        theirs = SmolVLMVisionEmbeddings(SmolVLMVisionConfig(hidden_size=12, image_size=image_size, patch_size=patch_size))
         seen: list[torch.Tensor] = []
         theirs.position_embedding.register_forward_hook(lambda _m, inputs, _out, seen=seen: seen.append(inputs[0]))
         side = ours.patches_per_side

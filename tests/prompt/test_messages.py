@@ -74,9 +74,13 @@ def test_separate_media_fill_the_bare_placeholders_in_order() -> None:
 
 
 def test_normalising_twice_changes_nothing() -> None:
-    once = normalise_messages([{"role": "system", "content": "Be brief."},
-                               {"role": "user", "content": [{"type": "image", "url": "a"}]},
-                               Message("assistant", (TokenPart((5, 6)),))])  # fmt: skip
+    once = normalise_messages(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "image", "url": "a"}]},
+            Message("assistant", (TokenPart((5, 6)),)),
+        ]
+    )
     assert normalise_messages(once) == once
 
 

@@ -15,9 +15,7 @@ def test_an_unsplit_picture() -> None:
 
 def test_a_split_picture_by_hand() -> None:
     fake, i = "<fake_token_around_image>", "<image>"
-    assert SMOLVLM.prompt.image_text(2, 1, 1) == (
-        f"{fake}<row_1_col_1>{i}\n{fake}<row_2_col_1>{i}\n\n{fake}<global-img>{i}{fake}"
-    )  # fmt: skip
+    assert SMOLVLM.prompt.image_text(2, 1, 1) == (f"{fake}<row_1_col_1>{i}\n{fake}<row_2_col_1>{i}\n\n{fake}<global-img>{i}{fake}")
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(0, 0), (1, 1), (1, 4), (4, 1), (3, 4), (6, 6), (7, 2)])
@@ -45,6 +43,4 @@ def test_a_video_of_unknown_length_ends_at_its_last_frame() -> None:
 
 
 def test_times_are_cut_down_not_rounded() -> None:
-    assert [timestamp(t) for t in (0.999, 59.999, 60.0, 3599.9, 3600, 360000)] == [
-        "00:00", "00:59", "01:00", "59:59", "60:00", "6000:00",
-    ]  # fmt: skip
+    assert [timestamp(t) for t in (0.999, 59.999, 60.0, 3599.9, 3600, 360000)] == ["00:00", "00:59", "01:00", "59:59", "60:00", "6000:00"]

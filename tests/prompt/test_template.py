@@ -47,18 +47,24 @@ def test_a_video_brings_the_references_own_template(caplog: pytest.LogCaptureFix
 def test_stretches_remember_who_wrote_them() -> None:
     messages = [Message("user", (TextPart("<image>"), ImagePart("a"))), Message("assistant", (TokenPart((5, 6)),))]
     assert ChatTemplate().render(messages, add_generation_prompt=False) == [
-        TextSegment("<|im_start|>User: ", trusted=True), TextSegment("<image>"), TextSegment("", trusted=True),
-        ImagePart("a"), TextSegment("<end_of_utterance>\nAssistant:", trusted=True), IdSegment((5, 6)),
+        TextSegment("<|im_start|>User: ", trusted=True),
+        TextSegment("<image>"),
+        TextSegment("", trusted=True),
+        ImagePart("a"),
+        TextSegment("<end_of_utterance>\nAssistant:", trusted=True),
+        IdSegment((5, 6)),
         TextSegment("<end_of_utterance>\n", trusted=True),
-    ]  # fmt: skip
+    ]
 
 
 def test_the_space_before_exact_ids_is_their_own() -> None:
     """The model answers behind `Assistant:`, so its own ids bring the space that the template writes before text."""
     answers = [Message("assistant", (part,)) for part in (TokenPart((5,)), TextPart("x"))]
     assert [p.text for p in ChatTemplate().render(answers) if isinstance(p, TextSegment) and p.trusted] == [
-        "<|im_start|>Assistant:", "<end_of_utterance>\nAssistant: ", "<end_of_utterance>\nAssistant:",
-    ]  # fmt: skip
+        "<|im_start|>Assistant:",
+        "<end_of_utterance>\nAssistant: ",
+        "<end_of_utterance>\nAssistant:",
+    ]
 
 
 def test_typed_marks_are_only_text() -> None:
@@ -97,17 +103,23 @@ def test_the_json_file_wins_over_the_others_as_in_the_reference(tmp_path: Path) 
 def test_special_tokens_reach_the_template(tmp_path: Path) -> None:
     config = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content[0].text }}{{ eos_token }}"
-                                                  "{{ pad_token is defined }}", encoding="utf-8")  # fmt: skip
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ bos_token }}{{ messages[0].content[0].text }}{{ eos_token }}{{ pad_token is defined }}", encoding="utf-8"
+    )
     template = ChatTemplate.from_folder(tmp_path)
     assert shown(template, [Message("user", (TextPart("Hi"),))]) == "<s>Hi</s>False"
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("chat_template.json", "{"), ("chat_template.json", "[1]"), ("chat_template.json", '{"chat_template": 5}'),
-    ("tokenizer_config.json", '{"chat_template": [{"name": "other", "template": "x"}]}'),
-    ("chat_template.jinja", b"\xff\xfe\xff"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.json", "{"),
+        ("chat_template.json", "[1]"),
+        ("chat_template.json", '{"chat_template": 5}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "other", "template": "x"}]}'),
+        ("chat_template.jinja", b"\xff\xfe\xff"),
+    ],
+)
 def test_a_broken_file_is_named(name: str, content: str | bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CheckpointError, match=name):
@@ -121,8 +133,9 @@ def rendered(source: str, text: str = "  typed <image>  ") -> list[Any]:
     return [p for p in ChatTemplate(source).render([Message("user", (TextPart(text),))]) if p != TextSegment("", True)]
 
 
-@pytest.mark.parametrize("strip", ["messages[0].content[0].text | trim", "messages[0].content[0].text.strip()",
-                                   "messages[0].content[0].text.lstrip().rstrip()"])  # fmt: skip
+@pytest.mark.parametrize(
+    "strip", ["messages[0].content[0].text | trim", "messages[0].content[0].text.strip()", "messages[0].content[0].text.lstrip().rstrip()"]
+)
 def test_stripping_typed_text_still_strips_it(strip: str) -> None:
     before, after = TextSegment("[", True), TextSegment("]", True)
     assert rendered("[{{ " + strip + " }}]") == [before, TextSegment("typed <image>"), after]
@@ -145,35 +158,33 @@ def test_what_real_templates_use_works() -> None:
     {%- endfor -%}
     {{ {'n': ns.count, 'tag': '<é>'} | tojson }}{{ range(3) | join(',') }}{{ strftime_now('%Y') | length }}"""
     messages = [Message("user", (TextPart("one"), TextPart("two"))), Message("assistant", (TextPart("three"),))]
-    assert shown(ChatTemplate(source), messages) == (
-        '<USER>one\n<USER>two\n<ASSISTANT>three\n{"n": 3, "tag": "<é>"}0,1,24'
-    )  # fmt: skip
+    assert shown(ChatTemplate(source), messages) == ('<USER>one\n<USER>two\n<ASSISTANT>three\n{"n": 3, "tag": "<é>"}0,1,24')
 
 
 def test_captured_output_is_the_text_that_was_written() -> None:
-    source = (
-        TEXT + "{% set y %}{{ 'a' }}b{{ 'c' ~ 1 }}{% endset %}{% macro f(x) %}<{{ x }}>{% endmacro %}{{ y }}{{ f(y) }}"
-    )
+    source = TEXT + "{% set y %}{{ 'a' }}b{{ 'c' ~ 1 }}{% endset %}{% macro f(x) %}<{{ x }}>{% endmacro %}{{ y }}{{ f(y) }}"
     assert shown(ChatTemplate(source), [Message("user", (TextPart("hi "),))]) == "hi abc1<abc1>"
 
 
 def test_a_long_conversation_stays_within_the_budget() -> None:
     messages = [Message("user" if i % 2 == 0 else "assistant", (TextPart(f"turn {i}"),)) for i in range(1000)]
     assert shown(ChatTemplate(), messages).count("<end_of_utterance>") == 1000
-    looking = ("{% for m in messages %}{% if loop.index == messages | length %}!{% endif %}"
-               "{{ m.content[0].text }}{% endfor %}")  # fmt: skip
+    looking = "{% for m in messages %}{% if loop.index == messages | length %}!{% endif %}{{ m.content[0].text }}{% endfor %}"
     assert shown(ChatTemplate(looking), messages).endswith("!turn 999")
 
 
-@pytest.mark.parametrize(("source", "why"), [
-    ("no text at all", "leaves out typed text"),
-    (TEXT * 2, "repeats or rewrites typed text"),
-    ("{{ messages[0].content[0].text | upper }}{{ messages[0].content[0].text[1:] }}", "rewrites typed text"),
-    ("{{ messages[0].content[0].text | replace('0', '9') }}", "repeats or rewrites typed text"),
-    ("{{ messages[0].content }}", "leaves out typed text"),
-    (TEXT + "<image>", "writes <image> where the messages have none"),
-    (TEXT + "{{ messages[0].content[0].text.strip('x') }}", "white space only"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("no text at all", "leaves out typed text"),
+        (TEXT * 2, "repeats or rewrites typed text"),
+        ("{{ messages[0].content[0].text | upper }}{{ messages[0].content[0].text[1:] }}", "rewrites typed text"),
+        ("{{ messages[0].content[0].text | replace('0', '9') }}", "repeats or rewrites typed text"),
+        ("{{ messages[0].content }}", "leaves out typed text"),
+        (TEXT + "<image>", "writes <image> where the messages have none"),
+        (TEXT + "{{ messages[0].content[0].text.strip('x') }}", "white space only"),
+    ],
+)
 def test_a_template_that_mangles_the_messages_is_refused(source: str, why: str) -> None:
     with pytest.raises(PromptError, match=why):
         rendered(source)
@@ -203,24 +214,21 @@ HOSTILE = {
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "branching recursion": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "branching blocks": "{% macro f(n) %}{% if n %}{% call f(n - 1) %}{% endcall %}{% call f(n - 1) %}{% endcall %}"
-                        "{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% endif %}{% endmacro %}{{ f(60) }}",
     "doubling by +": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "doubling by ~": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-    "doubling by join": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}"
-                        "{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
-    "doubling by replace": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}"
-                           "{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",
+    "doubling by join": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
+    "doubling by replace": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",
     "doubling by capture": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}"
-                           "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
-    "doubling lists": "{% set ns = namespace(x=['ab']) %}{% for i in range(99) %}"
-                      "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+    "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+    "doubling lists": "{% set ns = namespace(x=['ab']) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
     "doubling, compared": "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
-                          "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
+    "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
     "doubling, hashed": "{% set ns = namespace(x=(1,)) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}"
-                        "{% endfor %}{{ {ns.x: 1} | length }}",
+    "{% endfor %}{{ {ns.x: 1} | length }}",
     "doubling, tested": "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}"
-                        "{% set ns.x = dict(a=ns.x, b=ns.x) %}{% set ns.y = dict(a=ns.y, b=ns.y) %}{% endfor %}"
-                        "{{ ns.x is eq ns.y }}",
+    "{% set ns.x = dict(a=ns.x, b=ns.x) %}{% set ns.y = dict(a=ns.y, b=ns.y) %}{% endfor %}"
+    "{{ ns.x is eq ns.y }}",
     "copies": "{% set x = range(99999) | list %}{% for i in range(99999) %}{% set y = x[:] %}{% endfor %}",
     "repetition": "{{ 'x' * 10**10 }}",
     "nested repetition": "{{ ('x' * 1000) * 1000 * 1000 }}",
@@ -244,7 +252,7 @@ HOSTILE = {
     "undefined": "{{ missing.attribute }}",
     "type error": "{{ 1 + 'a' }}",
     "strftime": "{{ strftime_now('%c' * 1000) }}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(HOSTILE))

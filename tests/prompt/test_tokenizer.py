@@ -16,10 +16,18 @@ from smolvlm.prompt import IdSegment, PromptTokenizer, TextSegment, normalise_me
 from smolvlm.prompt.template import ChatTemplate
 
 OFFICIAL = {
-    "<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<global-img>": 49152, "<row_1_col_1>": 49153,
-    "<row_1_col_2>": 49154, "<row_2_col_1>": 49159, "<row_6_col_6>": 49188, "<fake_token_around_image>": 49189,
-    "<image>": 49190, "<end_of_utterance>": 49279,
-}  # fmt: skip
+    "<|endoftext|>": 0,
+    "<|im_start|>": 1,
+    "<|im_end|>": 2,
+    "<global-img>": 49152,
+    "<row_1_col_1>": 49153,
+    "<row_1_col_2>": 49154,
+    "<row_2_col_1>": 49159,
+    "<row_6_col_6>": 49188,
+    "<fake_token_around_image>": 49189,
+    "<image>": 49190,
+    "<end_of_utterance>": 49279,
+}
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +92,7 @@ def test_trust_does_not_spread_to_neighbours(tokenizer: PromptTokenizer) -> None
     plain = tokenizer.encode_text("<image>")
     assert tokenizer.encode_segments([ours, typed, ours]) == [49190, *plain, 49190]
     assert tokenizer.encode_segments([typed, ours]) == [*plain, 49190]
-    halves = [
-        TextSegment("<ima", trusted=True),
-        TextSegment("ge>"),
-        TextSegment("<ima"),
-        TextSegment("ge>", trusted=True),
-    ]
+    halves = [TextSegment("<ima", trusted=True), TextSegment("ge>"), TextSegment("<ima"), TextSegment("ge>", trusted=True)]
     assert tokenizer.control_ids.isdisjoint(tokenizer.encode_segments(halves))
     whole = [TextSegment("<ima", trusted=True), TextSegment("ge>", trusted=True)]
     assert tokenizer.encode_segments(whole) == [49190]
@@ -175,9 +178,18 @@ def test_a_vocabulary_whose_merges_spell_a_control_token_is_refused(folder: Path
 
 
 def test_truncation_and_padding_of_the_file_are_not_obeyed(folder: Path) -> None:
-    cut = edited(folder, truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
-                 padding={"strategy": {"Fixed": 512}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 2,
-                          "pad_type_id": 0, "pad_token": "<|im_end|>"})  # fmt: skip
+    cut = edited(
+        folder,
+        truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        padding={
+            "strategy": {"Fixed": 512},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 2,
+            "pad_type_id": 0,
+            "pad_token": "<|im_end|>",
+        },
+    )
     text = "one two three four five six seven eight"
     assert cut.decode(cut.encode_text(text)) == text
 
@@ -197,10 +209,20 @@ def test_half_characters_do_not_reach_the_library(tokenizer: PromptTokenizer) ->
         tokenizer.encode_text("half \ud83d")
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"{", b"[]", b"{}", b'{"added_tokens": []}', b"\xff\xfe", b"null", b"[" * 100_000,
-    b'{"added_tokens": [{"id": "x", "content": "y"}], "model": {}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"added_tokens": []}',
+        b"\xff\xfe",
+        b"null",
+        b"[" * 100_000,
+        b'{"added_tokens": [{"id": "x", "content": "y"}], "model": {}}',
+    ],
+)
 def test_a_broken_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):

@@ -45,10 +45,7 @@ def test_a_folder_with_broken_files(nano: SmolVLM, tmp_path: Path) -> None:
     rows = read(out)
     assert result.inputs == len(rows) == 41
     assert len({row["id"] for row in rows}) == 41
-    assert [Path(row["source"]).name for row in rows] == [
-        *sorted(p.name for p in (tmp_path / "media").glob("0*")),
-        "no-suffix",
-    ]
+    assert [Path(row["source"]).name for row in rows] == [*sorted(p.name for p in (tmp_path / "media").glob("0*")), "no-suffix"]
     assert [Path(row["source"]).name for row in rows if row["error"]] == broken
     for row in rows:
         if row["error"] is not None:
@@ -59,10 +56,7 @@ def test_a_folder_with_broken_files(nano: SmolVLM, tmp_path: Path) -> None:
             continue
         answer = nano.ask(row["source"], QUESTION, max_new_tokens=16)
         assert (row["answer"], row["finish_reason"]) == (answer.text, answer.finish_reason)
-        assert (row["prompt_tokens"], row["completion_tokens"]) == (
-            answer.usage.prompt_tokens,
-            answer.usage.completion_tokens,
-        )
+        assert (row["prompt_tokens"], row["completion_tokens"]) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
         assert (row["question"], row["model"]) == (QUESTION, "nano")
         assert row["seconds"] > 0
     assert not out.with_name("out.parquet.parts").exists()
@@ -74,14 +68,22 @@ def test_lists_parquet_and_shards_give_the_folders_answers(nano: SmolVLM, tmp_pa
         (tmp_path / f"{n}.png").write_bytes(data)
     listed = "\ufeff# a comment\n\n" + "\n".join(["0.png", str(tmp_path / "1.png"), "2.png", "2.png", "gone.png"])
     (tmp_path / "list.txt").write_text(listed, encoding="utf-8")
-    pq.write_table(
-        pa.table({"n": [0, 1, 2, 3], "picture": [*pictures[3:], None]}), tmp_path / "bytes.parquet", row_group_size=2
-    )
+    pq.write_table(pa.table({"n": [0, 1, 2, 3], "picture": [*pictures[3:], None]}), tmp_path / "bytes.parquet", row_group_size=2)
     pq.write_table(pa.table({"path": ["3.png", "3.png", ""], "text": ["a", "b", "c"]}), tmp_path / "paths.parquet")
     structs = [{"bytes": pictures[4], "path": "x.png"}, {"bytes": None, "path": "5.png"}]
     pq.write_table(pa.table({"image": structs}), tmp_path / "structs.parquet")
-    shard(tmp_path / "shard.tar", [("a.png", pictures[0]), ("a.json", b"{}"), ("a.cls", b"3"), ("deep/b.png", pictures[1]),
-                                   ("c.jpg", b"broken"), ("c.txt", b"x"), ("d", pictures[2])])  # fmt: skip
+    shard(
+        tmp_path / "shard.tar",
+        [
+            ("a.png", pictures[0]),
+            ("a.json", b"{}"),
+            ("a.cls", b"3"),
+            ("deep/b.png", pictures[1]),
+            ("c.jpg", b"broken"),
+            ("c.txt", b"x"),
+            ("d", pictures[2]),
+        ],
+    )
     cut = (tmp_path / "shard.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(cut[: cut.index(b"deep/b.png") + 512 + 100])  # breaks off within b.png
     names = ["list.txt", "bytes.parquet", "paths.parquet", "structs.parquet", "shard.tar", "cut.tar"]
@@ -89,12 +91,7 @@ def test_lists_parquet_and_shards_give_the_folders_answers(nano: SmolVLM, tmp_pa
     run_batch(settings([tmp_path / name for name in names], part_inputs=3), out, load=lambda: nano)
     rows = read(out)
     expected = [nano.ask(data, QUESTION, max_new_tokens=16).text for data in pictures]
-    errors = {
-        "gone": "gone.png: no such file",
-        "cell": "the cell is empty",
-        "jpg": "c.jpg",
-        "cut": "cannot be read to its end",
-    }
+    errors = {"gone": "gone.png: no such file", "cell": "the cell is empty", "jpg": "c.jpg", "cut": "cannot be read to its end"}
     wanted: list[int | str] = [0, 1, 2, "gone", 3, 4, 5, "cell", 3, 3, "cell", 4, 5, 0, 1, "jpg", 2, 0, "cut"]
     assert len(rows) == len({row["id"] for row in rows})
     found = [(row["answer"], row["error"]) for row in rows]
@@ -133,9 +130,16 @@ def test_names_that_are_no_utf8_are_rows(nano: SmolVLM, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("gone", "no such file"), ("packed.tar.gz", "packed"), ("s3://bucket/a.png", "not opened"), ("empty", "no picture"),
-     ("bad.parquet", "cannot be read as Parquet"), ("two.parquet", "choose one with --column: a, b"), ("binary.txt", "line 1")],
-)  # fmt: skip
+    [
+        ("gone", "no such file"),
+        ("packed.tar.gz", "packed"),
+        ("s3://bucket/a.png", "not opened"),
+        ("empty", "no picture"),
+        ("bad.parquet", "cannot be read as Parquet"),
+        ("two.parquet", "choose one with --column: a, b"),
+        ("binary.txt", "line 1"),
+    ],
+)
 def test_inputs_that_cannot_be_read_at_all(name: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "packed.tar.gz").write_bytes(b"x")
     (tmp_path / "empty").mkdir()

@@ -34,10 +34,18 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 def ways_out(own: Path, secret: Path) -> list[str]:
     """Every way to write the secret picture's place."""
     return [
-        str(secret / "a.png"), "../data-secret/a.png", "deep/../../data-secret/a.png", f"{own}/../data-secret/a.png",
-        "link.png", "linked/a.png", f"/proc/self/root{secret}/a.png", f"/proc/{os.getpid()}/cwd/../../../{secret}/a.png",
-        "/etc/passwd", "/dev/zero", "~/a.png",
-    ]  # fmt: skip
+        str(secret / "a.png"),
+        "../data-secret/a.png",
+        "deep/../../data-secret/a.png",
+        f"{own}/../data-secret/a.png",
+        "link.png",
+        "linked/a.png",
+        f"/proc/self/root{secret}/a.png",
+        f"/proc/{os.getpid()}/cwd/../../../{secret}/a.png",
+        "/etc/passwd",
+        "/dev/zero",
+        "~/a.png",
+    ]
 
 
 def test_a_list_names_only_its_folder(nano: SmolVLM, places: tuple[Path, Path], tmp_path: Path) -> None:
@@ -103,9 +111,7 @@ def test_a_plan_says_what_binds_a_path(places: tuple[Path, Path], tmp_path: Path
         assert folder.settings().allow_paths == (str(secret),)
 
 
-@pytest.mark.parametrize(
-    "workers", [(), pytest.param(("--workers", "1"), marks=pytest.mark.slow)], ids=["here", "on Ray"]
-)
+@pytest.mark.parametrize("workers", [(), pytest.param(("--workers", "1"), marks=pytest.mark.slow)], ids=["here", "on Ray"])
 def test_the_command(places: tuple[Path, Path], tmp_path: Path, workers: tuple[str, ...]) -> None:
     own, secret = places
     (own / "list.txt").write_text(f"a.png\n{secret}/a.png\n")

@@ -91,8 +91,23 @@ def test_workers_of_one_machine(tmp_path: Path) -> None:
     fill(tmp_path / "media", 60)
     out = tmp_path / "out.parquet"
     folder = RunFolder.beside(out)
-    args = (tmp_path / "media", "--out", out, "--model", "nano", "-q", QUESTION, "--max-new-tokens", "16",
-            "--part-inputs", "2", "--workers", "2", "--worker-cpus", "1")  # fmt: skip
+    args = (
+        tmp_path / "media",
+        "--out",
+        out,
+        "--model",
+        "nano",
+        "-q",
+        QUESTION,
+        "--max-new-tokens",
+        "16",
+        "--part-inputs",
+        "2",
+        "--workers",
+        "2",
+        "--worker-cpus",
+        "1",
+    )
     process = subprocess.Popen(command(*args), env=environment(), start_new_session=True, stderr=subprocess.PIPE)
     until = time.monotonic() + 120
     while len(list(folder.path.glob("part-*.parquet"))) < 5 and time.monotonic() < until:
@@ -116,16 +131,12 @@ def test_all_workers_are_killed(tmp_path: Path, workers: int) -> None:
 
     def kill(done: int, total: int, errors: int) -> None:
         if done >= total // 3 and not killed:
-            killed.extend(
-                p for p in psutil.Process().children(recursive=True) if "_Actor" in p.name() or "MapWorker" in p.name()
-            )
+            killed.extend(p for p in psutil.Process().children(recursive=True) if "_Actor" in p.name() or "MapWorker" in p.name())
             for process in killed:
                 process.kill()
 
     wanted = settings([tmp_path / "media"])
-    result = run_batch(
-        wanted, tmp_path / "out.parquet", pool=PoolOptions(workers=workers, worker_cpus=1), on_progress=kill
-    )
+    result = run_batch(wanted, tmp_path / "out.parquet", pool=PoolOptions(workers=workers, worker_cpus=1), on_progress=kill)
     assert len(killed) >= workers
     rows = read(tmp_path / "out.parquet")
     assert result.inputs == len(rows) == len({row["id"] for row in rows}) == 60
@@ -141,9 +152,7 @@ def test_two_workers_against_one(tmp_path: Path, model: str, inputs: int) -> Non
     fill(tmp_path / "media", inputs, every_broken=inputs + 1, every_clip=inputs + 1)
     folder = "nano" if model == "nano" else str(checkpoint(model, "bfloat16"))
     (one, _), (two, driver) = (_speed(tmp_path, folder, workers) for workers in (1, 2))
-    print(
-        f"\n{model}: one worker {one:.2f} inputs/s, two {two:.2f}: {two / one:.2f} times; the driver took {driver:.2f} of a core"
-    )
+    print(f"\n{model}: one worker {one:.2f} inputs/s, two {two:.2f}: {two / one:.2f} times; the driver took {driver:.2f} of a core")
     assert without_times(tmp_path / "1.parquet") == without_times(tmp_path / "2.parquet")
 
 
@@ -156,9 +165,7 @@ def _speed(folder: Path, model: str, workers: int) -> tuple[float, float]:
 
     spec = ModelSpec(model, fingerprint_of(resolve(model)), device="cpu")
     options = {"max_new_tokens": 16, "detail": "low"}
-    wanted = replace(
-        settings([folder / "media"], options=options, part_inputs=16 if model == "nano" else 2), model=spec
-    )
+    wanted = replace(settings([folder / "media"], options=options, part_inputs=16 if model == "nano" else 2), model=spec)
     run_batch(wanted, folder / f"{workers}.parquet", pool=PoolOptions(workers=workers, worker_cpus=1), on_progress=note)
     (began, used, before), (ended, used_in_all, done) = times[1 + workers], times[-1]
     return (done - before) / (ended - began), (used_in_all - used) / (ended - began)

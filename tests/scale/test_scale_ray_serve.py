@@ -54,9 +54,7 @@ def url() -> Iterator[str]:
         for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
             patch.setenv(name, environment()[name])
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local", num_cpus=2, object_store_memory=100 * 1024**2, include_dashboard=False, log_to_driver=False
-        )
+        ray.init(address="local", num_cpus=2, object_store_memory=100 * 1024**2, include_dashboard=False, log_to_driver=False)
         try:
             port = free_port()
             serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
@@ -85,8 +83,13 @@ def test_clients_are_answered_as_by_the_server(url: str, nano: SmolVLM, tmp_path
         asking = client(url)
         plain = asking.chat.completions.create(model="nano", messages=text("How many hearts are there?"), max_tokens=8)
         assert plain.choices[0].message.content == str(nano.ask([], "How many hearts are there?", max_new_tokens=8))
-        seen = asking.chat.completions.create(model="nano", messages=about("scene.png", "Describe this picture."), max_tokens=48,
-                                              stream=True, stream_options={"include_usage": True})  # fmt: skip
+        seen = asking.chat.completions.create(
+            model="nano",
+            messages=about("scene.png", "Describe this picture."),
+            max_tokens=48,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
         chunks = list(seen)
         answer = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         assert len(chunks) > 5
@@ -112,10 +115,7 @@ def test_keys_hold_below_a_route_prefix(url: str, tmp_path: Path) -> None:
         assert httpx.post(f"{url}/vlm/v1/chat/completions", json=body).json()["error"]["code"] == "invalid_api_key"
         asking = client(f"{url}/vlm", key)
         upload = asking.files.create(file=MEDIA / "clip.mp4", purpose="user_data")
-        about_it = [
-            {"type": "file", "file": {"file_id": upload.id}},
-            {"type": "text", "text": "What happens in this video?"},
-        ]
+        about_it = [{"type": "file", "file": {"file_id": upload.id}}, {"type": "text", "text": "What happens in this video?"}]
         answer = asking.chat.completions.create(model="nano", messages=[{"role": "user", "content": about_it}])
         assert "butterfly" in answer.choices[0].message.content
         assert asking.files.delete(upload.id).deleted
@@ -126,8 +126,14 @@ def test_keys_hold_below_a_route_prefix(url: str, tmp_path: Path) -> None:
 def test_arguments_are_text_or_typed(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text('model = "nano"\nmax_running = 2\nmax_waiting = 3\n')
-    given = {"config": str(file), "max_running": "5", "remote_hosts": "a.example, b.example", "max_replicas": "9", "sticky": "true",
-             "stall_ratio": 2}  # fmt: skip
+    given = {
+        "config": str(file),
+        "max_running": "5",
+        "remote_hosts": "a.example, b.example",
+        "max_replicas": "9",
+        "sticky": "true",
+        "stall_ratio": 2,
+    }
     options, config = read_arguments(given, {"SMOLVLM_SERVE_MAX_WAITING": "7", "SMOLVLM_SERVE_MAX_RUNNING": "8"})
     assert (config.model, config.max_running, config.max_waiting, config.stall_ratio) == ("nano", 5, 7, 2)
     assert config.remote_hosts == ("a.example", "b.example")
@@ -209,16 +215,14 @@ def drawn(number: int) -> dict[str, Any]:
     """The part of a message for a picture that no other number has."""
     stored = io.BytesIO()
     scene(number).save(stored, "PNG")
-    return {
-        "type": "image_url",
-        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(stored.getvalue()).decode()}"},
-    }
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(stored.getvalue()).decode()}"}}
 
 
 def describe(asking: openai.OpenAI, number: int, question: str, **headers: str) -> Any:
     content: list[Any] = [drawn(number), {"type": "text", "text": question}]
-    return asking.chat.completions.create(model="nano", messages=[{"role": "user", "content": content}], max_tokens=32,
-                                          extra_headers=headers)  # fmt: skip
+    return asking.chat.completions.create(
+        model="nano", messages=[{"role": "user", "content": content}], max_tokens=32, extra_headers=headers
+    )
 
 
 @pytest.mark.slow
@@ -227,9 +231,7 @@ def test_two_replicas_share_the_load(two: str, nano: SmolVLM) -> None:
     before = {process.pid: process.cpu_times().user for process in replicas()}
     assert len(before) == 2
     with ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(lambda n: describe(asking, n, "Describe this picture.").choices[0].message.content, range(96))
-        )
+        answers = list(pool.map(lambda n: describe(asking, n, "Describe this picture.").choices[0].message.content, range(96)))
     assert answers == [str(nano.ask(scene(n), "Describe this picture.", max_new_tokens=32)) for n in range(96)]
     spent = [process.cpu_times().user - before[process.pid] for process in replicas()]
     print(f"\n96 pictures: {spent[0]:.1f} and {spent[1]:.1f} s of processor time in the two replicas")
@@ -255,9 +257,7 @@ def test_a_replica_is_killed_and_requests_go_on(two: str, nano: SmolVLM) -> None
     """OpenAI's client asks again by itself: every answer comes, and each is the right one."""
     wanted = [str(nano.ask(scene(n), "Describe this picture.", max_new_tokens=32)) for n in range(16)]
     statuses: list[int] = []
-    noting = httpx.Client(
-        event_hooks={"response": [lambda response: statuses.append(response.status_code)]}, timeout=60
-    )
+    noting = httpx.Client(event_hooks={"response": [lambda response: statuses.append(response.status_code)]}, timeout=60)
     asking = client(two, max_retries=5, http_client=noting)
     killed = threading.Event()
 
@@ -280,8 +280,9 @@ def test_a_replica_is_killed_and_requests_go_on(two: str, nano: SmolVLM) -> None
 def test_answers_under_way_outlive_a_deployment(url: str) -> None:
     options: dict[str, Any] = {"max_tokens": 1200, "extra_body": {"ignore_eos": True, "loop_guard": False}}
     with deployed():
-        stream = client(url).chat.completions.create(model="nano", messages=text("Say something."), stream=True,
-                                                     stream_options={"include_usage": True}, **options)  # fmt: skip
+        stream = client(url).chat.completions.create(
+            model="nano", messages=text("Say something."), stream=True, stream_options={"include_usage": True}, **options
+        )
         chunks = iter(stream)
         next(chunks)
         ending = threading.Thread(target=serve.delete, args=("smolvlm",))
@@ -296,9 +297,7 @@ def test_answers_under_way_outlive_a_deployment(url: str) -> None:
 def test_a_client_that_hangs_up_frees_its_place(url: str) -> None:
     options: dict[str, Any] = {"max_tokens": 1900, "extra_body": {"ignore_eos": True, "loop_guard": False}}
     with deployed():
-        stream = client(url).chat.completions.create(
-            model="nano", messages=text("Say something."), stream=True, **options
-        )
+        stream = client(url).chat.completions.create(model="nano", messages=text("Say something."), stream=True, **options)
         next(iter(stream))
         stream.close()
         wait_until(lambda: 'smolvlm_jobs_total{outcome="cancelled"} 1.0' in httpx.get(f"{url}/metrics").text, 10)
@@ -341,27 +340,39 @@ def test_the_example_file_scales_with_the_load(tmp_path: Path) -> None:
     config["http_options"] = {"host": "127.0.0.1", "port": port}
     arguments = config["applications"][0]["args"]
     assert read_arguments(arguments, {})[0].max_replicas == 8
-    arguments |= {"model": "nano", "device": "cpu", "media_workers": 1, "replica_cpus": 1, "max_replicas": 2, "upscale_delay_s": 1,
-                  "target_ongoing_requests": 1}  # fmt: skip
+    arguments |= {
+        "model": "nano",
+        "device": "cpu",
+        "media_workers": 1,
+        "replica_cpus": 1,
+        "max_replicas": 2,
+        "upscale_delay_s": 1,
+        "target_ongoing_requests": 1,
+    }
     file = tmp_path / "ray_serve.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     base = f"http://127.0.0.1:{port}"
     env = environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}"}
 
     def command(*args: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "ray.serve.scripts", *args], env=env, capture_output=True, text=True,
-                              timeout=120, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "ray.serve.scripts", *args], env=env, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def count() -> int:
         status = yaml.safe_load(command("status"))
-        return int(
-            status["applications"]["smolvlm"]["deployments"][f"{NAME}-sticky"]["replica_states"].get("RUNNING", 0)
-        )
+        return int(status["applications"]["smolvlm"]["deployments"][f"{NAME}-sticky"]["replica_states"].get("RUNNING", 0))
 
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(dashboard)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(dashboard)],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert holder.stdin is not None
         assert holder.stdout is not None
@@ -378,9 +389,22 @@ def test_the_example_file_scales_with_the_load(tmp_path: Path) -> None:
                 assert time.monotonic() - began < 120
                 list(pool.map(lambda n: describe(asking, n, "Describe this picture."), range(64)))
         print(f"\nthe second replica was there after {time.monotonic() - began:.0f} s of load")
-        command("run", "--address", address, "--non-blocking", "--name", "other", "--route-prefix", "/other",
-                "smolvlm.scale.ray_serve:app", "model=nano", "replica_cpus=1", "max_replicas=1", "served_name=second",
-                f"config={settings}")  # fmt: skip
+        command(
+            "run",
+            "--address",
+            address,
+            "--non-blocking",
+            "--name",
+            "other",
+            "--route-prefix",
+            "/other",
+            "smolvlm.scale.ray_serve:app",
+            "model=nano",
+            "replica_cpus=1",
+            "max_replicas=1",
+            "served_name=second",
+            f"config={settings}",
+        )
         second = client(f"{base}/other").chat.completions.create(model="second", messages=text("Hello."), max_tokens=4)
         assert second.model == "second"
         arguments["model"] = str(tmp_path / "none")

@@ -36,9 +36,7 @@ def test_several_questions_share_a_medium(nano: SmolVLM, tmp_path: Path) -> None
     run_batch(settings([tmp_path / "media"], questions=questions, system="Be brief."), out, load=lambda: nano)
     encoded = nano.runtime.counters.tiles_encoded - before
     rows = read(out)
-    assert encoded == sum(
-        nano.ask(row["source"], QUESTION).usage.encoded_tiles for row in rows[:12:3]
-    )  # once, not thrice
+    assert encoded == sum(nano.ask(row["source"], QUESTION).usage.encoded_tiles for row in rows[:12:3])  # once, not thrice
     assert [row["question"] for row in rows] == [*questions] * 5
     assert len({row["id"] for row in rows}) == 5
     assert [row["error"] is None for row in rows] == [True] * 12 + [False] * 3
@@ -94,8 +92,13 @@ def test_a_kill_in_the_middle_costs_no_row_and_no_work(tmp_path: Path) -> None:
     args = (tmp_path / "media", "--out", out, *FLAGS)
     kept: dict[Path, int] = {}
     for kill in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen(command(*args), env=environment(), stderr=subprocess.PIPE, text=True,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
+        process = subprocess.Popen(
+            command(*args),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         until = time.monotonic() + 90
         while len(list(folder.path.glob("part-*.parquet"))) < len(kept) + 4 and time.monotonic() < until:
             time.sleep(0.005)
@@ -169,10 +172,7 @@ def test_other_settings_are_refused_by_name(nano: SmolVLM, tmp_path: Path) -> No
 def test_two_processes_do_not_work_on_one_run(nano: SmolVLM, tmp_path: Path) -> None:
     fill(tmp_path / "media", 2)
     wanted = settings([tmp_path / "media"])
-    with (
-        RunFolder.beside(tmp_path / "out.parquet").claimed(wanted),
-        pytest.raises(BatchError, match="another process is at work"),
-    ):
+    with RunFolder.beside(tmp_path / "out.parquet").claimed(wanted), pytest.raises(BatchError, match="another process is at work"):
         run_batch(wanted, tmp_path / "out.parquet", load=lambda: nano)
 
 
@@ -189,8 +189,9 @@ def test_an_input_that_ends_the_process_is_given_up(nano: SmolVLM, tmp_path: Pat
         "from smolvlm.cli.main import main; sys.exit(main(sys.argv[1:]))\n"
     )
     args = ["-c", program, "batch", str(tmp_path / "media"), "--out", str(out), *FLAGS]
-    codes = [subprocess.run([command()[0], *args], env=environment(), capture_output=True, check=False).returncode
-             for _ in range(MAX_DEATHS + 1)]  # fmt: skip
+    codes = [
+        subprocess.run([command()[0], *args], env=environment(), capture_output=True, check=False).returncode for _ in range(MAX_DEATHS + 1)
+    ]
     assert codes == [9] * MAX_DEATHS + [0]
     rows = read(out)
     assert [row["error"] is None for row in rows] == [True, True, False, True, True]

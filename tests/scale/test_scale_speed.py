@@ -31,13 +31,18 @@ def test_planning_and_merging_keep_up(tmp_path: Path) -> None:
         print(f"\nplanning {name}: {speed:,.0f} rows a second, {folder.plan.stat().st_size / ROWS:.0f} bytes a row")
         assert speed > LEAST_A_SECOND
     plan = Plan(folder.plan)
-    same = {"question": "Describe this in detail.", "finish_reason": "stop", "prompt_tokens": 80, "completion_tokens": 24,
-            "seconds": 0.5, "error": None, "model": "256m"}  # fmt: skip
+    same = {
+        "question": "Describe this in detail.",
+        "finish_reason": "stop",
+        "prompt_tokens": 80,
+        "completion_tokens": 24,
+        "seconds": 0.5,
+        "error": None,
+        "model": "256m",
+    }
     for part in range(plan.parts):
         items = plan.items(part)
-        folder.write_rows(
-            part, [{"id": i.id, "source": i.source, "answer": f"a ring and {i.id[:8]}", **same} for i in items]
-        )
+        folder.write_rows(part, [{"id": i.id, "source": i.source, "answer": f"a ring and {i.id[:8]}", **same} for i in items])
     began = time.process_time()
     merged = merge(folder, plan, 1, tmp_path / "out.parquet", overwrite=False)
     speed = ROWS / (time.process_time() - began)

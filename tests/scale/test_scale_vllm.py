@@ -28,8 +28,15 @@ from smolvlm.train.adapters import AdapterOptions, adapter_parameters, add_adapt
 from smolvlm.train.finetune import FinetuneOptions, finetune
 from smolvlm.train.merge import merge
 
-FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-         "tokenizer_config.json", "chat_template.json")  # fmt: skip
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+)
 SHAPES = ((64, 64), (1280, 720), (333, 1000), (2000, 150), (511, 513))
 
 
@@ -49,8 +56,16 @@ def finetuned(folder: Path) -> Path:
         kind = folder / "data" / ("even" if number % 2 == 0 else "odd")
         kind.mkdir(parents=True, exist_ok=True)
         scene(number).save(kind / f"{number}.png")
-    options = {"batch_size": 4, "detail": "low", "measure": False, "progress_bar": False, "seq_len": 512, "steps": 1, "workers": 0,
-               "validation_share": 0.5}  # fmt: skip
+    options = {
+        "batch_size": 4,
+        "detail": "low",
+        "measure": False,
+        "progress_bar": False,
+        "seq_len": 512,
+        "steps": 1,
+        "workers": 0,
+        "validation_share": 0.5,
+    }
     asked = FinetuneOptions.for_method("full", model="nano", mixture=folder / "data", out=folder / "run", **options)
     result = finetune(asked).result
     assert result is not None
@@ -60,9 +75,7 @@ def finetuned(folder: Path) -> Path:
 MAKERS = {
     "nano": lambda _: resolve("nano"),
     "fresh": lambda folder: write_random_checkpoint(folder / "fresh", "tiny"),
-    "sharded": lambda folder: write_random_checkpoint(
-        folder / "sharded", "tiny", "bfloat16", max_shard_bytes=4_000_000
-    ),
+    "sharded": lambda folder: write_random_checkpoint(folder / "sharded", "tiny", "bfloat16", max_shard_bytes=4_000_000),
     "merged": merged,
     "finetuned": finetuned,
 }
@@ -104,34 +117,30 @@ def modules(config: Any) -> dict[str, tuple[int, ...]]:
     expected: dict[str, tuple[int, ...]] = {
         f"{tower}.embeddings.patch_embedding.weight": (vision.hidden_size, 3, vision.patch_size, vision.patch_size),
         f"{tower}.embeddings.patch_embedding.bias": (vision.hidden_size,),
-        f"{tower}.embeddings.position_embedding.weight": (
-            (vision.image_size // vision.patch_size) ** 2,
-            vision.hidden_size,
-        ),
+        f"{tower}.embeddings.position_embedding.weight": ((vision.image_size // vision.patch_size) ** 2, vision.hidden_size),
         "model.connector.modality_projection.proj.weight": (wide, vision.hidden_size * config.scale_factor**2),
         f"{decoder}.embed_tokens.weight": (text.vocab_size, wide),
         f"{decoder}.norm.weight": (wide,),
     }
-    for norm in (
-        "post_layernorm",
-        *(f"encoder.layers.{i}.layer_norm{j}" for i in range(vision.num_hidden_layers) for j in (1, 2)),
-    ):
+    for norm in ("post_layernorm", *(f"encoder.layers.{i}.layer_norm{j}" for i in range(vision.num_hidden_layers) for j in (1, 2))):
         expected |= {f"{tower}.{norm}.{part}": (vision.hidden_size,) for part in ("weight", "bias")}
     for i in range(vision.num_hidden_layers):
         linear = {f"self_attn.{name}_proj": (vision.hidden_size, vision.hidden_size) for name in ("q", "k", "v", "out")}
-        linear |= {
-            "mlp.fc1": (vision.intermediate_size, vision.hidden_size),
-            "mlp.fc2": (vision.hidden_size, vision.intermediate_size),
-        }
+        linear |= {"mlp.fc1": (vision.intermediate_size, vision.hidden_size), "mlp.fc2": (vision.hidden_size, vision.intermediate_size)}
         for name, shape in linear.items():
-            expected |= {
-                f"{tower}.encoder.layers.{i}.{name}.weight": shape,
-                f"{tower}.encoder.layers.{i}.{name}.bias": shape[:1],
-            }
+            expected |= {f"{tower}.encoder.layers.{i}.{name}.weight": shape, f"{tower}.encoder.layers.{i}.{name}.bias": shape[:1]}
     for i in range(text.num_hidden_layers):
-        layer = {"self_attn.q_proj": (heads, wide), "self_attn.k_proj": (kv, wide), "self_attn.v_proj": (kv, wide),
-                 "self_attn.o_proj": (wide, heads), "mlp.gate_proj": (inner, wide), "mlp.up_proj": (inner, wide),
-                 "mlp.down_proj": (wide, inner), "input_layernorm": (wide,), "post_attention_layernorm": (wide,)}  # fmt: skip
+        layer = {
+            "self_attn.q_proj": (heads, wide),
+            "self_attn.k_proj": (kv, wide),
+            "self_attn.v_proj": (kv, wide),
+            "self_attn.o_proj": (wide, heads),
+            "mlp.gate_proj": (inner, wide),
+            "mlp.up_proj": (inner, wide),
+            "mlp.down_proj": (wide, inner),
+            "input_layernorm": (wide,),
+            "post_attention_layernorm": (wide,),
+        }
         expected |= {f"{decoder}.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
     if not text.tie_word_embeddings:  # it looks there, and not at the whole model's
         expected["lm_head.weight"] = (text.vocab_size, wide)
@@ -140,10 +149,7 @@ def modules(config: Any) -> dict[str, tuple[int, ...]]:
 
 def grid(width: int, height: int, processor: Any) -> tuple[int, int]:
     """Columns and rows of tiles that vLLM expects of a picture, from the two longest edges; (0, 0): the picture as a whole."""
-    longest, tile = (
-        processor.image_processor.size["longest_edge"],
-        processor.image_processor.max_image_size["longest_edge"],
-    )
+    longest, tile = (processor.image_processor.size["longest_edge"], processor.image_processor.max_image_size["longest_edge"])
     short = int(longest / (max(width, height) / min(width, height)))
     short += short % 2
     sides = (longest, short) if width >= height else (short, longest)
@@ -153,9 +159,7 @@ def grid(width: int, height: int, processor: Any) -> tuple[int, int]:
 def stand_in(columns: int, rows: int, processor: Any) -> str:
     """The text that vLLM puts in place of a picture."""
     fake, image = processor.fake_image_token, processor.image_token * processor.image_seq_len
-    cut = "".join(
-        "".join(f"{fake}<row_{r}_col_{c}>{image}" for c in range(1, columns + 1)) + "\n" for r in range(1, rows + 1)
-    )
+    cut = "".join("".join(f"{fake}<row_{r}_col_{c}>{image}" for c in range(1, columns + 1)) + "\n" for r in range(1, rows + 1))
     return cut + ("\n" if cut else "") + f"{fake}{processor.global_image_token}{image}{fake}"
 
 
@@ -183,10 +187,7 @@ def test_the_weights_fill_its_modules(folder: Path, config: Any) -> None:
 
 
 def test_the_tiles_are_as_it_counts_them(config: Any, processor: Any) -> None:
-    longest, tile = (
-        processor.image_processor.size["longest_edge"],
-        processor.image_processor.max_image_size["longest_edge"],
-    )
+    longest, tile = (processor.image_processor.size["longest_edge"], processor.image_processor.max_image_size["longest_edge"])
     assert longest % tile == 0  # it asserts so
     assert tile == config.vision_config.image_size  # and takes pixels of no other side
     side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor

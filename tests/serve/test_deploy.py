@@ -128,9 +128,7 @@ def test_the_image_installs_extras_that_exist() -> None:
 
 def test_the_image_installs_nothing_that_is_not_named_by_its_content(trial: ModuleType) -> None:
     """Each line of the locks has a hash, none an address, and their versions are those that the tests run with."""
-    constraints = dict(
-        re.findall(r"^([\w.-]+)==([\w.+-]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    constraints = dict(re.findall(r"^([\w.-]+)==([\w.+-]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
     for name in ("requirements.lock", "build.lock"):
         text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
         lines = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
@@ -139,11 +137,7 @@ def test_the_image_installs_nothing_that_is_not_named_by_its_content(trial: Modu
             assert re.fullmatch(r"([\w-]+)==([\w.]+)( ; [^-]+?)?(\s+--hash=sha256:[0-9a-f]{64})+", line.strip()), line
             package, version = line.split(" ")[0].split("==")
             assert constraints.get(package, constraints.get(package.replace("-", "_"), version)) == version, line
-    runs = [
-        rest
-        for word, rest in trial.steps((ROOT / "Dockerfile").read_text(encoding="utf-8"))
-        if word == "RUN" and "pip" in rest
-    ]
+    runs = [rest for word, rest in trial.steps((ROOT / "Dockerfile").read_text(encoding="utf-8")) if word == "RUN" and "pip" in rest]
     for command in re.findall(r"pip\S* (?:--python \S+ )?(?:install|wheel) [^&]+", " ".join(runs)):
         safe = ("--require-hashes", "--no-index", "--no-build-isolation")
         assert any(flag in command for flag in safe), f"{command}: takes whatever the index has"

@@ -27,11 +27,39 @@ def status(method: str, host: str | None = "localhost:8000", *, rules: Callers |
     return 200 if refusal is None else refusal.status
 
 
-ANSWERED = ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:8000", "127.8.8.8", "[::1]", "[::1]:8000",
-            "192.168.1.20:8000", "10.0.0.1", "[fe80::1]:8000", "", None]  # fmt: skip
-REFUSED = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
-           "127.0.0.1.nip.io", "evil.example/localhost", "localhost:8000:8000", "localhost evil.example", "notlocalhost",
-           "[::1]evil.example", "evil.example:localhost", "xn--lcalhost-7fg", "0x7f.1", "lócalhost", "host.docker.internal"]  # fmt: skip
+ANSWERED = [
+    "localhost",
+    "LOCALHOST:8000",
+    "localhost.",
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "127.8.8.8",
+    "[::1]",
+    "[::1]:8000",
+    "192.168.1.20:8000",
+    "10.0.0.1",
+    "[fe80::1]:8000",
+    "",
+    None,
+]
+REFUSED = [
+    "evil.example",
+    "evil.example:8000",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "localhost@evil.example",
+    "127.0.0.1.nip.io",
+    "evil.example/localhost",
+    "localhost:8000:8000",
+    "localhost evil.example",
+    "notlocalhost",
+    "[::1]evil.example",
+    "evil.example:localhost",
+    "xn--lcalhost-7fg",
+    "0x7f.1",
+    "lócalhost",
+    "host.docker.internal",
+]
 
 
 @pytest.mark.parametrize("host", ANSWERED)
@@ -56,9 +84,21 @@ def test_names_that_are_allowed() -> None:
 
 def test_origins() -> None:
     """Reading is free: without CORS headers no page sees the answer. Changing is for the server's own page."""
-    for origin in ("http://evil.example", "https://evil.example:8000", "null", "http://localhost.evil.example", "file://",
-                   "http://203.0.113.7", "http://127.0.0.1.evil.example", "http://localhost@evil.example", "", "localhost",
-                   "chrome-extension://abc", "http://[::2]", "http://evil.example, http://localhost:8000"):  # fmt: skip
+    for origin in (
+        "http://evil.example",
+        "https://evil.example:8000",
+        "null",
+        "http://localhost.evil.example",
+        "file://",
+        "http://203.0.113.7",
+        "http://127.0.0.1.evil.example",
+        "http://localhost@evil.example",
+        "",
+        "localhost",
+        "chrome-extension://abc",
+        "http://[::2]",
+        "http://evil.example, http://localhost:8000",
+    ):
         assert status("POST", origin=origin) == 403, origin
         assert status("DELETE", origin=origin) == 403, origin
         assert status("GET", origin=origin) == 200, origin
@@ -143,8 +183,11 @@ def test_the_flag_that_a_refusal_names_is_one_that_is_taken() -> None:
 @pytest.mark.parametrize("origin", [FRIEND, "https://other.example"])
 def test_a_browsers_client(friendly: Server, origin: str) -> None:
     """As a browser goes about it: the preflight, then the request; errors are readable too."""
-    wanted = {"Origin": origin, "Access-Control-Request-Method": "POST",
-              "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}  # fmt: skip
+    wanted = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+    }
     preflight = httpx.options(friendly.url + CHAT, headers=wanted)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == origin

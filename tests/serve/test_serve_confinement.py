@@ -29,9 +29,7 @@ from smolvlm.serve.landlock import landlock_abi
 from smolvlm.serve.media_gate import MediaGate, MediaLimits, StoredFile
 from smolvlm.serve.seccomp import NUMBERS
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="Landlock and seccomp are of Linux; elsewhere a log line says so"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are of Linux; elsewhere a log line says so")
 
 # A decoding process whose decoder was taken over: it tries what it is told, and answers with what became of it.
 TAKEN_OVER = """
@@ -94,7 +92,7 @@ FORBIDDEN = {
     "more memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
     "a name space": "import ctypes; l = ctypes.CDLL(None); l.unshare(0x10000000) < 0 and 1 / 0",
     "the old door of 32 bits": "import ctypes; l = ctypes.CDLL(None); l.syscall(0x40000000 + 41, 2, 1, 0) < 0 and 1 / 0",
-}  # fmt: skip
+}
 ALLOWED = {
     "a module that was not loaded": "import xml.dom.minidom, PIL.ImageCms",
     "threads": "import threading; t = threading.Thread(target=len, args=('x',)); t.start(); t.join()",
@@ -139,8 +137,21 @@ def test_a_decoder_still_can(taken: tuple[Loop, MediaGate, Path], what: str) -> 
 def test_the_attempts_work_where_nothing_is_forbidden(tmp_path: Path) -> None:
     """So that a misspelled attempt does not pass for a forbidden one. Those that would change this machine are left out."""
     (tmp_path / "keys.json").write_text("secret")
-    for what in ("read passwd", "list the root", "write a file", "a socket", "connect by number", "a program", "a shell",
-                 "a file in memory", "higher priority", "rights", "times", "a pair of sockets", "another core"):  # fmt: skip
+    for what in (
+        "read passwd",
+        "list the root",
+        "write a file",
+        "a socket",
+        "connect by number",
+        "a program",
+        "a shell",
+        "a file in memory",
+        "higher priority",
+        "rights",
+        "times",
+        "a pair of sockets",
+        "another core",
+    ):
         code = f"import os, sys\nfolder, server = {str(tmp_path)!r}, os.getppid()\n{FORBIDDEN[what]}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{what}: {done.stderr}"
@@ -148,10 +159,7 @@ def test_the_attempts_work_where_nothing_is_forbidden(tmp_path: Path) -> None:
 
 def test_the_numbers_are_the_kernels() -> None:
     """Against the headers of the C library's package, where they are installed."""
-    headers = {
-        "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
-        "aarch64": "/usr/include/asm-generic/unistd.h",
-    }
+    headers = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
     for machine, header in headers.items():
         if not Path(header).exists():
             pytest.skip(f"{header} is not here (apt-get install linux-libc-dev)")
@@ -163,22 +171,26 @@ def test_the_numbers_are_the_kernels() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without privileges already")
 def test_it_takes_no_privilege() -> None:
-    code = ("import os, resource; from smolvlm.serve.confinement import code_places, confine\n"
+    code = (
+        "import os, resource; from smolvlm.serve.confinement import code_places, confine\n"
         "code_places()  # what it imports must be readable; afterwards this Python may not be\n"
-            "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "print(confine(4096))\n"
-            "try: open('/etc/passwd')\n"
-            "except PermissionError: print('refused')")  # fmt: skip
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(confine(4096))\n"
+        "try: open('/etc/passwd')\n"
+        "except PermissionError: print('refused')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n") == ["[]", "refused", ""], done.stderr
 
 
 def test_what_a_system_lacks_is_named() -> None:
     """A kernel without Landlock or a machine without a filter: the process works, and says what it could not give up."""
-    code = ("from smolvlm.serve import confinement\n"
-            "confinement.restrict_files = lambda _: False\n"
-            "confinement.restrict_calls = lambda: False\n"
-            "print(confinement.confine(4096)); open('/etc/passwd').read()")  # fmt: skip
+    code = (
+        "from smolvlm.serve import confinement\n"
+        "confinement.restrict_files = lambda _: False\n"
+        "confinement.restrict_calls = lambda: False\n"
+        "print(confinement.confine(4096)); open('/etc/passwd').read()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "['files (Landlock)', 'system calls (seccomp)']", done.stderr
     assert landlock_abi() > 0, "the other tests here were of no use"
@@ -186,9 +198,7 @@ def test_what_a_system_lacks_is_named() -> None:
 
 def pictures() -> dict[str, bytes]:
     image = photo(96, 64)
-    made = {
-        kind: encoded(image, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO")
-    }
+    made = {kind: encoded(image, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO")}
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         made[f"TIFF {compression}"] = encoded(image, "TIFF", compression=compression)
     buffer = io.BytesIO()
@@ -201,12 +211,21 @@ def pictures() -> dict[str, bytes]:
 
 
 CLIPS: dict[str, dict[str, Any]] = {
-    "h264.mp4": {}, "hevc.mp4": {"codec": "libx265"}, "h264.mkv": {}, "vp9.webm": {"codec": "libvpx-vp9"},
-    "vp8.webm": {"codec": "libvpx"}, "av1.mp4": {"codec": "libsvtav1"}, "mpeg4.avi": {"codec": "mpeg4"},
-    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"}, "h264.ts": {}, "h264.flv": {}, "mpeg2.mpg": {"codec": "mpeg2video"},
-    "wmv.wmv": {"codec": "wmv2"}, "h264.mov": {"rotation": 90},
+    "h264.mp4": {},
+    "hevc.mp4": {"codec": "libx265"},
+    "h264.mkv": {},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "vp8.webm": {"codec": "libvpx"},
+    "av1.mp4": {"codec": "libsvtav1"},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "h264.ts": {},
+    "h264.flv": {},
+    "mpeg2.mpg": {"codec": "mpeg2video"},
+    "wmv.wmv": {"codec": "wmv2"},
+    "h264.mov": {"rotation": 90},
     "vfr.mp4": {"pts": lambda i: i * i, "time_base": Fraction(1, 90)},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

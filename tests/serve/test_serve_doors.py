@@ -53,10 +53,40 @@ def raw(server: Server, target: str, method: str = "GET", *headers: str) -> int:
 
 
 OPEN = ["/", "/health", "/ready"]
-CLOSED = ["/docs", "/openapi.json", "/metrics", "/v1/models", "/v1/models/nano", "/v1/files", "/v1/chat/completions", "/nowhere",
-          "//v1/models", "/V1/models", "/v1/../v1/models", "/health/../v1/models", "/%761/models", "/v1%2Fmodels", "/v1/models/",
-          "/health/", "/ready%2f", "//", "//health", "/health/x", "/./v1/models", "/v1;x/models", "/v1\\models", "/v1//models",
-          "/metrics/", "/METRICS", "/docs/", "/%64ocs", "http://localhost/v1/models", "*", "/redoc", "/docs/oauth2-redirect"]  # fmt: skip
+CLOSED = [
+    "/docs",
+    "/openapi.json",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/nano",
+    "/v1/files",
+    "/v1/chat/completions",
+    "/nowhere",
+    "//v1/models",
+    "/V1/models",
+    "/v1/../v1/models",
+    "/health/../v1/models",
+    "/%761/models",
+    "/v1%2Fmodels",
+    "/v1/models/",
+    "/health/",
+    "/ready%2f",
+    "//",
+    "//health",
+    "/health/x",
+    "/./v1/models",
+    "/v1;x/models",
+    "/v1\\models",
+    "/v1//models",
+    "/metrics/",
+    "/METRICS",
+    "/docs/",
+    "/%64ocs",
+    "http://localhost/v1/models",
+    "*",
+    "/redoc",
+    "/docs/oauth2-redirect",
+]
 
 
 @pytest.mark.parametrize("path", OPEN)
@@ -141,8 +171,11 @@ def test_words_of_clients_in_the_log(server: Server) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=forged"}
     for body in (b"--forged\r\nforged: forged\x1b[31m\r\n\r\n", b"forged" * 100, b"--forged\r\n\x00\x1b\r\n"):
         assert httpx.post(f"{server.url}/v1/files", content=body, headers=headers).status_code == 400
-    httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps({"model": forged, forged: forged}),
-               headers={"Content-Type": "application/json", "User-Agent": "forged", "X-Request-Id": "forged forged"})  # fmt: skip
+    httpx.post(
+        f"{server.url}/v1/chat/completions",
+        content=json.dumps({"model": forged, forged: forged}),
+        headers={"Content-Type": "application/json", "User-Agent": "forged", "X-Request-Id": "forged forged"},
+    )
     time.sleep(0.2)
     log = server.log.read_text()
     assert "forged" not in log.lower()
@@ -159,7 +192,7 @@ UPLOADS: dict[str, tuple[bytes, bytes]] = {
     "a preamble of 30 MB": (b"", b"\r\n" * 15_000_000 + b"--b--\r\n"),
     "an endless form": (b"application/x-www-form-urlencoded", b"a=1&" * 8_000_000),
     "a long name": (b"", b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + b"a" * 30_000_000 + b'"\r\n\r\nx\r\n'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UPLOADS)

@@ -119,8 +119,15 @@ def unread_answers(server: Server, stop: threading.Event) -> None:
 
 
 STATES: list[Callable[[Server, threading.Event], None]] = [
-    bomb, slow_body, huge_pictures, long_answers, schemas, idle_connections, full_queue, unread_answers,
-]  # fmt: skip
+    bomb,
+    slow_body,
+    huge_pictures,
+    long_answers,
+    schemas,
+    idle_connections,
+    full_queue,
+    unread_answers,
+]
 
 
 @pytest.mark.parametrize("states", [*([state] for state in STATES), STATES], ids=[*(s.__name__ for s in STATES), "all at once"])

@@ -22,9 +22,7 @@ from smolvlm.serve.media_gate import MediaGate, MediaLimits
 from smolvlm.serve.media_limits import MediaBusyError
 
 
-async def order_of(
-    slots: FairSlots, jobs: list[tuple[str, float]], actual: dict[str, float] | None = None
-) -> list[str]:
+async def order_of(slots: FairSlots, jobs: list[tuple[str, float]], actual: dict[str, float] | None = None) -> list[str]:
     """Who is served in which order when all jobs ask at once and each place is held for a moment."""
     served: list[str] = []
 
@@ -94,9 +92,7 @@ def test_places_survive_those_who_give_up() -> None:
         slots.give_back("d", 0)
         await slots.take("e", 1, 0.01)
         slots.give_back("e", 0)
-        assert not slots._owners or all(owner.finish > slots._now for owner in slots._owners.values()), (
-            "nothing piles up"
-        )
+        assert not slots._owners or all(owner.finish > slots._now for owner in slots._owners.values()), "nothing piles up"
 
     asyncio.run(trial())
 
@@ -119,8 +115,10 @@ def test_a_line_is_bounded_for_each_owner() -> None:
     asyncio.run(trial())
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {"lossless": True}),
-                                               ("WEBP", {}), ("WEBP", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("WEBP", {}), ("WEBP", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"})],
+)
 def test_sizes_are_read_from_the_first_bytes(kind: str, options: dict[str, Any]) -> None:
     picture = Image.effect_noise((301, 203), 90).convert("RGB")
     head = encoded(picture, kind, **options)[:64]
@@ -139,9 +137,7 @@ def test_an_owner_with_too_many_media_is_told_so() -> None:
     """429 for it alone; others are served."""
 
     async def flood(gate: MediaGate) -> list[Any]:
-        return list(
-            await asyncio.gather(*(gate.open(ImagePart(PNG), owner="a") for _ in range(8)), return_exceptions=True)
-        )
+        return list(await asyncio.gather(*(gate.open(ImagePart(PNG), owner="a") for _ in range(8)), return_exceptions=True))
 
     with running_gate(MediaLimits(owner_waiting=2)) as (loop, gate):
         got = loop(flood(gate))
@@ -152,9 +148,7 @@ def test_an_owner_with_too_many_media_is_told_so() -> None:
         assert loop(gate.open(ImagePart(PNG), owner="b")).info.tile_count
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="what give_way does is of Linux; elsewhere the log names what is missing"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="what give_way does is of Linux; elsewhere the log names what is missing")
 def test_decoding_processes_give_way() -> None:
     with running_gate(LIMITS):
         found = [c for c in psutil.Process().children() if any("media_worker" in word for word in c.cmdline())]

@@ -32,9 +32,7 @@ SMALL = Scale(requests=10, clients=6, slow=30, connections=300, patience_s=1.0, 
 SLOW = {"unread_answers", "full_disk", "lost_model", "killed_decoders", "sigterm", "idle_connections"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in faults.FAULTS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in faults.FAULTS])
 def test_fault(name: str) -> None:
     try:
         sentences = faults.run(name, SMALL)
@@ -57,9 +55,7 @@ def test_a_little_soak(tmp_path: Path) -> None:
 
 
 def test_answers_of_others_and_broken_ones_would_be_seen(tmp_path: Path) -> None:
-    first, second = [
-        question for question in soak.make_questions(Console(quiet=True), 0.01) if question.kind == "picture"
-    ][:2]
+    first, second = [question for question in soak.make_questions(Console(quiet=True), 0.01) if question.kind == "picture"][:2]
     assert first.answer != second.answer
     with run_server(tmp_path / "log") as server:
         mixed_up = replace(first, body=second.body, streamed_body=second.streamed_body)

@@ -54,12 +54,7 @@ def _png_rows(side: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + head
-        + chunk(b"IDAT", zlib.compress(bytes(side * (4 * side + 1)), 1))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(side * (4 * side + 1)), 1)) + chunk(b"IEND", b"")
 
 
 def _animated(format: str) -> bytes:
@@ -125,13 +120,11 @@ CONTAINERS: dict[str, Callable[[dict[str, bytes]], bytes] | bytes] = {
     "y4m_of_a_billion_frames_a_second": b"YUV4MPEG2 W16 H16 F1000000000:1 C420jpeg\n" + (b"FRAME\n" + bytes(384)) * 5000,
     "jpegs_without_end": JPEG * 20_000,
     "gif_frames_without_end": encoded(photo(16, 16), "GIF")[:-1] + b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0" * 500_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_containers_that_promise_too_much(
-    gate: tuple[Loop, MediaGate], containers: dict[str, bytes], name: str
-) -> None:
+def test_containers_that_promise_too_much(gate: tuple[Loop, MediaGate], containers: dict[str, bytes], name: str) -> None:
     made = CONTAINERS[name]
     told = outcome(gate, VideoPart(made if isinstance(made, bytes) else made(containers)))
     print(f"{name}: {told}")

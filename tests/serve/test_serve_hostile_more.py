@@ -81,15 +81,34 @@ def _acted_on(mark: Path) -> dict[str, Any]:
     trap = base64.b64encode(pickle.dumps(Trap(mark))).decode()
     template = f"{{{{ cycler.__init__.__globals__.os.popen('touch {mark}').read() }}}}{{{{ messages }}}}"
     return {
-        "chat_template": template, "chat_template_kwargs": {"chat_template": template, "tools": [template]},
-        "prompt_embeds": trap, "inputs_embeds": [trap], "image_embeds": trap, "kv_transfer_params": {"path": str(mark)},
-        "mm_processor_kwargs": {"size": {"longest_edge": 10**9}, "num_frames": 10**9}, "media_io_kwargs": {"video": {"num_frames": -1}},
-        "guided_grammar": "root ::= root", "guided_regex": "(a+)+$", "structured_outputs": {"regex": "(" * 10_000},
-        "guided_decoding_backend": "outlines; touch " + str(mark), "min_tokens": 10**9, "best_of": 10**9, "use_beam_search": True,
-        "truncate_prompt_tokens": -1, "prompt_logprobs": 10**9, "add_generation_prompt": False, "echo": True,
-        "documents": [{"title": TYPED, "text": TYPED}], "trust_remote_code": True, "adapter": str(mark), "lora_path": str(mark),
-        "cache_salt": TYPED, "vllm_xargs": {"a": template}, "extra_body": {"chat_template": template}, "priority": -(10**18),
-    }  # fmt: skip
+        "chat_template": template,
+        "chat_template_kwargs": {"chat_template": template, "tools": [template]},
+        "prompt_embeds": trap,
+        "inputs_embeds": [trap],
+        "image_embeds": trap,
+        "kv_transfer_params": {"path": str(mark)},
+        "mm_processor_kwargs": {"size": {"longest_edge": 10**9}, "num_frames": 10**9},
+        "media_io_kwargs": {"video": {"num_frames": -1}},
+        "guided_grammar": "root ::= root",
+        "guided_regex": "(a+)+$",
+        "structured_outputs": {"regex": "(" * 10_000},
+        "guided_decoding_backend": "outlines; touch " + str(mark),
+        "min_tokens": 10**9,
+        "best_of": 10**9,
+        "use_beam_search": True,
+        "truncate_prompt_tokens": -1,
+        "prompt_logprobs": 10**9,
+        "add_generation_prompt": False,
+        "echo": True,
+        "documents": [{"title": TYPED, "text": TYPED}],
+        "trust_remote_code": True,
+        "adapter": str(mark),
+        "lora_path": str(mark),
+        "cache_salt": TYPED,
+        "vllm_xargs": {"a": template},
+        "extra_body": {"chat_template": template},
+        "priority": -(10**18),
+    }
 
 
 @pytest.mark.parametrize("field", _acted_on(Path("x")))
@@ -115,9 +134,13 @@ NUMBERS = [
     {"repetition_penalty": 1e-40, "temperature": 2, "top_p": TINY, "min_p": 1},
     {"repetition_penalty": 100, "presence_penalty": -2, "frequency_penalty": -2, "temperature": TINY, "top_p": TINY},
     {"temperature": TINY, "top_p": TINY, "top_k": 2**62, "no_repeat_ngram_size": 2**62, "logprobs": True, "top_logprobs": 20},
-    {"seed": -(2**63), "n": 2, "temperature": 2, "min_p": TINY}, {"temperature": HUGE}, {"repetition_penalty": HUGE},
-    {"top_p": -0.0, "min_p": -0.0, "temperature": -0.0}, {"temperature": -TINY}, {"no_repeat_ngram_size": 2**200},
-]  # fmt: skip
+    {"seed": -(2**63), "n": 2, "temperature": 2, "min_p": TINY},
+    {"temperature": HUGE},
+    {"repetition_penalty": HUGE},
+    {"top_p": -0.0, "min_p": -0.0, "temperature": -0.0},
+    {"temperature": -TINY},
+    {"no_repeat_ngram_size": 2**200},
+]
 
 
 @pytest.mark.parametrize("number", range(len(NUMBERS)))
@@ -143,20 +166,26 @@ def test_penalties_leave_numbers_that_can_be_sampled_from(penalty: float) -> Non
 def test_typed_text_reaches_the_model_as_text_by_the_newer_api(own: Server) -> None:
     processor = Processor.from_folder(resolve("nano"))
     conversation = [
-        {"role": "system", "content": f"S {TYPED}"}, {"role": "user", "content": f"Q {TYPED}"},
-        {"role": "assistant", "content": f"A {TYPED}"}, {"role": "user", "content": f"Z {TYPED}"},
-    ]  # fmt: skip
+        {"role": "system", "content": f"S {TYPED}"},
+        {"role": "user", "content": f"Q {TYPED}"},
+        {"role": "assistant", "content": f"A {TYPED}"},
+        {"role": "user", "content": f"Z {TYPED}"},
+    ]
     ids = processor.build(normalise_messages(conversation), []).input_ids
     harmless = [turn | {"content": "x"} for turn in conversation]
-    controls = [
-        i for i in processor.build(normalise_messages(harmless), []).input_ids if i in processor.tokenizer.control_ids
-    ]
+    controls = [i for i in processor.build(normalise_messages(harmless), []).input_ids if i in processor.tokenizer.control_ids]
     assert [i for i in ids if i in processor.tokenizer.control_ids] == controls
     turns: list[dict[str, Any]] = [dict(turn) for turn in conversation[1:]]
     turns[0]["content"] = [{"type": "input_text", "text": turns[0]["content"]}]
     turns[1]["content"] = [{"type": "output_text", "text": turns[1]["content"]}]
-    body = {"model": "nano", "instructions": conversation[0]["content"], "input": turns, "max_output_tokens": 2,
-            "metadata": {TYPED: TYPED}, "user": TYPED}  # fmt: skip
+    body = {
+        "model": "nano",
+        "instructions": conversation[0]["content"],
+        "input": turns,
+        "max_output_tokens": 2,
+        "metadata": {TYPED: TYPED},
+        "user": TYPED,
+    }
     answer = httpx.post(own.url + RESPONSES, json=body, timeout=30)
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["input_tokens"] == len(ids)
@@ -166,9 +195,7 @@ def test_typed_text_reaches_the_model_as_text_by_the_newer_api(own: Server) -> N
 def test_a_grammar_never_spells_a_control_token(own: Server, word: str) -> None:
     """A schema that demands one is refused; other words in brackets are written letter by letter."""
     schema = {"type": "object", "properties": {"a": {"const": word}}, "required": ["a"], "description": TYPED}
-    answer = ask(
-        own, response_format={"type": "json_schema", "json_schema": {"name": TYPED, "schema": schema}}, max_tokens=60
-    )
+    answer = ask(own, response_format={"type": "json_schema", "json_schema": {"name": TYPED, "schema": schema}}, max_tokens=60)
     if word == "<abc>":
         assert json.loads(text_of(answer)) == {"a": word}
     else:
@@ -178,23 +205,14 @@ def test_a_grammar_never_spells_a_control_token(own: Server, word: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_a_grammar_forces_whole_ends_once(own: Server, stream: bool) -> None:
     """Where a schema leaves no choice, all tokens come at once; one of them ends the answer (this hung the request)."""
-    schema = {
-        "type": "object",
-        "properties": {"a": {"const": "a ring and a heart"}, "b": {"const": 7}},
-        "required": ["a", "b"],
-    }
-    answer = ask(
-        own, stream=stream, max_tokens=60, response_format={"type": "json_schema", "json_schema": {"schema": schema}}
-    )
+    schema = {"type": "object", "properties": {"a": {"const": "a ring and a heart"}, "b": {"const": 7}}, "required": ["a", "b"]}
+    answer = ask(own, stream=stream, max_tokens=60, response_format={"type": "json_schema", "json_schema": {"schema": schema}})
     if not stream:
         assert json.loads(text_of(answer)) == {"a": "a ring and a heart", "b": 7}
         return
     lines = [line[6:] for line in answer.text.splitlines() if line]
     choices = [json.loads(line)["choices"][0] for line in lines[:-1]]
-    assert json.loads("".join(choice["delta"].get("content", "") for choice in choices)) == {
-        "a": "a ring and a heart",
-        "b": 7,
-    }
+    assert json.loads("".join(choice["delta"].get("content", "") for choice in choices)) == {"a": "a ring and a heart", "b": 7}
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
 
 
@@ -251,7 +269,7 @@ def _twins() -> dict[str, list[bytes]]:
         "other shape": [encoded(Image.frombytes("RGB", size, wide), "PNG") for size in ((128, 64), (64, 128))],
         "other orientation": [encoded(jpeg, "JPEG", quality=95), encoded(jpeg, "JPEG", quality=95, exif=turned)],
         "other mode": [encoded(Image.frombytes(mode, (96, 96), wide[:9216]), "PNG") for mode in ("L", "P")],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", _twins())
@@ -261,8 +279,10 @@ def test_pictures_with_the_same_bytes_are_not_the_same(own: Server, nano: SmolVL
     expected = [nano.ask(data, "Describe this picture.", max_new_tokens=8).text for data in pictures]
     for order in ((0, 1), (1, 0)):
         for at in order:
-            content = [{"type": "image_url", "image_url": {"url": data_url(pictures[at])}},
-                       {"type": "text", "text": "Describe this picture."}]  # fmt: skip
+            content = [
+                {"type": "image_url", "image_url": {"url": data_url(pictures[at])}},
+                {"type": "text", "text": "Describe this picture."},
+            ]
             assert text_of(ask(own, content)) == expected[at]
 
 
@@ -274,18 +294,14 @@ def test_a_data_url_of_endless_jpeg_frames(own: Server) -> None:
     jpeg = encoded(photo(16, 16), "JPEG")
     frames = ",".join([base64.b64encode(jpeg).decode()] * 20_000)[:18_000_000]
     for kind in ("image_url", "video_url"):
-        answer = ask(
-            own, [{"type": kind, kind: {"url": f"data:video/jpeg;base64,{frames}"}}, {"type": "text", "text": "?"}]
-        )
+        answer = ask(own, [{"type": kind, kind: {"url": f"data:video/jpeg;base64,{frames}"}}, {"type": "text", "text": "?"}])
         assert answer.status_code == 400, answer.text
         assert len(answer.text) < 1000
 
 
 def test_a_compressed_body_is_not_unpacked(own: Server) -> None:
     bomb = gzip.compress(bytes(200_000_000), 9)
-    answer = httpx.post(
-        own.url + CHAT, content=bomb, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    )
+    answer = httpx.post(own.url + CHAT, content=bomb, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
     assert answer.status_code == 415, answer.text
 
 
@@ -318,7 +334,7 @@ RAW = {
     "100000_tiny_chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n[\r\n" * 100_000,
     "http_2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(100),
     "no_host": b"GET /v1/models HTTP/1.1\r\n\r\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RAW)

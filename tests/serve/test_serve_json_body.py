@@ -35,11 +35,15 @@ def read(body: bytes, piece: int = 65536, most: int = 1 << 20) -> Any:
 
 
 TREES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
     | st.sampled_from(["data:image/png;base64," + LARGE[:6000], '"', "\\", '\\"', "smolvlm-", LARGE[:5000], "x " * 3000]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.sampled_from(["url", "image_url"]), inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)
@@ -97,7 +101,7 @@ BOMBS: dict[str, tuple[bytes, int, str]] = {
     "escapes in a medium": (b'{"url":"data:' + b"\\u0041" * 900_000 + b'"}', 400, "base64"),
     "bytes in a medium": (b'{"url":"data:' + b"A" * 5000 + b"\xc3\xa9" * 5000 + b'"}', 400, "base64"),
     "a medium alone": (b'"data:' + b"A" * 5000 + b'"', 400, "object"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)

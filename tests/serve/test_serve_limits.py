@@ -59,10 +59,7 @@ BAD: dict[str, tuple[Any, str | None]] = {
     "stop": ({"messages": text("x"), "stop": [""]}, None),
     "no schema": ({"messages": text("x"), "response_format": {"type": "json_schema"}}, "response_format"),
     "a schema": ({"messages": text("x"), "response_format": fitting({"type": "x"})}, "response_format"),
-    "half a character in a schema": (
-        {"messages": text("x"), "response_format": fitting({"const": "\ud800"})},
-        "response_format",
-    ),
+    "half a character in a schema": ({"messages": text("x"), "response_format": fitting({"const": "\ud800"})}, "response_format"),
     "no room": ({"messages": text("x"), "max_tokens": 1, "response_format": {"type": "json_object"}}, "max_tokens"),
     "a path": ({"messages": picture("/etc/passwd")}, None),
     "a file address": ({"messages": picture("file:///etc/passwd")}, None),
@@ -96,20 +93,16 @@ def test_other_errors_have_the_same_form(server: Server) -> None:
     assert post(server.url + CHAT, content=nested, headers=JSON).status_code == 400
     surrogate = '{"model": "nano", "messages": [{"role": "user", "content": "\\udfff"}]}'
     assert post(server.url + CHAT, content=surrogate, headers=JSON).status_code == 400
-    error_of(post(server.url + CHAT, content='{"model": "\\ud800", "messages": [{"role": "user", "content": ""}]}',
-                  headers=JSON), 404, "model_not_found")  # fmt: skip
+    error_of(
+        post(server.url + CHAT, content='{"model": "\\ud800", "messages": [{"role": "user", "content": ""}]}', headers=JSON),
+        404,
+        "model_not_found",
+    )
     assert post(server.url + "/v1/files", files={"file": ("a", b"")}).status_code == 400
 
 
 def test_unknown_fields_are_ignored(server: Server) -> None:
-    body = {
-        "model": "nano",
-        "messages": text("x"),
-        "max_tokens": 1,
-        "service_tier": "auto",
-        "metadata": {"a": "b"},
-        "store": False,
-    }
+    body = {"model": "nano", "messages": text("x"), "max_tokens": 1, "service_tier": "auto", "metadata": {"a": "b"}, "store": False}
     assert httpx.post(server.url + CHAT, json=body).status_code == 200
 
 
@@ -127,17 +120,13 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, d
     entries = json.loads((folder / "keys.json").read_text())
     entries["keys"][2] |= {"rate": 2, "concurrency": 1}
     (folder / "keys.json").write_text(json.dumps(entries))
-    (folder / "serve.toml").write_text(
-        "max_waiting = 9\nmax_running = 1\nmax_body_bytes = 60000\nbody_timeout_s = 0.5\n"
-    )
+    (folder / "serve.toml").write_text("max_waiting = 9\nmax_running = 1\nmax_body_bytes = 60000\nbody_timeout_s = 0.5\n")
     environ = {
         "SMOLVLM_SERVE_KEYS_FILE": str(folder / "keys.json"),
         "SMOLVLM_SERVE_MAX_WAITING": "5",
         "SMOLVLM_SERVE_HEAD_TIMEOUT_S": "0.5",
     }
-    with serving(
-        folder / "log", "--config", str(folder / "serve.toml"), "--max-waiting", "2", environ=environ
-    ) as server:
+    with serving(folder / "log", "--config", str(folder / "serve.toml"), "--max-waiting", "2", environ=environ) as server:
         server.key = keys["alice"]
         yield server, keys
 
@@ -147,9 +136,7 @@ def test_keys_are_hashed_and_needed(strict: tuple[Server, dict[str, str]]) -> No
     folder = server.log.parent
     assert all(key not in (folder / "keys.json").read_text() for key in keys.values())
     assert os.stat(folder / "keys.json").st_mode & 0o077 == 0 or os.name == "nt"
-    assert (
-        main(["serve", "--new-key", "alice", "--keys-file", str(folder / "keys.json")]) == 2
-    )  # no second one of that name
+    assert main(["serve", "--new-key", "alice", "--keys-file", str(folder / "keys.json")]) == 2  # no second one of that name
     for headers in ({}, {"Authorization": "Bearer sk-wrong"}, {"Authorization": f"Basic {keys['alice']}"}):
         error_of(httpx.get(server.url + "/v1/models", headers=headers), 401, "invalid_api_key")
         error_of(httpx.post(server.url + CHAT, headers=headers, content=b"x" * 100), 401, "invalid_api_key")
@@ -167,10 +154,7 @@ def test_files_belong_to_their_key(strict: tuple[Server, dict[str, str]]) -> Non
     assert list(bob.files.list()) == []
     with pytest.raises(openai.NotFoundError):
         bob.files.delete(mine.id)
-    parts: list[Any] = [
-        {"type": "file", "file": {"file_id": mine.id}},
-        {"type": "text", "text": "Describe this picture."},
-    ]
+    parts: list[Any] = [{"type": "file", "file": {"file_id": mine.id}}, {"type": "text", "text": "Describe this picture."}]
     with pytest.raises(openai.NotFoundError):
         bob.chat.completions.create(model="nano", messages=[{"role": "user", "content": parts}])
 
@@ -198,9 +182,7 @@ def test_a_full_queue_answers_429(strict: tuple[Server, dict[str, str]]) -> None
         for stream in waiting:
             stream.result().close()
     server.wait_for_metric("smolvlm_running_sequences", 0)
-    assert (
-        client.chat.completions.create(model="nano", messages=text("Four."), max_tokens=2).usage.completion_tokens <= 2
-    )
+    assert client.chat.completions.create(model="nano", messages=text("Four."), max_tokens=2).usage.completion_tokens <= 2
 
 
 def test_one_keys_limits(strict: tuple[Server, dict[str, str]]) -> None:
@@ -229,9 +211,7 @@ def test_a_large_body_is_refused_said_or_not(strict: tuple[Server, dict[str, str
     error_of(httpx.post(server.url + CHAT, headers=headers, content=pieces()), 413, "request_too_large")
     upload = {"file": ("big.mp4", b"x" * 60_001)}
     error_of(
-        httpx.post(server.url + "/v1/files", headers={"Authorization": headers["Authorization"]}, files=upload),
-        413,
-        "request_too_large",
+        httpx.post(server.url + "/v1/files", headers={"Authorization": headers["Authorization"]}, files=upload), 413, "request_too_large"
     )
 
 
@@ -240,11 +220,7 @@ def test_slow_clients_are_cut_off(strict: tuple[Server, dict[str, str]]) -> None
     server, keys = strict
     host, port = server.url.removeprefix("http://").split(":")
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {keys['alice']}\r\nContent-Type: application/json\r\n"
-    for sent, expected in (
-        (b"", b""),
-        (b"POST /v1/ch", b""),
-        (head.encode() + b"Content-Length: 50\r\n\r\n{", b"HTTP/1.1 408"),
-    ):
+    for sent, expected in ((b"", b""), (b"POST /v1/ch", b""), (head.encode() + b"Content-Length: 50\r\n\r\n{", b"HTTP/1.1 408")):
         with socket.create_connection((host, int(port)), timeout=5) as connection:
             connection.sendall(sent)
             started = time.monotonic()
@@ -259,8 +235,9 @@ def test_slow_clients_are_cut_off(strict: tuple[Server, dict[str, str]]) -> None
 def test_the_log_has_no_content(strict: tuple[Server, dict[str, str]]) -> None:
     server, keys = strict
     secret = "xylophone"
-    made = server.client(keys["bob"]).chat.completions.create(model="nano", messages=text(f"{secret}?"), max_tokens=2,
-                                                             extra_headers={"x-request-id": "mine-1"})  # fmt: skip
+    made = server.client(keys["bob"]).chat.completions.create(
+        model="nano", messages=text(f"{secret}?"), max_tokens=2, extra_headers={"x-request-id": "mine-1"}
+    )
     assert made._request_id == "mine-1"
     deadline = time.monotonic() + 5
     while '"mine-1"' not in server.log.read_text():  # the line is written once the answer is out

@@ -29,9 +29,7 @@ def gate() -> Iterator[tuple[Loop, MediaGate]]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clip(
-        tmp_path_factory.mktemp("clip") / "x.mp4", 100, options={"g": "12", "bf": "2", "preset": "veryfast"}
-    )
+    return make_clip(tmp_path_factory.mktemp("clip") / "x.mp4", 100, options={"g": "12", "bf": "2", "preset": "veryfast"})
 
 
 def same(ours: PreparedMedia, theirs: PreparedMedia) -> None:
@@ -41,9 +39,7 @@ def same(ours: PreparedMedia, theirs: PreparedMedia) -> None:
     assert {**vars(ours.info), "label": ""} == {**vars(theirs.info), "label": ""}
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"detail": "low"}, {"fps": 2.0, "max_frames": 5, "start": 0.5, "end": 3.0}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"detail": "low"}, {"fps": 2.0, "max_frames": 5, "start": 0.5, "end": 3.0}], ids=str)
 def test_equal_to_the_processor_bit_for_bit(examples: Path, options: dict[str, Any]) -> None:
     """Real photos, a real clip and nano's own files, as data URL, as bytes and as upload, with nano's own settings."""
     processor = Processor.from_folder(resolve("nano"))
@@ -52,8 +48,9 @@ def test_equal_to_the_processor_bit_for_bit(examples: Path, options: dict[str, A
             path = examples / name
             kind = "video" if name.endswith("mp4") else "image"
             part: Any = {"image": ImagePart, "video": VideoPart}[kind]
-            expected = processor.prepare_media([{"role": "user", "content": [{"type": kind, "path": str(path)}]}],
-                                               options=MediaOptions(**options))[0]  # fmt: skip
+            expected = processor.prepare_media(
+                [{"role": "user", "content": [{"type": kind, "path": str(path)}]}], options=MediaOptions(**options)
+            )[0]
             for source in (data_url(path.read_bytes()), path.read_bytes(), StoredFile(path)):
                 same(loop(door.open(part(source), MediaOptions(**options))), expected)
 
@@ -83,8 +80,11 @@ def test_a_whole_conversation(clip: Path) -> None:
     """Parts of the messages format go in, the processor's own prompt comes out; a part's options come first."""
     processor = Processor.from_folder(resolve("nano"))
     with running_gate(MediaLimits(workers=2), config=processor.config) as (loop, door):
-        content = [{"type": "image_url", "image_url": {"url": data_url(PNG), "detail": "low"}}, {"type": "text", "text": "Hm?"},
-                   {"type": "video_url", "video_url": {"url": data_url(clip.read_bytes(), "video/mp4")}, "fps": 3}]  # fmt: skip
+        content = [
+            {"type": "image_url", "image_url": {"url": data_url(PNG), "detail": "low"}},
+            {"type": "text", "text": "Hm?"},
+            {"type": "video_url", "video_url": {"url": data_url(clip.read_bytes(), "video/mp4")}, "fps": 3},
+        ]
         messages = normalise_messages([{"role": "user", "content": content}])
         media = [part for part in messages[0].parts if isinstance(part, ImagePart | VideoPart)]
         inputs = processor.build(messages, loop(door.open_all(media)))
@@ -130,9 +130,7 @@ def test_limits(gate: tuple[Loop, MediaGate], clip: Path, tmp_path: Path) -> Non
         other(narrow.open(VideoPart(StoredFile(clip))))
 
 
-@pytest.mark.parametrize(
-    "fields", [{"workers": 0}, {"workers": 1.5}, {"decode_s": 0}, {"decode_s": float("nan")}, {"max_media": True}]
-)
+@pytest.mark.parametrize("fields", [{"workers": 0}, {"workers": 1.5}, {"decode_s": 0}, {"decode_s": float("nan")}, {"max_media": True}])
 def test_limits_that_make_no_sense(fields: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match=next(iter(fields))):
         MediaLimits(**fields)

@@ -33,8 +33,7 @@ from smolvlm.media import split_image
 from smolvlm.prompt.messages import ImagePart, VideoPart
 from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError
 
-LIMITS = MediaLimits(workers=1, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=8, worker_mb=700,
-                     max_video_s=600)  # fmt: skip
+LIMITS = MediaLimits(workers=1, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=8, worker_mb=700, max_video_s=600)
 HARMLESS = "harmless"
 EITHER = "either"  # as the decoders like it: damage may hit pixels alone
 
@@ -47,9 +46,7 @@ def gate() -> Iterator[tuple[Loop, MediaGate]]:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_clip(
-        tmp_path_factory.mktemp("c") / "x.mp4", 24, options={"g": "8", "preset": "veryfast"}, size=(96, 64)
-    ).read_bytes()
+    return make_clip(tmp_path_factory.mktemp("c") / "x.mp4", 24, options={"g": "8", "preset": "veryfast"}, size=(96, 64)).read_bytes()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -174,14 +171,18 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg_claims_4_billion_pixels": (lambda: with_size(encoded(photo(16, 16), "JPEG"), b"\xff\xc0", 5, ">HH", 65_535, 65_535), PIXELS),
     "jpeg_a_thousand_scans": (lambda: encoded(photo(1000, 1000), "JPEG", progressive=True)[:-2] * 20, EITHER),
     "bmp_claims_4_billion_pixels": (lambda: with_size(encoded(photo(16, 16), "BMP"), b"BM", 18, "<ii", 65_535, 65_535), PIXELS),
-    "bmp_negative_size": (lambda: with_size(encoded(photo(16, 16), "BMP"), b"BM", 18, "<ii", -5, 2**31 - 1),
-                          "damaged|limit|needs at least|can be read"),
+    "bmp_negative_size": (
+        lambda: with_size(encoded(photo(16, 16), "BMP"), b"BM", 18, "<ii", -5, 2**31 - 1),
+        "damaged|limit|needs at least|can be read",
+    ),
     "ppm_claims_everything": (lambda: b"P6 99999999 99999999 255\n" + bytes(100), "limit|too many"),
     "ppm_endless_number": (lambda: b"P6 " + b"9" * 1_000_000, "damaged|can be read"),
     "tiff_900_million_pixels": (tiff_bomb, PIXELS),
     "tiff_directories_in_a_circle": (tiff_loop, HARMLESS),
-    "jp2_claims_the_most": (lambda: with_size(encoded(photo(16, 16), "JPEG2000"), b"ihdr", 4, ">II", 2**31, 2**31),
-                            "limit|too many|damaged"),
+    "jp2_claims_the_most": (
+        lambda: with_size(encoded(photo(16, 16), "JPEG2000"), b"ihdr", 4, ">II", 2**31, 2**31),
+        "limit|too many|damaged",
+    ),
     "ico_of_nothing": (lambda: b"\0\0\1\0\xff\xff" + bytes(16 * 100), "damaged|can be read|needs at least"),
     "avif_cut_in_its_header": (lambda: encoded(photo(16, 16), "AVIF")[:60], "damaged|can be read"),
     "heic_of_nothing": (lambda: struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100), "damaged|not read here"),
@@ -218,7 +219,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated_jpeg": (lambda: encoded(photo(200, 200), "JPEG")[:3000], "damaged or cut off"),
     "truncated_webp": (lambda: encoded(photo(200, 200), "WEBP")[:3000], "damaged|can be read"),
     "truncated_gif": (lambda: encoded(photo(200, 200), "GIF")[:3000], EITHER),
-}  # fmt: skip
+}
 
 
 def atom(kind: bytes, *inside: bytes) -> bytes:
@@ -273,9 +274,17 @@ VIDEOS: dict[str, tuple[Callable[[bytes], bytes] | bytes, str]] = {
     "flv_of_nothing": (b"FLV\x01\x05\0\0\0\x09" + bytes(500), "cannot be read|damaged|no video"),
     "avi_of_nothing": (b"RIFF\xff\xff\xff\xffAVI LIST\xff\xff\xff\xff" + bytes(500), "cannot be read|damaged|no video"),
     "transport_stream_of_nothing": ((b"\x47" + bytes(187)) * 500, "cannot be read|damaged|no video"),
-    "sound_alone": (b"RIFF" + struct.pack("<I", 100036) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)
-                    + b"data" + struct.pack("<I", 100_000) + bytes(100_000), "cannot be read|no video"),
-}  # fmt: skip
+    "sound_alone": (
+        b"RIFF"
+        + struct.pack("<I", 100036)
+        + b"WAVEfmt "
+        + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)
+        + b"data"
+        + struct.pack("<I", 100_000)
+        + bytes(100_000),
+        "cannot be read|no video",
+    ),
+}
 
 
 def deep(levels: int) -> bytes:
@@ -374,16 +383,22 @@ def test_damaged_files(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("data:image/png;base64", "needs a comma"), ("data:,", "no content"), ("data:image/png;base64,", "no content"),
-        ("data:image/png;base64,@@@@", "not valid base64"), ("data:image/png;base64,A", "not valid base64"),
-        ("data:image/png;base64,/etc/passwd", "not a picture|not valid base64"), ("data:text/html,<b>x</b>", NOT_A_PICTURE),
-        ("data:;base64;base64," + "A" * 40, NOT_A_PICTURE), ("data:image/png," + "%00" * 100, NOT_A_PICTURE),
-        ("data:" + "x" * 100_000 + "," + "y", NOT_A_PICTURE), ("DATA:image/png;BASE64," + data_url(PNG)[22:], HARMLESS),
+        ("data:image/png;base64", "needs a comma"),
+        ("data:,", "no content"),
+        ("data:image/png;base64,", "no content"),
+        ("data:image/png;base64,@@@@", "not valid base64"),
+        ("data:image/png;base64,A", "not valid base64"),
+        ("data:image/png;base64,/etc/passwd", "not a picture|not valid base64"),
+        ("data:text/html,<b>x</b>", NOT_A_PICTURE),
+        ("data:;base64;base64," + "A" * 40, NOT_A_PICTURE),
+        ("data:image/png," + "%00" * 100, NOT_A_PICTURE),
+        ("data:" + "x" * 100_000 + "," + "y", NOT_A_PICTURE),
+        ("DATA:image/png;BASE64," + data_url(PNG)[22:], HARMLESS),
         ("data:application/x-python-pickle;base64," + data_url(PNG)[22:], HARMLESS),
         ("data:image/png;base64,data:image/png;base64," + data_url(PNG)[22:], "not valid base64"),
     ],
     ids=range(13),
-)  # fmt: skip
+)
 def test_data_urls(gate: tuple[Loop, MediaGate], url: str, expected: str) -> None:
     check(gate, ImagePart(url), expected)
 

@@ -29,16 +29,29 @@ from smolvlm.prompt.messages import ImagePart
 from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError, RemotePolicy
 
 REDIRECTS = {
-    "/hop": "http://good.example:{port}/photo.png", "/relative": "photo.png", "/hop3": "/hop2", "/hop2": "/hop1",
-    "/hop1": "/photo.png", "/hop4": "/hop3", "/loop": "/loop",
-    "/to_private": "http://inside.example:{port}/secret", "/to_loopback": "http://127.0.0.2:{port}/secret",
-    "/to_mapped": "http://[::ffff:127.0.0.2]:{port}/secret", "/to_metadata": "http://169.254.169.254/latest/meta-data",
-    "/to_decimal": "http://2130706434:{port}/secret", "/to_file": "file:///etc/passwd", "/to_ftp": "ftp://good.example/x",
-    "/to_data": "data:text/plain,hello", "/to_userinfo": "http://good.example@127.0.0.2:{port}/secret",
-    "/to_backslash": "http://127.0.0.2:{port}\\@good.example/", "/to_scheme_relative": "//127.0.0.2:{port}/secret",
-    "/to_port": "http://good.example:22/", "/to_unlisted": "http://other.example:{port}/photo.png", "/to_junk": "http://[",
+    "/hop": "http://good.example:{port}/photo.png",
+    "/relative": "photo.png",
+    "/hop3": "/hop2",
+    "/hop2": "/hop1",
+    "/hop1": "/photo.png",
+    "/hop4": "/hop3",
+    "/loop": "/loop",
+    "/to_private": "http://inside.example:{port}/secret",
+    "/to_loopback": "http://127.0.0.2:{port}/secret",
+    "/to_mapped": "http://[::ffff:127.0.0.2]:{port}/secret",
+    "/to_metadata": "http://169.254.169.254/latest/meta-data",
+    "/to_decimal": "http://2130706434:{port}/secret",
+    "/to_file": "file:///etc/passwd",
+    "/to_ftp": "ftp://good.example/x",
+    "/to_data": "data:text/plain,hello",
+    "/to_userinfo": "http://good.example@127.0.0.2:{port}/secret",
+    "/to_backslash": "http://127.0.0.2:{port}\\@good.example/",
+    "/to_scheme_relative": "//127.0.0.2:{port}/secret",
+    "/to_port": "http://good.example:22/",
+    "/to_unlisted": "http://other.example:{port}/photo.png",
+    "/to_junk": "http://[",
     "/to_nothing": "",
-}  # fmt: skip
+}
 
 
 class Names:
@@ -50,11 +63,17 @@ class Names:
     def __call__(self, host: str, _port: int) -> list[str]:
         self.asked.append(host)
         answers = {
-            "good.example": ["127.0.0.1"], "www.sub.example": ["127.0.0.1"], "inside.example": ["127.0.0.2"],
-            "mixed.example": ["127.0.0.1", "127.0.0.2"], "mixed6.example": ["127.0.0.1", "::ffff:10.0.0.1"],
-            "metadata.example": ["169.254.169.254"], "zone.example": ["fe80::1%eth0"], "none.example": [],
-            "garbage.example": ["not an address"], "nat.example": ["64:ff9b::7f00:2"],
-        }  # fmt: skip
+            "good.example": ["127.0.0.1"],
+            "www.sub.example": ["127.0.0.1"],
+            "inside.example": ["127.0.0.2"],
+            "mixed.example": ["127.0.0.1", "127.0.0.2"],
+            "mixed6.example": ["127.0.0.1", "::ffff:10.0.0.1"],
+            "metadata.example": ["169.254.169.254"],
+            "zone.example": ["fe80::1%eth0"],
+            "none.example": [],
+            "garbage.example": ["not an address"],
+            "nat.example": ["64:ff9b::7f00:2"],
+        }
         if host == "rebind.example":  # allowed at the first question, inside at every later one
             return ["127.0.0.1"] if self.asked.count(host) == 1 else ["127.0.0.2"]
         if host == "slow.example":
@@ -83,9 +102,21 @@ def web() -> Iterator[tuple[int, list[tuple[str, str]]]]:
 
 @pytest.fixture(scope="module")
 def gate(web: tuple[int, Any]) -> Iterator[tuple[Loop, MediaGate]]:
-    hosts = ("good.example", "*.sub.example", "rebind.example", "mixed.example", "mixed6.example", "metadata.example",
-             "inside.example", "zone.example", "none.example", "garbage.example", "nat.example", "slow.example",
-             "unknown.example")  # fmt: skip
+    hosts = (
+        "good.example",
+        "*.sub.example",
+        "rebind.example",
+        "mixed.example",
+        "mixed6.example",
+        "metadata.example",
+        "inside.example",
+        "zone.example",
+        "none.example",
+        "garbage.example",
+        "nat.example",
+        "slow.example",
+        "unknown.example",
+    )
     policy = RemotePolicy(hosts=hosts, ports=(80, web[0]), allow_addresses=("127.0.0.1",))
     with running_gate(LIMITS, policy, resolver=NAMES) as found:
         yield found
@@ -192,7 +223,7 @@ REFUSED_BY_SPELLING = {
     "broken_brackets": ("http://[::1/x.png", "not a valid URL"),
     "zone": ("http://[fe80::1%25eth0]/x.png", "plain host name"),
     "long_host": ("http://" + "a" * 5000 + ".example/x.png", "plain host name"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED_BY_SPELLING)
@@ -205,17 +236,40 @@ def test_refused_before_a_name_is_asked_for(gate: tuple[Loop, MediaGate], web: t
 
 
 INSIDE_ADDRESSES = {
-    "loopback": "127.0.0.1", "other_loopback": "127.8.9.1", "this_host": "0.0.0.0", "private_10": "10.0.0.8",
-    "private_172": "172.31.255.1", "private_192": "192.168.1.1", "metadata": "169.254.169.254",
-    "metadata_of_azure": "168.63.129.16", "metadata_of_alibaba": "100.100.100.200", "carrier_nat": "100.64.0.1",
-    "multicast": "224.0.0.1", "broadcast": "255.255.255.255", "reserved": "240.0.0.1", "benchmarks": "198.18.0.1",
-    "loopback_6": "[::1]", "unspecified_6": "[::]", "mapped": "[::ffff:127.0.0.1]", "mapped_in_hex": "[::ffff:7f00:1]",
-    "mapped_private": "[::ffff:10.0.0.1]", "compatible": "[::127.0.0.1]", "translated": "[::ffff:0:127.0.0.1]",
-    "nat64": "[64:ff9b::7f00:1]", "nat64_local": "[64:ff9b:1::7f00:1]", "six_to_four": "[2002:7f00:1::]",
-    "teredo": "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "link_local_6": "[fe80::1]",
-    "unique_local": "[fd00:ec2::254]", "site_local": "[fec0::1]", "multicast_6": "[ff02::1]", "unassigned": "[5f00::1]",
-    "localhost": "localhost", "localhost_dot": "localhost.", "localhost_capitals": "LOCALHOST",
-}  # fmt: skip
+    "loopback": "127.0.0.1",
+    "other_loopback": "127.8.9.1",
+    "this_host": "0.0.0.0",
+    "private_10": "10.0.0.8",
+    "private_172": "172.31.255.1",
+    "private_192": "192.168.1.1",
+    "metadata": "169.254.169.254",
+    "metadata_of_azure": "168.63.129.16",
+    "metadata_of_alibaba": "100.100.100.200",
+    "carrier_nat": "100.64.0.1",
+    "multicast": "224.0.0.1",
+    "broadcast": "255.255.255.255",
+    "reserved": "240.0.0.1",
+    "benchmarks": "198.18.0.1",
+    "loopback_6": "[::1]",
+    "unspecified_6": "[::]",
+    "mapped": "[::ffff:127.0.0.1]",
+    "mapped_in_hex": "[::ffff:7f00:1]",
+    "mapped_private": "[::ffff:10.0.0.1]",
+    "compatible": "[::127.0.0.1]",
+    "translated": "[::ffff:0:127.0.0.1]",
+    "nat64": "[64:ff9b::7f00:1]",
+    "nat64_local": "[64:ff9b:1::7f00:1]",
+    "six_to_four": "[2002:7f00:1::]",
+    "teredo": "[2001:0:4136:e378:8000:63bf:80ff:fffe]",
+    "link_local_6": "[fe80::1]",
+    "unique_local": "[fd00:ec2::254]",
+    "site_local": "[fec0::1]",
+    "multicast_6": "[ff02::1]",
+    "unassigned": "[5f00::1]",
+    "localhost": "localhost",
+    "localhost_dot": "localhost.",
+    "localhost_capitals": "LOCALHOST",
+}
 
 
 @pytest.mark.parametrize("name", INSIDE_ADDRESSES)
@@ -252,18 +306,41 @@ def test_names_that_fail(gate: tuple[Loop, MediaGate], web: tuple[int, Any], nam
 
 
 BAD_ANSWERS = {
-    "to_private": "private network", "to_loopback": "not on this server's list", "to_mapped": "not on this server's list",
-    "to_metadata": "not on this server's list", "to_decimal": "plain host name", "to_file": "file:// addresses are not",
-    "to_ftp": "ftp:// addresses are not", "to_data": "download failed", "to_userinfo": "before '@'",
-    "to_backslash": "backslash", "to_scheme_relative": "not on this server's list", "to_port": "port 22 is not allowed",
-    "to_unlisted": "not on this server's list", "to_junk": "not a valid URL", "to_nothing": "more than 3 redirects",
-    "loop": "more than 3 redirects", "hop4": "more than 3 redirects", "missing": "answered 404", "empty": "empty file",
-    "lies": "limit of 100000 bytes", "digits": "limit of 100000 bytes|download failed", "short": "download failed",
-    "endless": "limit of 100000 bytes", "gzip": "compressed transfer", "slow_body": "not finished after 2 s",
-    "slow_headers": "not finished after 2 s", "silent": "no answer within 1 s", "continue_flood": "not finished after 2 s",
-    "huge_header": "download failed", "many_headers": "download failed", "bad_chunks": "download failed",
-    "no_http": "download failed", "two_lengths": "download failed", "html": "not a picture",
-}  # fmt: skip
+    "to_private": "private network",
+    "to_loopback": "not on this server's list",
+    "to_mapped": "not on this server's list",
+    "to_metadata": "not on this server's list",
+    "to_decimal": "plain host name",
+    "to_file": "file:// addresses are not",
+    "to_ftp": "ftp:// addresses are not",
+    "to_data": "download failed",
+    "to_userinfo": "before '@'",
+    "to_backslash": "backslash",
+    "to_scheme_relative": "not on this server's list",
+    "to_port": "port 22 is not allowed",
+    "to_unlisted": "not on this server's list",
+    "to_junk": "not a valid URL",
+    "to_nothing": "more than 3 redirects",
+    "loop": "more than 3 redirects",
+    "hop4": "more than 3 redirects",
+    "missing": "answered 404",
+    "empty": "empty file",
+    "lies": "limit of 100000 bytes",
+    "digits": "limit of 100000 bytes|download failed",
+    "short": "download failed",
+    "endless": "limit of 100000 bytes",
+    "gzip": "compressed transfer",
+    "slow_body": "not finished after 2 s",
+    "slow_headers": "not finished after 2 s",
+    "silent": "no answer within 1 s",
+    "continue_flood": "not finished after 2 s",
+    "huge_header": "download failed",
+    "many_headers": "download failed",
+    "bad_chunks": "download failed",
+    "no_http": "download failed",
+    "two_lengths": "download failed",
+    "html": "not a picture",
+}
 
 
 @pytest.mark.parametrize("path", BAD_ANSWERS)
@@ -300,9 +377,28 @@ def test_only_https(web: tuple[int, Any]) -> None:
 def test_the_certificate_is_checked_against_the_name(tmp_path: Path) -> None:
     """The connection goes to an address, the name is still the one that TLS hears and that the certificate must have."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days",
-                    "2", "-subj", "/CN=good.example", "-addext", "subjectAltName=DNS:good.example"], check=True,
-                   capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=good.example",
+            "-addext",
+            "subjectAltName=DNS:good.example",
+        ],
+        check=True,
+        capture_output=True,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     heard: list[str | None] = []
@@ -319,9 +415,7 @@ def test_the_certificate_is_checked_against_the_name(tmp_path: Path) -> None:
     assert heard == ["good.example"]
 
 
-def test_a_full_disk_is_the_servers_trouble(
-    gate: tuple[Loop, MediaGate], web: tuple[int, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_the_servers_trouble(gate: tuple[Loop, MediaGate], web: tuple[int, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "mkstemp", lambda **_: (_open_full(), str(tempfile.gettempdir()) + "/full"))
     loop, door = gate
     with pytest.raises(MediaUnavailableError, match="no room for a temporary file"):
@@ -348,10 +442,16 @@ def test_a_request_that_is_given_up_stops_its_download(gate: tuple[Loop, MediaGa
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"hosts": ("http://a.example",)}, "no host name"), ({"hosts": ("a b",)}, "no host name"), ({"hosts": ("127.1",)}, "no host name"),
-     ({"hosts": ("*.*.example",)}, "no host name"), ({"schemes": ("file",)}, "only http and https"),
-     ({"max_redirects": -1}, "expected 0 or more"), ({"allow_addresses": ("localhost",)}, "no address or network")],
-)  # fmt: skip
+    [
+        ({"hosts": ("http://a.example",)}, "no host name"),
+        ({"hosts": ("a b",)}, "no host name"),
+        ({"hosts": ("127.1",)}, "no host name"),
+        ({"hosts": ("*.*.example",)}, "no host name"),
+        ({"schemes": ("file",)}, "only http and https"),
+        ({"max_redirects": -1}, "expected 0 or more"),
+        ({"allow_addresses": ("localhost",)}, "no address or network"),
+    ],
+)
 def test_policies_that_make_no_sense(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         RemotePolicy(**fields)

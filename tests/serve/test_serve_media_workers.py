@@ -35,9 +35,7 @@ def gate() -> Iterator[tuple[Loop, MediaGate]]:
 @pytest.fixture(scope="module")
 def slow_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip whose sampled frames take a second or more to decode: one group of pictures, large, the last frame asked for."""
-    return make_clip(
-        tmp_path_factory.mktemp("slow") / "x.mp4", 80, size=(1600, 900), options={"g": "999", "preset": "ultrafast"}
-    )
+    return make_clip(tmp_path_factory.mktemp("slow") / "x.mp4", 80, size=(1600, 900), options={"g": "999", "preset": "ultrafast"})
 
 
 def workers() -> list[psutil.Process]:
@@ -100,9 +98,7 @@ def test_a_file_that_crashes_the_decoder(gate: tuple[Loop, MediaGate], slow_clip
     lost = door.workers_lost
     running = loop.begin(door.open(VideoPart(StoredFile(slow_clip, "evil.mp4"))))
     _busy_worker().send_signal(how)
-    expected = (
-        "evil.mp4: reading it takes more than" if how == signal.SIGXCPU else "evil.mp4: reading it crashes the decoder"
-    )
+    expected = "evil.mp4: reading it takes more than" if how == signal.SIGXCPU else "evil.mp4: reading it crashes the decoder"
     with pytest.raises(VideoError, match=expected):
         running.result(30)
     assert door.workers_lost == lost + 1
@@ -160,10 +156,7 @@ def test_what_a_worker_may_do(gate: tuple[Loop, MediaGate], monkeypatch: pytest.
     with running_gate(MediaLimits(workers=1, worker_mb=777)) as (_, other):
         assert other.missing_limits == ()
         worker = max(workers(), key=lambda p: p.create_time())
-        limits = {
-            row[:26].strip(): row[26:].split()[:2]
-            for row in Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
-        }
+        limits = {row[:26].strip(): row[26:].split()[:2] for row in Path(f"/proc/{worker.pid}/limits").read_text().splitlines()}
         assert limits["Max address space"] == [str(777 << 20)] * 2
         assert limits["Max core file size"] == ["0", "0"]
         assert limits["Max file size"] == ["0", "0"]
@@ -230,13 +223,16 @@ def test_close_leaves_no_process(slow_clip: Path) -> None:
 
 
 def test_workers_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
-    code = ("import asyncio, os, sys; from smolvlm.serve.media_gate import *; from smolvlm.config import ProcessorConfig\n"
-            "async def main():\n"
-            "    gate = MediaGate(ProcessorConfig(), MediaLimits(workers=1)); await gate.start()\n"
-            "    print(gate._pool._idle[0].process.pid, flush=True); await asyncio.sleep(60)\n"
-            "asyncio.run(main())")  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as server:  # fmt: skip
+    code = (
+        "import asyncio, os, sys; from smolvlm.serve.media_gate import *; from smolvlm.config import ProcessorConfig\n"
+        "async def main():\n"
+        "    gate = MediaGate(ProcessorConfig(), MediaLimits(workers=1)); await gate.start()\n"
+        "    print(gate._pool._idle[0].process.pid, flush=True); await asyncio.sleep(60)\n"
+        "asyncio.run(main())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ) as server:
         assert server.stdout is not None
         worker = psutil.Process(int(server.stdout.readline()))
         server.kill()

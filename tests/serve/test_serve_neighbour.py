@@ -60,8 +60,15 @@ def animation(kind: str) -> bytes:
 @functools.cache
 def long_video(folder: Path) -> bytes:
     """Twenty minutes at a rate that changes all the time, with few key frames."""
-    clip = make_clip(folder / "long.mp4", 6000, rate=5, pts=lambda i: i * 18 + i % 7, time_base=Fraction(1, 90),
-                     size=(320, 240), options={"g": "600", "preset": "ultrafast"})  # fmt: skip
+    clip = make_clip(
+        folder / "long.mp4",
+        6000,
+        rate=5,
+        pts=lambda i: i * 18 + i % 7,
+        time_base=Fraction(1, 90),
+        size=(320, 240),
+        options={"g": "600", "preset": "ultrafast"},
+    )
     return clip.read_bytes()
 
 
@@ -71,8 +78,7 @@ def post(body: bytes) -> Request:
 
 def with_schema(schema: dict[str, Any]) -> bytes:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    return json.dumps({"model": "nano", "max_tokens": 4, "response_format": form,
-                       "messages": [{"role": "user", "content": "x"}]}).encode()  # fmt: skip
+    return json.dumps({"model": "nano", "max_tokens": 4, "response_format": form, "messages": [{"role": "user", "content": "x"}]}).encode()
 
 
 def upload() -> Request:
@@ -82,8 +88,14 @@ def upload() -> Request:
 
 def chain(levels: int) -> dict[str, Any]:
     """Definitions that each use the next one twice."""
-    defs: dict[str, Any] = {f"d{i}": {"type": "object", "required": ["a", "b"], "properties": {
-        "a": {"$ref": f"#/$defs/d{i + 1}"}, "b": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(levels)}  # fmt: skip
+    defs: dict[str, Any] = {
+        f"d{i}": {
+            "type": "object",
+            "required": ["a", "b"],
+            "properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}, "b": {"$ref": f"#/$defs/d{i + 1}"}},
+        }
+        for i in range(levels)
+    }
     return {"$ref": "#/$defs/d0", "$defs": {**defs, f"d{levels}": {"type": "string"}}}
 
 
@@ -94,12 +106,15 @@ def bombs(kind: str, folder: Path) -> list[Request]:
         "animated GIF": lambda: [post(about(data_url(animation("GIF"), "image/gif"), f"{what}_url")) for what in ("image", "video")],
         "animated WebP": lambda: [post(about(data_url(animation("WEBP"), "image/webp"), f"{what}_url")) for what in ("image", "video")],
         "long video": lambda: [post(about(data_url(long_video(folder), "video/mp4"), "video_url"))],
-        "JSON": lambda: [post(b'{"model": "nano", "messages": [{"role": "user", "content": "x"}], "metadata": ['
-                              + b"[]," * 13_000_000 + b"[]]}")],
-        "schema": lambda: [post(with_schema(chain(34))),
-                           post(with_schema({"allOf": [{"type": "string", "pattern": f"^.*{c}.*$"} for c in ascii_lowercase]}))],
+        "JSON": lambda: [
+            post(b'{"model": "nano", "messages": [{"role": "user", "content": "x"}], "metadata": [' + b"[]," * 13_000_000 + b"[]]}")
+        ],
+        "schema": lambda: [
+            post(with_schema(chain(34))),
+            post(with_schema({"allOf": [{"type": "string", "pattern": f"^.*{c}.*$"} for c in ascii_lowercase]})),
+        ],
         "uploads": lambda: [upload()],
-    }  # fmt: skip
+    }
     return made[kind]()
 
 
@@ -112,9 +127,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str
         yield found
 
 
-def measure(
-    pair: tuple[Server, str, str], requests: list[Request], folder: Path, count: int, part: float
-) -> tuple[float, float]:
+def measure(pair: tuple[Server, str, str], requests: list[Request], folder: Path, count: int, part: float) -> tuple[float, float]:
     """(quiet, under attack): the neighbour's waits that `part` of all stay under. Quiet is right before and after."""
     server, attacker, key = pair
     neighbour = Neighbour(server, key)

@@ -18,15 +18,7 @@ from helpers_serve import MEDIA, Server, data_url
 CHAT, RESPONSES, FILES = "/v1/chat/completions", "/v1/responses", "/v1/files"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 PICTURE = {"url": data_url("sign.png"), "detail": "low", "tone_map": "off", "background": "white"}
-OPTIONS = {
-    "fps": 1.0,
-    "max_frames": 2,
-    "start": 0.0,
-    "end": 1.0,
-    "sampling": "time",
-    "tone_map": "off",
-    "background": "white",
-}
+OPTIONS = {"fps": 1.0, "max_frames": 2, "start": 0.0, "end": 1.0, "sampling": "time", "tone_map": "off", "background": "white"}
 SHARED = {
     "model": "nano",
     "temperature": 0.5,
@@ -70,10 +62,7 @@ WHOLE: dict[str, dict[str, Any]] = {
         "functions": [],
         "logit_bias": {},
         "modalities": ["text"],
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "a", "description": "d", "schema": SCHEMA, "strict": True},
-        },
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "description": "d", "schema": SCHEMA, "strict": True}},
     },
     RESPONSES: SHARED
     | {
@@ -193,11 +182,7 @@ UPLOADS: dict[str, tuple[dict[str, Any], int, str]] = {
     "raw without a type": ({"content": PNG}, 415, "without a Content-Type"),
     "another name": ({"files": {"image": PNG}}, 400, "file is missing"),
     "a name for content": ({"data": {"file": "photo.png"}, "files": {"x": b"y"}}, 400, "'photo.png'"),
-    "a long purpose": (
-        {"data": {"purpose": "x" * 100}, "files": {"file": PNG}},
-        400,
-        "purpose: expected at most 64 characters",
-    ),
+    "a long purpose": ({"data": {"purpose": "x" * 100}, "files": {"file": PNG}}, 400, "purpose: expected at most 64 characters"),
     "a file as purpose": ({"files": {"file": PNG, "purpose": ("p", b"x")}}, 400, "purpose"),
     "two files": ({"files": [("file", PNG), ("file", PNG)]}, 400, "2"),
     "no form": ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "form"),
@@ -219,9 +204,7 @@ def test_an_upload_that_is_none(server: Server, case: str) -> None:
 
 
 def test_a_field_of_an_upload_that_nobody_knows(server: Server) -> None:
-    made = httpx.post(
-        server.url + FILES, files={"file": PNG}, data={"purpose": "vision", "expires_after[seconds]": "60"}
-    ).json()
+    made = httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": "vision", "expires_after[seconds]": "60"}).json()
     assert made["warnings"] == ["expires_after[seconds]: this field is unknown here and changed nothing."]
 
 
@@ -277,10 +260,7 @@ def test_head_is_get_without_a_body(server: Server) -> None:
 
 
 def test_a_list_of_uploads_in_pages(server: Server) -> None:
-    made = [
-        httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"]
-        for i in range(5)
-    ]
+    made = [httpx.post(server.url + FILES, files={"file": PNG}, data={"purpose": f"pages-{i % 2}"}).json()["id"] for i in range(5)]
     client = server.client()
     mine = [one.id for one in client.files.list(purpose="pages-0", limit=2, order="asc")]  # goes on while there is more
     assert sorted(mine) == sorted(made[0::2])
@@ -295,9 +275,7 @@ def test_a_list_of_uploads_in_pages(server: Server) -> None:
 
 def test_options_of_a_stream_of_responses(server: Server) -> None:
     body = {"model": "nano", "input": "Hi.", "max_output_tokens": 2, "stream": True}
-    taken = httpx.post(
-        server.url + RESPONSES, json=body | {"stream_options": {"include_obfuscation": False}}, timeout=60
-    )
+    taken = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_obfuscation": False}}, timeout=60)
     assert taken.status_code == 200
     assert "changed nothing" not in taken.text
     refused = httpx.post(server.url + RESPONSES, json=body | {"stream_options": {"include_usage": True}}, timeout=60)

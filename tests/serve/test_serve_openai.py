@@ -33,10 +33,7 @@ def ask(client: OpenAI, messages: list[Any], **options: Any) -> Any:
 
 
 def test_plain(client: OpenAI, nano: SmolVLM) -> None:
-    made, answer = (
-        ask(client, text("What is a ring?"), max_tokens=12),
-        nano.ask(None, "What is a ring?", max_new_tokens=12),
-    )
+    made, answer = (ask(client, text("What is a ring?"), max_tokens=12), nano.ask(None, "What is a ring?", max_new_tokens=12))
     assert made.choices[0].message.content == answer.text
     assert made.choices[0].finish_reason == answer.finish_reason
     assert made.usage.prompt_tokens == answer.usage.prompt_tokens
@@ -54,10 +51,7 @@ def test_system_developer_and_earlier_turns(client: OpenAI, nano: SmolVLM) -> No
     ]
     expected = nano.chat([{"role": "system", "content": "Be brief."}, *turns], max_new_tokens=16).text
     for role in ("system", "developer"):
-        assert (
-            ask(client, [{"role": role, "content": "Be brief."}, *turns], max_tokens=16).choices[0].message.content
-            == expected
-        )
+        assert ask(client, [{"role": role, "content": "Be brief."}, *turns], max_tokens=16).choices[0].message.content == expected
 
 
 def test_an_image_by_data_url_equals_ask(client: OpenAI, nano: SmolVLM) -> None:
@@ -73,10 +67,7 @@ def test_detail_reaches_the_processor(tiny_checkpoint: Path, tmp_path: Path) -> 
     sizes = {}
     with serving(tmp_path / "log", "--model", str(tiny_checkpoint), "--served-name", "tiny") as server:
         for detail, ours in (("low", "low"), ("high", "official"), ("fit", "fit")):
-            parts = [
-                {"type": "image_url", "image_url": {"url": url, "detail": detail}},
-                {"type": "text", "text": question},
-            ]
+            parts = [{"type": "image_url", "image_url": {"url": url, "detail": detail}}, {"type": "text", "text": question}]
             messages: Any = [{"role": "user", "content": parts}]
             made = server.client().chat.completions.create(model="tiny", messages=messages, max_tokens=8)
             expected = tiny.ask(photo, question, detail=ours, max_new_tokens=8)
@@ -89,14 +80,8 @@ def test_detail_reaches_the_processor(tiny_checkpoint: Path, tmp_path: Path) -> 
 def test_several_media_in_a_message(client: OpenAI, nano: SmolVLM) -> None:
     parts = [{"type": "image_url", "image_url": {"url": data_url(name)}} for name in ("scene.png", "sign.png")]
     parts.append({"type": "video_url", "video_url": {"url": data_url("clip.mp4")}, "max_frames": 2})
-    made = ask(
-        client, [{"role": "user", "content": [*parts, {"type": "text", "text": "What is different?"}]}], max_tokens=24
-    )
-    media = [
-        str(MEDIA / "scene.png"),
-        str(MEDIA / "sign.png"),
-        {"type": "video", "path": str(MEDIA / "clip.mp4"), "max_frames": 2},
-    ]
+    made = ask(client, [{"role": "user", "content": [*parts, {"type": "text", "text": "What is different?"}]}], max_tokens=24)
+    media = [str(MEDIA / "scene.png"), str(MEDIA / "sign.png"), {"type": "video", "path": str(MEDIA / "clip.mp4"), "max_frames": 2}]
     assert made.choices[0].message.content == nano.ask(media, "What is different?", max_new_tokens=24).text
 
 
@@ -158,8 +143,12 @@ def test_streamed_logprobs_are_those_of_the_text(client: OpenAI) -> None:
     """Tokens that a stop string cuts off leave no entries behind."""
     options = {"logprobs": True, "stop": [" on the left"]}
     whole = ask(client, about("scene.png", DESCRIBE), **options).choices[0]
-    entries = [e for c in ask(client, about("scene.png", DESCRIBE), stream=True, **options) if c.choices[0].logprobs
-               for e in c.choices[0].logprobs.content]  # fmt: skip
+    entries = [
+        e
+        for c in ask(client, about("scene.png", DESCRIBE), stream=True, **options)
+        if c.choices[0].logprobs
+        for e in c.choices[0].logprobs.content
+    ]
     assert [e.token for e in entries] == [e.token for e in whole.logprobs.content]
     assert "".join(e.token for e in entries) == f" {whole.message.content}"
 
@@ -196,9 +185,7 @@ def test_n_and_seed(client: OpenAI, nano: SmolVLM) -> None:
 def test_penalties(client: OpenAI, nano: SmolVLM) -> None:
     made = ask(client, about("scene.png", DESCRIBE), presence_penalty=2.0, frequency_penalty=2.0, max_tokens=24)
     plain = nano.ask(MEDIA / "scene.png", DESCRIBE, max_new_tokens=24).text
-    expected = nano.ask(
-        MEDIA / "scene.png", DESCRIBE, presence_penalty=2.0, frequency_penalty=2.0, max_new_tokens=24
-    ).text
+    expected = nano.ask(MEDIA / "scene.png", DESCRIBE, presence_penalty=2.0, frequency_penalty=2.0, max_new_tokens=24).text
     assert made.choices[0].message.content == expected != plain
 
 
@@ -207,11 +194,7 @@ def test_a_second_question_pays_neither_encoding_nor_prefill(server: Server, cli
     first = ask(client, picture)
     encoded = server.metric("smolvlm_tiles_encoded_total")
     prefix = server.metric("smolvlm_cached_prompt_tokens_total")
-    follow_up = [
-        *picture,
-        {"role": "assistant", "content": first.choices[0].message.content},
-        *text("Which colour is it?"),
-    ]
+    follow_up = [*picture, {"role": "assistant", "content": first.choices[0].message.content}, *text("Which colour is it?")]
     second = ask(client, follow_up)
     cached = second.usage.prompt_tokens_details.cached_tokens
     assert cached >= first.usage.prompt_tokens - 1
@@ -229,10 +212,15 @@ def test_text_that_spells_control_tokens_stays_text(client: OpenAI, nano: SmolVL
 
 def test_eight_clients_get_what_they_get_alone(server: Server, nano: SmolVLM) -> None:
     questions: list[tuple[str | None, str]] = [
-        ("scene.png", DESCRIBE), ("sign.png", "What does the sign say?"), ("clip.mp4", "What happens in this video?"),
-        (None, "Say something."), ("scene.png", "Is there a ring?"), ("sign.png", DESCRIBE), ("clip.mp4", "What is this?"),
+        ("scene.png", DESCRIBE),
+        ("sign.png", "What does the sign say?"),
+        ("clip.mp4", "What happens in this video?"),
+        (None, "Say something."),
+        ("scene.png", "Is there a ring?"),
+        ("sign.png", DESCRIBE),
+        ("clip.mp4", "What is this?"),
         ("scene.png", "How many things are there?"),
-    ]  # fmt: skip
+    ]
     expected = [nano.ask(name and MEDIA / name, question, max_new_tokens=40).text for name, question in questions]
 
     def one(item: tuple[str | None, str]) -> list[str]:
@@ -274,9 +262,7 @@ def test_models(client: OpenAI) -> None:
 
 def test_the_document_of_the_api(server: Server) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
-    assert {"/v1/chat/completions", "/v1/responses", "/v1/models", "/v1/files", "/health", "/ready", "/metrics"} <= set(
-        document["paths"]
-    )
+    assert {"/v1/chat/completions", "/v1/responses", "/v1/models", "/v1/files", "/health", "/ready", "/metrics"} <= set(document["paths"])
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["$ref"].endswith("/ChatRequest")
     assert httpx.get(f"{server.url}/docs").status_code == 200

@@ -55,8 +55,9 @@ def test_a_fault_of_ours_is_told_in_openai_form(nano: SmolVLM) -> None:
 def test_sigterm_finishes_answers_and_refuses_new_ones(log: Path) -> None:
     with serving(log) as server:
         options: dict[str, Any] = {"max_tokens": 600, "extra_body": {"ignore_eos": True, "loop_guard": False}}
-        stream = server.client().chat.completions.create(model="nano", messages=text("Say something."), stream=True, **options,
-                                                         stream_options={"include_usage": True})  # fmt: skip
+        stream = server.client().chat.completions.create(
+            model="nano", messages=text("Say something."), stream=True, **options, stream_options={"include_usage": True}
+        )
         chunks = iter(stream)
         next(chunks)
         codes = []
@@ -80,12 +81,7 @@ def test_sigterm_finishes_answers_and_refuses_new_ones(log: Path) -> None:
 def test_flags_beat_the_environment_beats_the_file(tmp_path: Path) -> None:
     file = tmp_path / "serve.toml"
     file.write_text('port = 1\nmax_running = 2\nmax_waiting = 3\nremote_hosts = ["a.example"]\n')
-    environ = {
-        "SMOLVLM_SERVE_PORT": "4",
-        "SMOLVLM_SERVE_MAX_RUNNING": "5",
-        "SMOLVLM_SERVE_CONFIG": str(file),
-        "OTHER": "x",
-    }
+    environ = {"SMOLVLM_SERVE_PORT": "4", "SMOLVLM_SERVE_MAX_RUNNING": "5", "SMOLVLM_SERVE_CONFIG": str(file), "OTHER": "x"}
     made = ServeConfig.gather({"port": 6, "host": None, "remote_hosts": []}, None, environ)
     assert (made.port, made.max_running, made.max_waiting, made.remote_hosts) == (6, 5, 3, ("a.example",))
     assert made.host == ServeConfig().host
@@ -112,9 +108,7 @@ def test_flags_beat_the_environment_beats_the_file(tmp_path: Path) -> None:
         ({}, "", {"SMOLVLM_SERVE_WORKERS": "3"}, "serve run smolvlm.scale.ray_serve:app"),
     ],
 )
-def test_a_wrong_setting_is_named(
-    tmp_path: Path, flags: dict[str, Any], toml: str, environ: dict[str, str], word: str
-) -> None:
+def test_a_wrong_setting_is_named(tmp_path: Path, flags: dict[str, Any], toml: str, environ: dict[str, str], word: str) -> None:
     file = tmp_path / "serve.toml"
     file.write_text(toml)
     with pytest.raises(ParamsError, match=word):
@@ -129,8 +123,12 @@ def test_settings_of_earlier_versions_are_taken(tmp_path: Path) -> None:
 
 def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "keys.json").write_text("{}")
-    for args, word in ((["--host", "256.1.1.1"], "listen"), (["--keys-file", str(tmp_path / "keys.json")], "keys.json"),
-                       (["--new-key", "x"], "--keys-file"), (["--model", str(tmp_path / "none")], "none")):  # fmt: skip
+    for args, word in (
+        (["--host", "256.1.1.1"], "listen"),
+        (["--keys-file", str(tmp_path / "keys.json")], "keys.json"),
+        (["--new-key", "x"], "--keys-file"),
+        (["--model", str(tmp_path / "none")], "none"),
+    ):
         assert main(["serve", "--model", "nano", *args]) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(lines) == 1

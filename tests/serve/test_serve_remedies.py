@@ -22,9 +22,7 @@ LIMIT = {CHAT: "max_tokens", RESPONSES: "max_output_tokens"}
 TALK = {CHAT: "messages", RESPONSES: "input"}
 TEXT = {CHAT: {"type": "text", "text": "Hi."}, RESPONSES: {"type": "input_text", "text": "Hi."}}
 LETTER = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
-_NAME = re.compile(
-    r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/-])(?!\.\w)"
-)  # names with an underscore, outside of examples
+_NAME = re.compile(r"(?<![\w\"/.-])[a-z]+(?:_[a-z]+)+(?![\w\"/-])(?!\.\w)")  # names with an underscore, outside of examples
 
 
 def ask(server: Server, route: str, body: dict[str, Any]) -> httpx.Response:
@@ -59,15 +57,8 @@ def filled(value: Any, upload: str) -> Any:
     if isinstance(value, list):
         return [filled(item, upload) for item in value]
     if isinstance(value, dict):
-        return {
-            key: LETTER if key == "schema" else "Hi." if item == 0 else filled(item, upload)
-            for key, item in value.items()
-        }
-    media = {
-        "data:image/png;base64,...": data_url("sign.png"),
-        "data:video/mp4;base64,...": data_url("clip.mp4"),
-        "file-...": upload,
-    }
+        return {key: LETTER if key == "schema" else "Hi." if item == 0 else filled(item, upload) for key, item in value.items()}
+    media = {"data:image/png;base64,...": data_url("sign.png"), "data:video/mp4;base64,...": data_url("clip.mp4"), "file-...": upload}
     return media.get(value, value) if isinstance(value, str) else value
 
 
@@ -86,10 +77,7 @@ def obey(server: Server, route: str, message: str, upload: str, obeyed: list[Any
             body = talk(route, TEXT[route], body)
         response = ask(server, route, body)
         assert response.status_code == 200, (message, response.text)
-        assert not [text for text in response.json().get("warnings", []) if "changed nothing" in text], (
-            message,
-            response.text,
-        )
+        assert not [text for text in response.json().get("warnings", []) if "changed nothing" in text], (message, response.text)
         count += 1
     sent = message.partition(": ")[2]
     for other in ROUTES:
@@ -139,9 +127,7 @@ def test_remedies_further_in_lead_to_an_answer(server: Server, route: str, uploa
     assert len(obeyed) >= 4
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("json_schema", {"name": "a", "schema": LETTER}), ("type", "json_schema"), ("schema", LETTER)]
-)
+@pytest.mark.parametrize(("name", "value"), [("json_schema", {"name": "a", "schema": LETTER}), ("type", "json_schema"), ("schema", LETTER)])
 def test_a_schema_at_the_wrong_level_of_text_format(server: Server, upload: str, name: str, value: Any) -> None:
     where = {"format": {"type": "json_schema", name: value}} if name == "json_schema" else {name: value}
     path = f"text.format.{name}" if name == "json_schema" else f"text.{name}"
@@ -162,49 +148,21 @@ def _wrong(route: str) -> dict[str, tuple[dict[str, Any], str, str]]:
             ".file.file_id" if route == CHAT else ".file_id",
             "missing",
         ),
-        "an id as a picture's address": (
-            {"type": picture, "image_url": inside("file-0123456789abcdef")},
-            "",
-            "id of an upload",
-        ),
-        "an id as a video's address": (
-            {"type": video, "video_url": inside("file-0123456789abcdef")},
-            "",
-            "id of an upload",
-        ),
+        "an id as a picture's address": ({"type": picture, "image_url": inside("file-0123456789abcdef")}, "", "id of an upload"),
+        "an id as a video's address": ({"type": video, "video_url": inside("file-0123456789abcdef")}, "", "id of an upload"),
         "a picture as a video": ({"type": video, "video_url": inside(data_url("sign.png"))}, "", "holds a picture"),
         "a video as a picture": ({"type": picture, "image_url": inside(data_url("clip.mp4"))}, "", "holds a video"),
-        "nothing": (
-            {"type": picture},
-            ".image_url" if route == CHAT else "",
-            "missing" if route == CHAT else "needs an address",
-        ),
+        "nothing": ({"type": picture}, ".image_url" if route == CHAT else "", "missing" if route == CHAT else "needs an address"),
     }
     if route == CHAT:
         cases["an id beside the type"] = ({"type": "file", "file_id": "file-01234567"}, ".file", "missing")
-        cases["an id beside a picture's type"] = (
-            {"type": "image_url", "file_id": "file-01234567"},
-            ".image_url",
-            "an upload is",
-        )
-        cases["an id in a picture"] = (
-            {"type": "image_url", "image_url": {"file_id": "file-01234567"}},
-            ".image_url.url",
-            "an upload is",
-        )
+        cases["an id beside a picture's type"] = ({"type": "image_url", "file_id": "file-01234567"}, ".image_url", "an upload is")
+        cases["an id in a picture"] = ({"type": "image_url", "image_url": {"file_id": "file-01234567"}}, ".image_url.url", "an upload is")
         cases["no object"] = ({"type": "image_url", "url": "https://a.example/b.png"}, ".image_url", "missing")
         cases["the other API's"] = ({"type": "input_image", "image_url": "x"}, "", "'input_image' is not known")
     else:
-        cases["an object"] = (
-            {"type": "input_image", "image_url": {"url": "x"}},
-            ".image_url",
-            "not an object with 'url'",
-        )
-        cases["an address and an id"] = (
-            {"type": "input_image", "image_url": "x", "file_id": "file-0"},
-            "",
-            "send one of them",
-        )
+        cases["an object"] = ({"type": "input_image", "image_url": {"url": "x"}}, ".image_url", "not an object with 'url'")
+        cases["an address and an id"] = ({"type": "input_image", "image_url": "x", "file_id": "file-0"}, "", "send one of them")
         cases["the other API's"] = ({"type": "image_url", "image_url": {"url": "x"}}, "", "'image_url' is not known")
     return cases
 
@@ -221,24 +179,14 @@ def test_a_part_that_is_wrong_is_told_what_to_send(server: Server, upload: str, 
 
 
 def test_a_part_outside_of_a_message(server: Server, upload: str) -> None:
-    for route, part in (
-        (RESPONSES, {"type": "input_image", "image_url": "x"}),
-        (RESPONSES, TEXT[RESPONSES]),
-        (CHAT, TEXT[CHAT]),
-    ):
+    for route, part in ((RESPONSES, {"type": "input_image", "image_url": "x"}), (RESPONSES, TEXT[RESPONSES]), (CHAT, TEXT[CHAT])):
         field = "type" if route == RESPONSES else "role"
         message = refused(server, route, {TALK[route]: [part]}, f"{TALK[route]}[0].{field}")
         assert obey(server, route, message, upload) == 1
 
 
 def test_messages_without_input(server: Server, upload: str) -> None:
-    for route, given in (
-        (RESPONSES, "messages"),
-        (RESPONSES, "prompt"),
-        (CHAT, "input"),
-        (CHAT, "prompt"),
-        (CHAT, "contents"),
-    ):
+    for route, given in ((RESPONSES, "messages"), (RESPONSES, "prompt"), (CHAT, "input"), (CHAT, "prompt"), (CHAT, "contents")):
         body = {"model": "nano", given: [{"role": "user", "content": "Hi."}]}
         error = httpx.post(server.url + route, json=body, timeout=60).json()["error"]
         assert error["param"] == given
@@ -249,18 +197,11 @@ def test_options_of_an_upload_in_its_object(server: Server) -> None:
     made = httpx.post(f"{server.url}/v1/files", files={"file": (MEDIA / "clip.mp4").open("rb")}).json()["id"]
 
     def tokens(inside: dict[str, Any], beside: dict[str, Any]) -> int:
-        response = ask(
-            server, CHAT, talk(CHAT, {"type": "file", "file": {"file_id": made} | inside} | beside, TEXT[CHAT])
-        )
+        response = ask(server, CHAT, talk(CHAT, {"type": "file", "file": {"file_id": made} | inside} | beside, TEXT[CHAT]))
         assert "changed nothing" not in response.text, response.text
         return int(response.json()["usage"]["prompt_tokens"])
 
-    for options in (
-        {"max_frames": 2},
-        {"fps": 2},
-        {"start": 0.5, "end": 1.0},
-        {"media_kind": "video", "max_frames": 3},
-    ):
+    for options in ({"max_frames": 2}, {"fps": 2}, {"start": 0.5, "end": 1.0}, {"media_kind": "video", "max_frames": 3}):
         assert tokens(options, {}) == tokens({}, options) != tokens({}, {}), options
     both = talk(CHAT, {"type": "file", "file": {"file_id": made, "fps": 1}, "fps": 2}, TEXT[CHAT])
     assert "fps=2" in refused(server, CHAT, both, "messages[0].content[0]")
@@ -304,18 +245,12 @@ def test_a_near_miss_is_named(server: Server) -> None:
     ("route", "field", "schema"),
     [
         (CHAT, "max_tokens", {"response_format": {"type": "json_schema", "json_schema": {"schema": LETTER}}}),
-        (
-            CHAT,
-            "max_completion_tokens",
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": LETTER}}},
-        ),
+        (CHAT, "max_completion_tokens", {"response_format": {"type": "json_schema", "json_schema": {"schema": LETTER}}}),
         (RESPONSES, "max_output_tokens", {"text": {"format": {"type": "json_schema", "name": "a", "schema": LETTER}}}),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_limit_is_called_as_its_client_called_it(
-    server: Server, route: str, field: str, schema: Any, stream: bool
-) -> None:
+def test_a_limit_is_called_as_its_client_called_it(server: Server, route: str, field: str, schema: Any, stream: bool) -> None:
     body = {"model": "nano", TALK[route]: "Hi." if route == RESPONSES else [{"role": "user", "content": "Hi."}]}
     response = httpx.post(server.url + route, json=body | schema | {field: 1, "stream": stream}, timeout=60)
     error = response.json()["error"]

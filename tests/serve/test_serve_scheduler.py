@@ -75,17 +75,22 @@ class Watched:
 class Bench:
     """A scheduler over nano whose jobs are all queued before its thread starts, so that runs are repeatable."""
 
-    def __init__(self, model: SmolVLM, *, chunk: int = 64, tiles: int = 2, stall_ratio: float = 1e6, patience_s: float = 0.0,
-                 **limits: int) -> None:  # fmt: skip
+    def __init__(
+        self, model: SmolVLM, *, chunk: int = 64, tiles: int = 2, stall_ratio: float = 1e6, patience_s: float = 0.0, **limits: int
+    ) -> None:
         self.model, self.engine = model, Watched(model.engine)
         self.metrics = Metrics()
         encodable = lambda pixels: normalise(np.stack(pixels), model.processor.config)  # noqa: E731
         sizes = {"max_waiting": 64, "max_waiting_bytes": 1 << 30, "max_running": 8, "kv_tokens": 20_000} | limits
         self.scheduler = Scheduler(
-            self.engine, encodable, functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
-            BatchLimits(**sizes), Pace(chunk=chunk, tiles=tiles, stall_ratio=stall_ratio, patience_s=patience_s),
-            TileCache(1 << 26, 1 << 14), self.metrics,
-        )  # fmt: skip
+            self.engine,
+            encodable,
+            functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
+            BatchLimits(**sizes),
+            Pace(chunk=chunk, tiles=tiles, stall_ratio=stall_ratio, patience_s=patience_s),
+            TileCache(1 << 26, 1 << 14),
+            self.metrics,
+        )
         self.order: list[str] = []
 
     def job(self, media: Any, question: str, owner: str = "a", limit_s: float = 60, **params: Any) -> tuple[Job, Any]:
@@ -99,9 +104,7 @@ class Bench:
                 self.order.append(owner)
             updates.put(update)
 
-        return Job(
-            owner, tuple(inputs.input_ids), tiles, (GenerationParams(**params),), (None,), listen, limit_s
-        ), updates
+        return Job(owner, tuple(inputs.input_ids), tiles, (GenerationParams(**params),), (None,), listen, limit_s), updates
 
     def answer(self, updates: Any) -> str:
         """The text of a job. Raises what it failed of."""
@@ -139,14 +142,8 @@ def longest_gap(calls: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 def test_a_long_prompt_is_read_in_chunks_between_decode_steps(nano: SmolVLM) -> None:
     bench = Bench(nano, chunk=64)
     prompt = "word " * 500
-    expected = [
-        nano.ask(None, "Hi.", max_new_tokens=40, **FREE).text,
-        nano.ask(None, prompt, max_new_tokens=6, **FREE).text,
-    ]
-    assert (
-        bench.run(bench.job(None, "Hi.", max_new_tokens=40, **FREE), bench.job(None, prompt, max_new_tokens=6, **FREE))
-        == expected
-    )
+    expected = [nano.ask(None, "Hi.", max_new_tokens=40, **FREE).text, nano.ask(None, prompt, max_new_tokens=6, **FREE).text]
+    assert bench.run(bench.job(None, "Hi.", max_new_tokens=40, **FREE), bench.job(None, prompt, max_new_tokens=6, **FREE)) == expected
     chunks = [size for name, size in bench.engine.calls if name == "prefill"]
     assert len(chunks) > 8
     assert max(chunks) <= 64
@@ -158,17 +155,11 @@ def test_tiles_go_in_one_a_step_or_wait(nano: SmolVLM) -> None:
     question = "What happens in this video?"
     expected = nano.ask(MEDIA / "clip.mp4", question).text
     eager = Bench(nano, patience_s=0.0)
-    assert (
-        eager.run(eager.job(None, "Hi.", max_new_tokens=30, **FREE), eager.job(MEDIA / "clip.mp4", question))[1]
-        == expected
-    )
+    assert eager.run(eager.job(None, "Hi.", max_new_tokens=30, **FREE), eager.job(MEDIA / "clip.mp4", question))[1] == expected
     assert [call for call in eager.engine.calls if call[0] == "encode"] == [("encode", 1)] * 4
     assert len(longest_gap(eager.engine.calls)) == 1
     patient = Bench(nano, patience_s=60.0)
-    assert (
-        patient.run(patient.job(None, "Hi.", max_new_tokens=30, **FREE), patient.job(MEDIA / "clip.mp4", question))[1]
-        == expected
-    )
+    assert patient.run(patient.job(None, "Hi.", max_new_tokens=30, **FREE), patient.job(MEDIA / "clip.mp4", question))[1] == expected
     names = [name for name, _ in patient.engine.calls]
     assert names[: names.index("encode")].count("decode") == 29  # the first answer was let to its end
     assert [call for call in patient.engine.calls if call[0] == "encode"] == [("encode", 2)] * 2
@@ -226,9 +217,7 @@ def test_the_culprit_fails_and_the_others_go_on(nano: SmolVLM) -> None:
 
     def open_and_poison(max_tokens: int) -> int:
         seq = really_open(max_tokens)
-        bench.engine.poison = (
-            seq if len(bench.engine.open_sequences) == len(jobs) else None
-        )  # the third: last in a batch
+        bench.engine.poison = seq if len(bench.engine.open_sequences) == len(jobs) else None  # the third: last in a batch
         return seq
 
     bench.engine.open = open_and_poison  # type: ignore[method-assign]
@@ -252,10 +241,7 @@ def test_the_culprit_fails_and_the_others_go_on(nano: SmolVLM) -> None:
 
 def test_time_limits_hold_in_the_queue_and_while_writing(nano: SmolVLM) -> None:
     bench = Bench(nano, max_running=1)
-    jobs = [
-        bench.job(None, "One.", limit_s=0.3, max_new_tokens=1900, **FREE),
-        bench.job(None, "Two.", limit_s=0.1, max_new_tokens=5),
-    ]
+    jobs = [bench.job(None, "One.", limit_s=0.3, max_new_tokens=1900, **FREE), bench.job(None, "Two.", limit_s=0.1, max_new_tokens=5)]
     for job, _ in jobs:
         bench.scheduler.submit(job)
     bench.scheduler.start()
@@ -303,8 +289,10 @@ def test_turns(owners: list[str]) -> None:
 
 def test_a_picture_does_not_wait_for_the_whole_of_anothers_prompt(nano: SmolVLM) -> None:
     pictures = [Image.new("RGB", (64, 64), (40 * i, 100, 200)) for i in range(6)]
-    alone = [nano.ask(pictures, "What is this?", max_new_tokens=4, **FREE).text,
-             nano.ask(pictures[5], "What is this?", max_new_tokens=4, **FREE).text]  # fmt: skip
+    alone = [
+        nano.ask(pictures, "What is this?", max_new_tokens=4, **FREE).text,
+        nano.ask(pictures[5], "What is this?", max_new_tokens=4, **FREE).text,
+    ]
     bench = Bench(nano, tiles=1)
     many = bench.job(pictures, "What is this?", "a", max_new_tokens=4, **FREE)
     again = bench.job(pictures[0], "What is this?", "a", max_new_tokens=4, **FREE)
@@ -357,9 +345,7 @@ KEYS = st.lists(st.sampled_from("xy"), min_size=7, max_size=7)
 
 
 @given(IDS, KEYS, IDS, KEYS)
-def test_common_prefix_token_by_token(
-    held: list[int], held_keys: list[str], wanted: list[int], keys: list[str]
-) -> None:
+def test_common_prefix_token_by_token(held: list[int], held_keys: list[str], wanted: list[int], keys: list[str]) -> None:
     """The rule as one would say it, against the one that is fast."""
     safe, images = (0, 0), 0
     for keep, (ours, theirs) in enumerate(zip(held, wanted[:-1], strict=False), start=1):

@@ -17,18 +17,26 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from helpers_serve import MEDIA, Server, data_url, serving
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-SMALL = ("--max-answer-tokens", "8", "--max-choices", "2", "--max-media", "4", "--max-frames", "8",
-         "--max-body-bytes", "1000000", "--max-files-bytes", "20000000")  # fmt: skip
+SMALL = (
+    "--max-answer-tokens",
+    "8",
+    "--max-choices",
+    "2",
+    "--max-media",
+    "4",
+    "--max-frames",
+    "8",
+    "--max-body-bytes",
+    "1000000",
+    "--max-files-bytes",
+    "20000000",
+)
 SHARES = {"POST /v1/chat/completions": 8, "POST /v1/responses": 6, "POST /v1/files": 3}  # others: 1
 
 
@@ -75,8 +83,14 @@ def hammer(server: Server, share: int) -> Counter[tuple[str, int]]:
         operation = found.ok()
         for mode in MODES if operation.body else MODES[:1]:  # any text is a path's parameter
 
-            @settings(max_examples=share * SHARES.get(operation.label, 1), deadline=None, database=None, derandomize=True,
-                      suppress_health_check=list(HealthCheck), phases=[Phase.generate])  # fmt: skip
+            @settings(
+                max_examples=share * SHARES.get(operation.label, 1),
+                deadline=None,
+                database=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate],
+            )
             @given(case=operation.as_strategy(generation_mode=mode), seed=st.integers(0, 2**32))
             def ask(case: schemathesis.Case, seed: int) -> None:
                 rng = random.Random(seed)

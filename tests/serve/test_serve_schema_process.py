@@ -71,9 +71,7 @@ def test_a_schema_is_compiled_once_and_its_grammars_are_independent() -> None:
     in_processes(work)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "words"), [("COMPILE_S", 0.001, "0.001 s of a processor"), ("MEMORY_MB", 1, "more than 1 MB")]
-)
+@pytest.mark.parametrize(("name", "value", "words"), [("COMPILE_S", 0.001, "0.001 s of a processor"), ("MEMORY_MB", 1, "more than 1 MB")])
 def test_a_schema_that_ends_its_process_is_refused_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch, name: str, value: float, words: str
 ) -> None:
@@ -132,8 +130,13 @@ def test_an_error_of_the_grammar_is_no_answer(server: Server) -> None:
     events = [line.removeprefix("data: ") for line in stream.text.splitlines() if line.startswith("data: ")]
     assert json.loads(events[-1])["error"]["code"] == "grammar_error"
     assert '"finish_reason":"stop"' not in stream.text
-    body = {"model": "nano", "input": "hi", "max_output_tokens": 60, "stream": True,
-            "text": {"format": {"type": "json_schema", "name": "x", "schema": DROWNING}}}  # fmt: skip
+    body = {
+        "model": "nano",
+        "input": "hi",
+        "max_output_tokens": 60,
+        "stream": True,
+        "text": {"format": {"type": "json_schema", "name": "x", "schema": DROWNING}},
+    }
     response = httpx.post(f"{server.url}/v1/responses", json=body, timeout=60)
     assert "response.failed" in response.text
     assert "response.completed" not in response.text

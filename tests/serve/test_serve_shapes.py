@@ -96,7 +96,7 @@ REFUSED_FIELDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "the other API's part": (RESPONSES, {"input": user(SIGN)}, "input[0].content[0]", "input_text"),
     "a call in the history": (RESPONSES, {"input": [{"type": "function_call"}]}, "input[0].type", "no tools"),
     "stop": (RESPONSES, {"input": "x", "stop": "a"}, "stop", "chat/completions"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED_FIELDS)
@@ -121,10 +121,19 @@ def test_a_history_with_calls_of_tools(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [{"tools": []}, {"tools": [TOOL], "tool_choice": "none"}, {"tool_choice": "auto"}, {"functions": []}, {"logit_bias": {}},
-     {"parallel_tool_calls": False}, {"reasoning_effort": "low"}, {"guided_json": None}, {"echo": False}],
+    [
+        {"tools": []},
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tool_choice": "auto"},
+        {"functions": []},
+        {"logit_bias": {}},
+        {"parallel_tool_calls": False},
+        {"reasoning_effort": "low"},
+        {"guided_json": None},
+        {"echo": False},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_harmless_fields_change_nothing(server: Server, nano: SmolVLM, field: dict[str, Any]) -> None:
     made = post(server, CHAT, {"messages": about("sign.png", SIGN["text"])} | field).json()
     assert made["choices"][0]["message"]["content"] == nano.ask(MEDIA / "sign.png", SIGN["text"], max_new_tokens=12).text
@@ -134,8 +143,10 @@ def test_harmless_fields_change_nothing(server: Server, nano: SmolVLM, field: di
 def test_an_unknown_field_is_named_in_the_answer(server: Server) -> None:
     part = SIGN | {"cache_control": {"type": "ephemeral"}, "emphasis": 3}
     body = {"messages": user(part), "zeal": 9}
-    named = ["zeal: this field is unknown here and changed nothing.",
-             "messages[0].content[0].emphasis: this field is unknown here and changed nothing."]  # fmt: skip
+    named = [
+        "zeal: this field is unknown here and changed nothing.",
+        "messages[0].content[0].emphasis: this field is unknown here and changed nothing.",
+    ]
     assert named_in(post(server, CHAT, body).json()) == named
     lines = post(server, CHAT, body | {"stream": True}).text.splitlines()
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]

@@ -69,8 +69,10 @@ def open_upload(server: Server, key: str, *, promised: int | None, sent: int) ->
     """An upload that has sent `sent` bytes of its file and waits; with a Content-Length, or in chunks."""
     start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     length = f"Content-Length: {promised}" if promised is not None else "Transfer-Encoding: chunked"
-    head = (f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n{length}\r\n"
-            "Content-Type: multipart/form-data; boundary=b\r\n\r\n")  # fmt: skip
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n{length}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
     body = start + bytes(sent)
     if promised is None:
         body = f"{len(body):x}\r\n".encode() + body + b"\r\n"

@@ -23,8 +23,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _body(url: str, **video: Any) -> dict[str, Any]:
     part = {"type": "video_url", "video_url": {"url": url}, "max_frames": 8, **video}
-    return {"model": "nano", "max_tokens": 4,
-            "messages": [{"role": "user", "content": [part, {"type": "text", "text": "What happens?"}]}]}  # fmt: skip
+    return {"model": "nano", "max_tokens": 4, "messages": [{"role": "user", "content": [part, {"type": "text", "text": "What happens?"}]}]}
 
 
 def _rate(reply: dict[str, Any]) -> list[str]:

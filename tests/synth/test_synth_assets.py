@@ -51,10 +51,7 @@ def test_no_two_objects_look_alike() -> None:
         pixels = np.asarray(picture, dtype=np.float32)
         alpha = pixels[..., 3:] / 255
         small.append(pixels[..., :3] * alpha + 128 * (1 - alpha))
-    nearest = min(
-        (float(np.abs(a - b).mean()), OBJECTS[i], OBJECTS[j])
-        for (i, a), (j, b) in itertools.combinations(enumerate(small), 2)
-    )
+    nearest = min((float(np.abs(a - b).mean()), OBJECTS[i], OBJECTS[j]) for (i, a), (j, b) in itertools.combinations(enumerate(small), 2))
     print(f"the two objects most alike: {nearest}")
     assert nearest[0] > 12
 

@@ -18,9 +18,14 @@ from smolvlm.synth.sample import SPLITS, Sample, Split
 from smolvlm.synth.world import SMALL, WIDE, World
 
 DRAW: dict[str, Callable[[np.random.Generator, World, Split], Sample]] = {
-    "invoice": draw_invoice, "receipt": draw_receipt, "note": draw_note, "chart": draw_chart, "part": draw_part,
-    "room": draw_room, "room_clip": draw_room_clip,
-}  # fmt: skip
+    "invoice": draw_invoice,
+    "receipt": draw_receipt,
+    "note": draw_note,
+    "chart": draw_chart,
+    "part": draw_part,
+    "room": draw_room,
+    "room_clip": draw_room_clip,
+}
 
 
 @pytest.mark.parametrize("name", DRAW)

@@ -25,10 +25,17 @@ COUNT = 150
 
 # What people call the colours, as one RGB triple each: not the ranges that the palette draws from.
 NAMED_RGB = {
-    "red": (220, 20, 20), "orange": (250, 135, 15), "yellow": (250, 225, 40), "green": (40, 150, 60),
-    "blue": (40, 80, 200), "purple": (110, 40, 150), "pink": (250, 150, 195), "brown": (100, 60, 30),
-    "black": (18, 18, 18), "white": (250, 250, 250),
-}  # fmt: skip
+    "red": (220, 20, 20),
+    "orange": (250, 135, 15),
+    "yellow": (250, 225, 40),
+    "green": (40, 150, 60),
+    "blue": (40, 80, 200),
+    "purple": (110, 40, 150),
+    "pink": (250, 150, 195),
+    "brown": (100, 60, 30),
+    "black": (18, 18, 18),
+    "white": (250, 250, 250),
+}
 
 
 @cache
@@ -160,8 +167,9 @@ def test_captions_positions_and_objects_follow_from_the_boxes() -> None:
             if question.task == "caption":
                 parts = re.split(r", | and ", question.answer)
                 assert len(parts) == len(items)
-                assert sum(any(p.startswith(with_article(i.phrase) + " ") and p.endswith(f"the {places[i]}")
-                               for p in parts) for i in items) == len(items)  # fmt: skip
+                assert sum(
+                    any(p.startswith(with_article(i.phrase) + " ") and p.endswith(f"the {places[i]}") for p in parts) for i in items
+                ) == len(items)
                 checked += 1
     assert checked > 300
 
@@ -191,8 +199,9 @@ def test_counts_presence_and_sides_follow_from_the_boxes() -> None:
 
 
 def test_yes_and_no_and_counts_are_balanced() -> None:
-    answers = Counter(answer for i in range(800) for q in generate("scene", "validation", i).questions
-                      if q.task == "presence" for answer in [q.answer])  # fmt: skip
+    answers = Counter(
+        answer for i in range(800) for q in generate("scene", "validation", i).questions if q.task == "presence" for answer in [q.answer]
+    )
     assert answers.total() == 1600
     assert 0.45 < answers["yes"] / 1600 < 0.55  # four standard deviations are 0.05
     counts = Counter(answer for _, _, answer in asked("scene", "count"))
@@ -225,9 +234,7 @@ def _changed_at(sample: Sample) -> int:
 def test_what_happens_in_clips_follows_from_the_boxes() -> None:
     for sample, _, answer in asked("clip", "motion"):
         start, end = sample.truths[0].items, sample.truths[-1].items
-        moved = [
-            (b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]) for a, b in zip(start, end, strict=True) if a != b
-        ]
+        moved = [(b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]) for a, b in zip(start, end, strict=True) if a != b]
         assert len(moved) == 1
         dx, dy = moved[0]
         expected = ("right" if dx > 0 else "left") if abs(dx) > abs(dy) else ("down" if dy > 0 else "up")
@@ -237,8 +244,11 @@ def test_what_happens_in_clips_follows_from_the_boxes() -> None:
         words = re.search(r"the (.*) (appear|disappear|fall)\?", text)
         assert words is not None
         shown = [bool(called(truth.items, words[1])) for truth in sample.truths]
-        first = {"appear": lambda s=shown: s.index(True), "disappear": lambda s=shown: s.index(False),
-                 "fall": lambda s=sample: _changed_at(s)}[words[2]]()  # fmt: skip
+        first = {
+            "appear": lambda s=shown: s.index(True),
+            "disappear": lambda s=shown: s.index(False),
+            "fall": lambda s=sample: _changed_at(s),
+        }[words[2]]()
         at_s = sample.timestamps_s[first]
         assert answer == f"at {int(at_s) // 60:02d}:{int(at_s) % 60:02d}", text
     for sample, text, answer in asked("clip", "first"):
@@ -300,8 +310,17 @@ def test_what_differs_between_two_pictures_follows_from_the_boxes() -> None:
 
 
 def test_words_are_said_as_people_say_them() -> None:
-    plurals = {"dog": "dogs", "red cross": "red crosses", "butterfly": "butterflies", "fish": "fish", "box": "boxes",
-               "sheep": "sheep", "leaf": "leaves", "mouse": "mice", "key": "keys", "octopus": "octopuses"}  # fmt: skip
+    plurals = {
+        "dog": "dogs",
+        "red cross": "red crosses",
+        "butterfly": "butterflies",
+        "fish": "fish",
+        "box": "boxes",
+        "sheep": "sheep",
+        "leaf": "leaves",
+        "mouse": "mice",
+        "key": "keys",
+        "octopus": "octopuses",
+    }
     assert {word: plural(word) for word in plurals} == plurals
-    assert [with_article(word) for word in ("apple", "red apple", "orange star")] == [
-        "an apple", "a red apple", "an orange star"]  # fmt: skip
+    assert [with_article(word) for word in ("apple", "red apple", "orange star")] == ["an apple", "a red apple", "an orange star"]

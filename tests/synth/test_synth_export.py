@@ -74,9 +74,7 @@ def test_training_takes_every_record(exported: Exported, tiny_checkpoint: Path) 
 
 def test_the_mixture_has_the_published_keys(exported: Exported) -> None:
     raw = yaml.safe_load(exported.mixture.read_text(encoding="utf-8"))
-    assert [set(entry) for entry in raw["datasets"]] == [
-        {"name", "path", "json_path", "modality", "sampling_strategy"}
-    ] * len(GENERATORS)
+    assert [set(entry) for entry in raw["datasets"]] == [{"name", "path", "json_path", "modality", "sampling_strategy"}] * len(GENERATORS)
     modalities = {entry.name: entry.modality for entry in read_mixture(exported.mixture)}
     assert list(modalities) == list(GENERATORS)
     assert {name for name, modality in modalities.items() if modality == "video"} == set(CLIPS)
@@ -174,14 +172,17 @@ def test_an_interrupt_while_files_are_moved_leaves_nothing(tmp_path: Path, monke
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"generators": ("scene", "dream")}, "no generator is called 'dream'; there are scene, writing"),
-    ({"generators": ()}, "at least one"),
-    ({"generators": ("scene", "scene")}, "each of them once"),
-    ({"split": "tests"}, "no split is called 'tests'"),
-    ({"count": 0}, "count=0: expected a whole number of at least 1"),
-    ({"first": -1}, "first=-1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"generators": ("scene", "dream")}, "no generator is called 'dream'; there are scene, writing"),
+        ({"generators": ()}, "at least one"),
+        ({"generators": ("scene", "scene")}, "each of them once"),
+        ({"split": "tests"}, "no split is called 'tests'"),
+        ({"count": 0}, "count=0: expected a whole number of at least 1"),
+        ({"first": -1}, "first=-1"),
+    ],
+)
 def test_bad_options_are_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SynthError, match=message):
         ExportOptions(**given)
@@ -213,8 +214,22 @@ def test_the_command(tmp_path: Path) -> None:
     app.command("synth", cls=SynthCommand)(synth)
     run = CliRunner()
     out = tmp_path / "data"
-    command = [str(out), "--generator", "note", "--generator", "chart", "--count", "2", "--first", "7", "--split", "test",
-               "--world", "wide", "--sheet"]  # fmt: skip
+    command = [
+        str(out),
+        "--generator",
+        "note",
+        "--generator",
+        "chart",
+        "--count",
+        "2",
+        "--first",
+        "7",
+        "--split",
+        "test",
+        "--world",
+        "wide",
+        "--sheet",
+    ]
     result = run.invoke(app, command)
     assert result.exit_code == 0, result.output
     assert str(out) in result.output

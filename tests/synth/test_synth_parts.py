@@ -90,9 +90,7 @@ def test_the_new_kind_is_drawn_only_when_asked_for() -> None:
     sample = draw_part(np.random.default_rng(0), SMALL, "train", kinds=(NEW_KIND,))
     assert sample.truths[0].items[0].name == NEW_KIND
     assert {question.task for question in sample.questions} <= {"defect", "defect_kind"}
-    all_bad = [
-        draw_part(np.random.default_rng(i), SMALL, "test", defects=("crack",), defect_share=1.0) for i in range(5)
-    ]
+    all_bad = [draw_part(np.random.default_rng(i), SMALL, "test", defects=("crack",), defect_share=1.0) for i in range(5)]
     assert all(sample.truths[0].items[1].name == "crack" for sample in all_bad)
 
 

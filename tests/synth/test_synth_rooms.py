@@ -118,9 +118,7 @@ def test_events_happen_in_the_told_frame_and_nothing_means_nothing() -> None:
             # Who leaves is seen to go to the door one frame before.
             early = answers["event"] == "a person leaves"
             allowed = {change, change + 1} if early else {change}
-            assert told in {f"at {clock(sample.timestamps_s[t])}" for t in allowed if t < len(sample.frames)}, (
-                f"seed {seed}"
-            )
+            assert told in {f"at {clock(sample.timestamps_s[t])}" for t in allowed if t < len(sample.frames)}, f"seed {seed}"
     print(seen)
     assert len(seen) == len(EVENTS)
 

@@ -24,14 +24,7 @@ from smolvlm.config import load_configs
 from smolvlm.errors import AdapterError, MissingExtraError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 from smolvlm.nn.weights import load_model
-from smolvlm.train.adapters import (
-    AdapterOptions,
-    adapter_parameters,
-    add_adapter,
-    save_adapter,
-    target_modules,
-    without_adapter,
-)
+from smolvlm.train.adapters import AdapterOptions, adapter_parameters, add_adapter, save_adapter, target_modules, without_adapter
 
 Q0 = "model.text_model.layers.0.self_attn.q_proj"
 IDS = torch.tensor([[1, 11126, 42, 1812, 314, 260, 3575, 282, 4649, 47, 49279]])
@@ -126,9 +119,7 @@ def test_only_the_adapter_learns(tiny_checkpoint: Path) -> None:
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == set(adapter_parameters(model))
     assert len(trainable) == 2 * (3 * 7 + 1)  # A and B of seven layers a block, three blocks, and the connector
-    assert set(target_modules(net(tiny_checkpoint), vision=True)) - set(
-        target_modules(net(tiny_checkpoint), vision=False)
-    ) == {
+    assert set(target_modules(net(tiny_checkpoint), vision=True)) - set(target_modules(net(tiny_checkpoint), vision=False)) == {
         f"model.vision_model.encoder.layers.{i}.{name}"
         for i in range(2)
         for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")

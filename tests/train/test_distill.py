@@ -107,9 +107,7 @@ def test_the_student_comes_near_and_the_teacher_stays(teacher: TrainingGraph, ba
     assert "projection.weight" not in model.net.state_dict()
 
 
-@pytest.mark.parametrize(
-    "options", [{"answers": -1}, {"temperature": 0}, {"answers": 0, "logits": 0}, {"hidden": float("inf")}]
-)
+@pytest.mark.parametrize("options", [{"answers": -1}, {"temperature": 0}, {"answers": 0, "logits": 0}, {"hidden": float("inf")}])
 def test_weights_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
         DistillWeights(**options)

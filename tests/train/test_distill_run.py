@@ -39,9 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         content = body["messages"][-1]["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         pictures = [
-            Image.open(io.BytesIO(base64.b64decode(p["image_url"]["url"].partition(",")[2])))
-            for p in parts if p["type"] == "image_url"
-        ]  # fmt: skip
+            Image.open(io.BytesIO(base64.b64decode(p["image_url"]["url"].partition(",")[2]))) for p in parts if p["type"] == "image_url"
+        ]
         colour = "none" if not pictures else "red" if pictures[0].resize((1, 1)).getpixel((0, 0))[0] > 120 else "other"
         words = "".join(p["text"] for p in parts if p["type"] == "text")
         self.server.asked.append((words, len(pictures)))  # type: ignore[attr-defined]
@@ -79,16 +78,28 @@ def mixture(tmp_path: Path) -> Path:
 
 def options(student: Path, teacher: Any, mixture: Path, out: Path, **more: Any) -> DistillOptions:
     given = {"detail": "low", "batch_size": 2, "workers": 0, "progress_bar": False, "seq_len": 512}
-    return DistillOptions.for_method("full", model=str(student), teacher=str(teacher), mixture=mixture, out=out,
-                                     **(given | more))  # fmt: skip
+    return DistillOptions.for_method("full", model=str(student), teacher=str(teacher), mixture=mixture, out=out, **(given | more))
 
 
 def test_a_checkpoint_teaches_its_distribution(tiny_checkpoint: Path, mixture: Path, tmp_path: Path) -> None:
     """A teacher of another width and other weights; logits and hidden states come nearer, and only the student is saved."""
     big = replace(TINY, text=replace(TINY.text, hidden_size=160))
     teacher = write_random_checkpoint(tmp_path / "teacher", big, seed=5)
-    asked = options(tiny_checkpoint, teacher, mixture, tmp_path / "run", steps=12, lr_text=2e-3, lr_connector=2e-3,
-                    answers=0.0, logits=1.0, hidden=1.0, temperature=1.0, schedule="constant", warmup_ratio=0.0)  # fmt: skip
+    asked = options(
+        tiny_checkpoint,
+        teacher,
+        mixture,
+        tmp_path / "run",
+        steps=12,
+        lr_text=2e-3,
+        lr_connector=2e-3,
+        answers=0.0,
+        logits=1.0,
+        hidden=1.0,
+        temperature=1.0,
+        schedule="constant",
+        warmup_ratio=0.0,
+    )
     distill(asked)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss/logits"] < 0.8 * log[0]["loss/logits"]
@@ -98,16 +109,13 @@ def test_a_checkpoint_teaches_its_distribution(tiny_checkpoint: Path, mixture: P
     smolvlm.load(tmp_path / "run", dtype="float32").ask(None, "1+1?", max_new_tokens=1)  # no tensor too many
 
 
-def test_an_endpoint_writes_the_answers(
-    tiny_checkpoint: Path, mixture: Path, tmp_path: Path, server: ThreadingHTTPServer
-) -> None:
+def test_an_endpoint_writes_the_answers(tiny_checkpoint: Path, mixture: Path, tmp_path: Path, server: ThreadingHTTPServer) -> None:
     with (tmp_path / "data.jsonl").open("a") as file:  # a question without any answer, about a clip
         turns = [{"from": "human", "value": "<video>\nWhat happens?"}]
         file.write(json.dumps({"video": str(CLIP), "conversations": turns}) + "\n")
     endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1"
     counted: list[int] = []
-    asked = options(tiny_checkpoint, "teacher", mixture, tmp_path / "run", endpoint=endpoint, steps=2, max_frames=2,
-                    lr_vision=0.0)  # fmt: skip
+    asked = options(tiny_checkpoint, "teacher", mixture, tmp_path / "run", endpoint=endpoint, steps=2, max_frames=2, lr_vision=0.0)
     result = distill(asked, on_answer=counted.append)
     heard = sorted(server.asked)  # type: ignore[attr-defined]
     assert [(words.replace("\n", ""), n) for words, n in heard][:2] == [("1+1?", 0), ("Colour?", 1)]

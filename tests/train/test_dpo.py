@@ -66,8 +66,7 @@ def test_the_loss_by_hand() -> None:
     torch.testing.assert_close(loss, torch.tensor(wanted))
     smoothed, _ = dpo_loss(policy, reference, beta=0.1, label_smoothing=0.25)
     # the opposite preference costs log(1 + e^m): a quarter of 0.854355 and of 0.474077
-    torch.testing.assert_close(smoothed, torch.tensor([0.75 * wanted[0] + 0.25 * 0.8543552445,
-                                                       0.75 * wanted[1] + 0.25 * 0.4740769842]))  # fmt: skip
+    torch.testing.assert_close(smoothed, torch.tensor([0.75 * wanted[0] + 0.25 * 0.8543552445, 0.75 * wanted[1] + 0.25 * 0.4740769842]))
 
 
 def test_answer_logps_equal_a_slow_sum(tiny_checkpoint: Path, pairs: PairBatch) -> None:
@@ -80,9 +79,7 @@ def test_answer_logps_equal_a_slow_sum(tiny_checkpoint: Path, pairs: PairBatch) 
             ids, labels = batch.input_ids[row][real], batch.labels[row][real]
             pixels = batch.pixel_values[row : row + 1] if batch.pixel_values is not None and row < 2 else None
             logits = model.net(ids[None], pixels)[0].double()
-            total = sum(
-                float(torch.log_softmax(logits[i - 1], -1)[ids[i]]) for i in range(len(ids)) if labels[i] != IGNORE
-            )
+            total = sum(float(torch.log_softmax(logits[i - 1], -1)[ids[i]]) for i in range(len(ids)) if labels[i] != IGNORE)
             # float32 logits of magnitude about 1 over a handful of tokens
             assert float(got[row]) == pytest.approx(total, abs=1e-4)
 

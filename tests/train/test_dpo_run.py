@@ -31,11 +31,16 @@ def _one_thread() -> Any:
 PAIRS: list[dict[str, Any]] = [
     {"image": "a.png", "prompt": "What is it?", "chosen": "A red square.", "rejected": "A dog on a beach."},
     {"question": "1+1?", "chosen": "2", "rejected": "3"},
-    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Bye?"}],
-     "chosen": {"from": "gpt", "value": "Bye."}, "rejected": {"from": "gpt", "value": "No."}},
-    {"chosen": [{"role": "user", "content": "Up?"}, {"role": "assistant", "content": "Down."}],
-     "rejected": [{"role": "user", "content": "Up?"}, {"role": "assistant", "content": "Left."}]},
-]  # fmt: skip
+    {
+        "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Bye?"}],
+        "chosen": {"from": "gpt", "value": "Bye."},
+        "rejected": {"from": "gpt", "value": "No."},
+    },
+    {
+        "chosen": [{"role": "user", "content": "Up?"}, {"role": "assistant", "content": "Down."}],
+        "rejected": [{"role": "user", "content": "Up?"}, {"role": "assistant", "content": "Left."}],
+    },
+]
 
 
 @pytest.fixture
@@ -73,9 +78,21 @@ def test_every_form_becomes_the_pair_it_says(tiny_checkpoint: Path, pairs: Path)
 def test_a_run_prefers_the_chosen_and_goes_on_after_a_stop(tiny_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     def options(out: str, **more: Any) -> DPOOptions:
         return DPOOptions.for_method(
-            "lora", model=str(tiny_checkpoint), mixture=pairs, out=tmp_path / out, detail="low", batch_size=2, workers=0,
-            lr_text=5e-3, lr_connector=5e-3, schedule="constant", beta=0.5, progress_bar=False, save_every=6, **more,
-        )  # fmt: skip
+            "lora",
+            model=str(tiny_checkpoint),
+            mixture=pairs,
+            out=tmp_path / out,
+            detail="low",
+            batch_size=2,
+            workers=0,
+            lr_text=5e-3,
+            lr_connector=5e-3,
+            schedule="constant",
+            beta=0.5,
+            progress_bar=False,
+            save_every=6,
+            **more,
+        )
 
     whole = options("whole", steps=12)
     result = dpo(whole)
@@ -105,8 +122,19 @@ def test_a_run_prefers_the_chosen_and_goes_on_after_a_stop(tiny_checkpoint: Path
 
 
 def test_whole_weights_have_a_frozen_copy_as_reference(tiny_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
-    options = DPOOptions.for_method("full", model=str(tiny_checkpoint), mixture=pairs, out=tmp_path / "run", detail="low",
-                                    batch_size=4, steps=2, lr_text=1e-3, warmup_ratio=0.0, workers=0, progress_bar=False)  # fmt: skip
+    options = DPOOptions.for_method(
+        "full",
+        model=str(tiny_checkpoint),
+        mixture=pairs,
+        out=tmp_path / "run",
+        detail="low",
+        batch_size=4,
+        steps=2,
+        lr_text=1e-3,
+        warmup_ratio=0.0,
+        workers=0,
+        progress_bar=False,
+    )
     losses = dpo(options).losses
     assert losses[0][1] == pytest.approx(0.693147, abs=1e-4)
     assert losses[1][1] < 0.69

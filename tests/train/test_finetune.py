@@ -133,8 +133,10 @@ def test_the_other_adapters_run_to_the_end(tiny_checkpoint: Path, parts: Path, t
 
 
 def records(*answers: str) -> list[dict[str, Any]]:
-    return [{"image": f"/p/{i}.png", "conversations": [{"from": "human", "value": "<image>\nQ?"}, {"from": "gpt", "value": a}]}
-            for i, a in enumerate(answers)]  # fmt: skip
+    return [
+        {"image": f"/p/{i}.png", "conversations": [{"from": "human", "value": "<image>\nQ?"}, {"from": "gpt", "value": a}]}
+        for i, a in enumerate(answers)
+    ]
 
 
 def test_the_split_is_fair_and_keeps_a_picture_on_one_side() -> None:

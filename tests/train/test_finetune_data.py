@@ -34,21 +34,37 @@ def turns(question: str, answer: str) -> list[dict[str, str]]:
         ({"image": "a.png", "question": "What?", "answer": "This."}, {"image": "a.png"}, turns("<image>\nWhat?", "This.")),
         ({"file_name": "a.png", "text": "A thing."}, {"image": "a.png"}, turns("<image>\nDescribe this.", "A thing.")),
         ({"video": "clip.mp4", "prompt": "Who?", "label": True}, {"video": "clip.mp4"}, turns("<video>\nWho?", "yes")),
-        ({"images": ["a.png", "sub/b.jpg"], "question": "Same?", "answer": 2}, {"image": ["a.png", "sub/b.jpg"]},
-         turns("<image>\n<image>\nSame?", "2")),
+        (
+            {"images": ["a.png", "sub/b.jpg"], "question": "Same?", "answer": 2},
+            {"image": ["a.png", "sub/b.jpg"]},
+            turns("<image>\n<image>\nSame?", "2"),
+        ),
         ({"question": "1+1?", "response": "2"}, {}, turns("1+1?", "2")),
-        ({"image": "a.png", "question": "What is <image>?", "answer": "x"}, {"image": "a.png"},
-         turns("<image>\nWhat is ?", "x")),
-        ({"image": "a.png", "prompt": "Fields?", "output": {"total": "3"}}, {"image": "a.png"},
-         turns("<image>\nFields?", '{"total": "3"}')),
-        ({"image": "a.png", "conversations": turns("Look: <image> What?", "This.")}, {"image": "a.png"},
-         turns("Look: <image> What?", "This.")),
+        ({"image": "a.png", "question": "What is <image>?", "answer": "x"}, {"image": "a.png"}, turns("<image>\nWhat is ?", "x")),
+        (
+            {"image": "a.png", "prompt": "Fields?", "output": {"total": "3"}},
+            {"image": "a.png"},
+            turns("<image>\nFields?", '{"total": "3"}'),
+        ),
+        (
+            {"image": "a.png", "conversations": turns("Look: <image> What?", "This.")},
+            {"image": "a.png"},
+            turns("Look: <image> What?", "This."),
+        ),
         ({"image": "a.png", "conversations": turns("What?", "This.")}, {"image": "a.png"}, turns("<image>\nWhat?", "This.")),
-        ({"images": ["a.png"], "messages": [
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
-            {"role": "assistant", "content": "This."}]}, {"image": "a.png"}, turns("<image>\nWhat?", "This.")),
+        (
+            {
+                "images": ["a.png"],
+                "messages": [
+                    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+                    {"role": "assistant", "content": "This."},
+                ],
+            },
+            {"image": "a.png"},
+            turns("<image>\nWhat?", "This."),
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_forms_of_a_record(photos: Path, row: Any, media: dict[str, Any], conversation: Any) -> None:
     (photos / "data.jsonl").write_text("\n" + json.dumps(row) + "\n\n")
     found = understand(photos / "data.jsonl")
@@ -110,12 +126,14 @@ def test_captions_beside_the_pictures_and_splits(tmp_path: Path) -> None:
         ('{"image": "data.jsonl", "answer": "x"}', "neither a picture .* nor a video"),
         ('{"image": "a.png", "conversations": [{"from": "human", "value": "What?"}]}', "does not end with an answer"),
         ('{"image": "a.png", "conversations": [{"from": "robot", "value": "What?"}]}', "must be a list of"),
-        ('{"image": "a.png", "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}]}',
-         "the text has 2 <image> and 0 <video>, but the record has 1 pictures and 0 videos"),
+        (
+            '{"image": "a.png", "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}]}',
+            "the text has 2 <image> and 0 <video>, but the record has 1 pictures and 0 videos",
+        ),
         ('{"messages": "hello"}', "messages must be a list"),
         ('{"messages": [{"role": "user", "content": [{"type": "audio"}]}]}', "neither text, image nor video"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_record_is_named_by_its_line(photos: Path, line: str, message: str) -> None:
     path = photos / "data.jsonl"
     path.write_text('{"question": "fine?", "answer": "yes"}\n' + line + "\n")
@@ -125,8 +143,11 @@ def test_a_bad_record_is_named_by_its_line(photos: Path, line: str, message: str
 
 
 def test_what_is_no_data_at_all(photos: Path, tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "gone", "no such file or folder"), (photos, "not understood; expected metadata.jsonl"),
-                          (photos / "a.png", "expected a .jsonl, .json or .csv file")):  # fmt: skip
+    for path, message in (
+        (tmp_path / "gone", "no such file or folder"),
+        (photos, "not understood; expected metadata.jsonl"),
+        (photos / "a.png", "expected a .jsonl, .json or .csv file"),
+    ):
         with pytest.raises(MixtureError, match=message):
             understand(path)
     (photos / "empty.jsonl").write_text("\n\n")

@@ -32,9 +32,7 @@ def adapter(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_fact
     return save_adapter(model, tmp_path_factory.mktemp("adapter") / request.param, tiny_checkpoint)
 
 
-def test_transformers_reads_the_merged_checkpoint_and_agrees_with_peft(
-    tiny_checkpoint: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_transformers_reads_the_merged_checkpoint_and_agrees_with_peft(tiny_checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     """Everything on the right is theirs: transformers' model, peft's loader, peft's merge."""
     steps: list[tuple[int, int]] = []
     out = merge(tiny_checkpoint, adapter, tmp_path / "out", on_tensor=lambda done, total: steps.append((done, total)))
@@ -42,9 +40,7 @@ def test_transformers_reads_the_merged_checkpoint_and_agrees_with_peft(
     theirs = peft.PeftModel.from_pretrained(
         SmolVLMForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=torch.float32), str(adapter)
     ).merge_and_unload()
-    merged, loading = SmolVLMForConditionalGeneration.from_pretrained(
-        out, dtype=torch.float32, output_loading_info=True
-    )
+    merged, loading = SmolVLMForConditionalGeneration.from_pretrained(out, dtype=torch.float32, output_loading_info=True)
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
     for (name, ours), wanted in zip(merged.state_dict().items(), theirs.state_dict().values(), strict=True):

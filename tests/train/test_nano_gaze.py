@@ -68,9 +68,7 @@ def find(maker: RowMaker, task: str, text: str, answer: str, *truths: FrameTruth
     branch, answer_length = maker.branch(Question(task, text, answer), "")
     image_tokens = [token(cell, frame) for frame in range(len(truths)) for cell in range(36)]
     found: Found = {}
-    for gaze in maker.gazer.find(
-        sample(*truths), Question(task, text, answer), branch, answer_length, START, image_tokens
-    ):
+    for gaze in maker.gazer.find(sample(*truths), Question(task, text, answer), branch, answer_length, START, image_tokens):
         first, last = (dict(look) for look in gaze.looks)
         assert sum(first.values()) == pytest.approx(1)
         assert sum(last.values()) == pytest.approx(1)
@@ -97,7 +95,9 @@ def test_the_name_finds_its_thing_and_the_answer_begins_there(maker: RowMaker) -
 def test_a_colours_answer_looks_at_the_thing(maker: RowMaker) -> None:
     found = find(maker, "colour", "What colour is the star?", "red", SCENE)
     assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {
-        (" star", QUESTION_LAYER): at_both(token(7)), (":", ANSWER_LAYER): at_both(token(7))}  # fmt: skip
+        (" star", QUESTION_LAYER): at_both(token(7)),
+        (":", ANSWER_LAYER): at_both(token(7)),
+    }
 
 
 @pytest.mark.parametrize("phrase", ["a cat", "a blue star"])  # no such thing; such a thing in another colour
@@ -120,7 +120,9 @@ def test_presence_is_told_by_the_question_alone(maker: RowMaker) -> None:
 def test_two_names_in_one_question(maker: RowMaker) -> None:
     found = find(maker, "spatial", "Is the star left or right of the dog?", "left", SCENE)
     assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {
-        (" star", QUESTION_LAYER): at_both(token(7)), (" dog", QUESTION_LAYER): at_both(token(22))}  # fmt: skip
+        (" star", QUESTION_LAYER): at_both(token(7)),
+        (" dog", QUESTION_LAYER): at_both(token(22)),
+    }
 
 
 def test_each_phrase_of_a_caption_looks_at_its_thing(maker: RowMaker) -> None:
@@ -139,27 +141,21 @@ def test_alike_things_take_turns_in_reading_order(maker: RowMaker) -> None:
     low, high = thing("star", "red", (0.2, 0.9)), thing("star", "red", (0.9, 0.1))  # cells 31 and 5
     asked = "What do you see?", "a red star at the top right and a red star at the bottom left"
     found = find(maker, "caption", *asked, FrameTruth((low, high)))
-    names = [
-        (at, looks) for (text, at, _), looks in sorted(found.items(), key=lambda item: item[0][1]) if text == " star"
-    ]
+    names = [(at, looks) for (text, at, _), looks in sorted(found.items(), key=lambda item: item[0][1]) if text == " star"]
     assert [looks for _, looks in names] == [at_both(token(5)), at_both(token(31))]
 
 
 @pytest.mark.parametrize(
     ("text", "word", "answer", "cells"),
-    [("How many stars are there?", " stars", "2", (7, 31)), ("How many red shapes are there?", " shapes", "3", (7, 31, 5)),
-     ("How many dogs are there?", " dogs", "1", (22,))],
-)  # fmt: skip
-def test_counted_things_share_attention_by_their_number(maker: RowMaker, text: str, word: str, answer: str,
-                                                        cells: Sequence[int]) -> None:  # fmt: skip
+    [
+        ("How many stars are there?", " stars", "2", (7, 31)),
+        ("How many red shapes are there?", " shapes", "3", (7, 31, 5)),
+        ("How many dogs are there?", " dogs", "1", (22,)),
+    ],
+)
+def test_counted_things_share_attention_by_their_number(maker: RowMaker, text: str, word: str, answer: str, cells: Sequence[int]) -> None:
     """An eighth each, the rest stays: of two stars a quarter of the attention is away, of three three eighths."""
-    items = (
-        STAR,
-        DOG,
-        thing("star", "red", (0.2, 0.9)),
-        thing("circle", "red", (0.9, 0.1)),
-        thing("ring", "blue", (0.5, 0.5)),
-    )
+    items = (STAR, DOG, thing("star", "red", (0.2, 0.9)), thing("circle", "red", (0.9, 0.1)), thing("ring", "blue", (0.5, 0.5)))
     found = find(maker, "count", text, answer, FrameTruth(items))
     at = place(maker, text, answer, word)
     look = {token(cell): 1 / 8 for cell in cells} | {START + at: 1 - len(cells) / 8}
@@ -174,13 +170,13 @@ def test_heads_look_at_the_first_and_the_last_frame_of_a_clip(maker: RowMaker) -
     dog = {token(22, 1): 1.0}, {token(22, 2): 1.0}
     found = find(maker, "motion", "Which way does the ball move?", "right", *truths)
     assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {
-        (" ball", QUESTION_LAYER): ball, (":", ANSWER_LAYER): ball}  # fmt: skip
+        (" ball", QUESTION_LAYER): ball,
+        (":", ANSWER_LAYER): ball,
+    }
     found = find(maker, "event", "What happens?", "the dog appears", *truths)
-    assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {
-        (" the", ANSWER_LAYER): dog, (" dog", ANSWER_LAYER): dog}  # fmt: skip
+    assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {(" the", ANSWER_LAYER): dog, (" dog", ANSWER_LAYER): dog}
     found = find(maker, "action", "What does the dog do?", "it appears", *truths)
-    assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {
-        (" dog", QUESTION_LAYER): dog, (":", ANSWER_LAYER): dog}  # fmt: skip
+    assert {(text, layer): looks for (text, _, layer), looks in found.items()} == {(" dog", QUESTION_LAYER): dog, (":", ANSWER_LAYER): dog}
 
 
 def shown_in(*centres: tuple[float, float] | None) -> list[FrameTruth]:
@@ -193,15 +189,15 @@ HIGH, LOW = (0.5, 0.3), (0.5, 0.9)  # cells 9 and 33
 
 @pytest.mark.parametrize(
     ("verb", "truths", "event"),
-    [("appear", shown_in(None, HIGH, HIGH), token(9, 1)),  # the first frame that shows it
-     ("appear", shown_in(None, None, None, HIGH), token(9, 3)),
-     ("disappear", shown_in(HIGH, HIGH, None, None), token(9, 2)),  # the first that does not, where it was
-     ("fall", shown_in(HIGH, HIGH, HIGH, LOW), token(33, 3))],  # the first that shows it elsewhere
+    [
+        ("appear", shown_in(None, HIGH, HIGH), token(9, 1)),  # the first frame that shows it
+        ("appear", shown_in(None, None, None, HIGH), token(9, 3)),
+        ("disappear", shown_in(HIGH, HIGH, None, None), token(9, 2)),  # the first that does not, where it was
+        ("fall", shown_in(HIGH, HIGH, HIGH, LOW), token(33, 3)),
+    ],  # the first that shows it elsewhere
     ids=["appear", "appear late", "disappear", "fall"],
-)  # fmt: skip
-def test_a_time_is_read_off_the_frame_of_the_event(
-    maker: RowMaker, verb: str, truths: list[FrameTruth], event: int
-) -> None:
+)
+def test_a_time_is_read_off_the_frame_of_the_event(maker: RowMaker, verb: str, truths: list[FrameTruth], event: int) -> None:
     """From the token before the answer to the one before its last digit: " at", " ", "0", "0", ":", "0", "3"."""
     asked = f"When does the cat {verb}?", "at 00:03"
     begin = place(maker, *asked, ":") + 1
@@ -278,8 +274,7 @@ def test_reading_looks_one_character_ahead(maker: RowMaker) -> None:
     begin = place(maker, *asked, ":") + 1
     found = find(maker, "reading_word", *asked, FrameTruth((), letters))
     cells = (18, 19, 21, 23)  # row 3, columns 0, 1, 3 and 5
-    assert {at: looks for (_, at, _), looks in found.items()} == {
-        begin + i - 1: at_both(token(cell)) for i, cell in enumerate(cells)}  # fmt: skip
+    assert {at: looks for (_, at, _), looks in found.items()} == {begin + i - 1: at_both(token(cell)) for i, cell in enumerate(cells)}
     assert {layer for _, _, layer in found} == {ANSWER_LAYER}
 
 
@@ -289,7 +284,10 @@ def test_the_space_before_a_number_is_no_character(maker: RowMaker) -> None:
     begin = place(maker, *asked, ":") + 1  # a token for the space, then one a digit
     found = find(maker, "reading_number", *asked, FrameTruth((), digits))
     assert {(text, at): looks for (text, at, _), looks in found.items()} == {
-        (" ", begin): at_both(token(0)), ("4", begin + 1): at_both(token(3)), ("0", begin + 2): at_both(token(5))}  # fmt: skip
+        (" ", begin): at_both(token(0)),
+        ("4", begin + 1): at_both(token(3)),
+        ("0", begin + 2): at_both(token(5)),
+    }
 
 
 def test_without_truth_nobody_is_told_where_to_look(maker: RowMaker) -> None:
@@ -299,18 +297,20 @@ def test_without_truth_nobody_is_told_where_to_look(maker: RowMaker) -> None:
 def test_a_rows_gazes_count_from_its_beginning(maker: RowMaker) -> None:
     """Two questions in one row, with the media in front: each gaze is at its own name and at true image tokens."""
     scene = sample(SCENE)
-    questions = [
-        Question("position", "Where is the dog?", "right"),
-        Question("colour", "What colour is the star?", "red"),
-    ]
+    questions = [Question("position", "Where is the dog?", "right"), Question("colour", "What colour is the star?", "red")]
     row = maker.row(scene, questions, 160)
     image_tokens = np.flatnonzero(row.input_ids == maker.config.image_token_id)
     assert len(image_tokens) == 36
     words = [maker.tokenizer.decode([int(i)]) for i in row.input_ids]
-    expected = [(" dog", QUESTION_LAYER, image_tokens[22]), (":", ANSWER_LAYER, image_tokens[22]),
-                (" star", QUESTION_LAYER, image_tokens[7]), (":", ANSWER_LAYER, image_tokens[7])]  # fmt: skip
+    expected = [
+        (" dog", QUESTION_LAYER, image_tokens[22]),
+        (":", ANSWER_LAYER, image_tokens[22]),
+        (" star", QUESTION_LAYER, image_tokens[7]),
+        (":", ANSWER_LAYER, image_tokens[7]),
+    ]
     assert [(words[g.at], g.layer, g.looks) for g in row.gazes] == [
-        (word, layer, (((target, 1.0),),) * 2) for word, layer, target in expected]  # fmt: skip
+        (word, layer, (((target, 1.0),),) * 2) for word, layer, target in expected
+    ]
     assert row.segments[[g.at for g in row.gazes]].tolist() == [1, 1, 2, 2]
 
 
@@ -321,7 +321,7 @@ GAZES = (
     (1, Gaze(6, QUESTION_LAYER, (((0, 0.5), (3, 0.5)),) * 2)),
     (1, Gaze(7, QUESTION_LAYER, (((0, 0.125), (0, 0.125), (7, 0.75)),) * 2)),  # two counted things in one cell
     (0, Gaze(5, ANSWER_LAYER, (((1, 1.0),),) * 2)),
-)  # fmt: skip
+)
 
 
 def scored() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -32,8 +32,9 @@ from smolvlm.train.nano.pretrain import PretrainOptions, pretrain
 from smolvlm.train.nano.recipe import RECIPES, StagePlan, recipe
 from smolvlm.train.nano.rows import RowMaker
 
-TINY = replace(recipe("toy"), name="tiny", stages=(StagePlan("decoder", 30, 0.1), StagePlan("tower", 30, 0.1),
-                                                   StagePlan("both", 20, 0.1, 1e-3, 0.01)))  # fmt: skip
+TINY = replace(
+    recipe("toy"), name="tiny", stages=(StagePlan("decoder", 30, 0.1), StagePlan("tower", 30, 0.1), StagePlan("both", 20, 0.1, 1e-3, 0.01))
+)
 
 
 def losses(stage: Path) -> list[float]:
@@ -91,8 +92,7 @@ def test_it_is_measured_as_every_model_is(trained: Path) -> None:
     """`smolvlm eval` on what the toy recipe made: the path from nothing to a score, every week of the project."""
     import smolvlm
 
-    report = evaluate(smolvlm.load(trained / "model", dtype="float32"), synth_suite(), tasks=("colour", "event"), items=4,
-                      max_new_tokens=8)  # fmt: skip
+    report = evaluate(smolvlm.load(trained / "model", dtype="float32"), synth_suite(), tasks=("colour", "event"), items=4, max_new_tokens=8)
     assert [(row.task, row.items) for row in report.rows] == [("colour", 4), ("event", 4)]
 
 

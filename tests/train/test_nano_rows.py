@@ -29,12 +29,21 @@ def tokenizer(nano_tokenizer: Path) -> PromptTokenizer:
 def config(tokenizer: PromptTokenizer) -> ModelConfig:
     """nano's prompt with a graph small enough for a unit test: 36 tokens a tile of 96."""
     return ModelConfig(
-        text=TextConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-                        num_key_value_heads=1, head_dim=16, vocab_size=VOCAB, eos_token_id=VOCAB - 1),
-        vision=VisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                            image_size=96, patch_size=8),
-        scale_factor=2, image_token_id=tokenizer.id_of("<image>"), eos_token_ids=(VOCAB - 1,),
-    )  # fmt: skip
+        text=TextConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            vocab_size=VOCAB,
+            eos_token_id=VOCAB - 1,
+        ),
+        vision=VisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=96, patch_size=8),
+        scale_factor=2,
+        image_token_id=tokenizer.id_of("<image>"),
+        eos_token_ids=(VOCAB - 1,),
+    )
 
 
 @pytest.mark.parametrize("name", ["scene", "writing", "clip", "pair"])
@@ -45,8 +54,9 @@ def test_a_row_is_what_the_processor_prompts(name: str, tokenizer: PromptTokeniz
         sample = generate(name, "validation", index)
         tiles = np.zeros((len(sample.frames), 96, 96, 3), np.uint8)
         if sample.kind == "video":
-            prepared = [PreparedMedia(MediaInfo("video", "", len(tiles), timestamps_s=sample.timestamps_s,
-                                                duration_s=sample.duration_s), tiles)]  # fmt: skip
+            prepared = [
+                PreparedMedia(MediaInfo("video", "", len(tiles), timestamps_s=sample.timestamps_s, duration_s=sample.duration_s), tiles)
+            ]
             media = [{"type": "video", "path": "-"}]
         else:
             prepared = [PreparedMedia(MediaInfo("image", "", 1), tile[None]) for tile in tiles]
@@ -113,14 +123,9 @@ def test_questions_of_a_row_see_the_media_and_nothing_of_each_other(config: Mode
 
 def test_mask_by_hand() -> None:
     segments = np.array([[0, 0, 1, 1, 2, PAD_SEGMENT]])
-    expected = np.array([
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [0, 0, 0, 0, 0, 1],
-    ], bool)  # fmt: skip
+    expected = np.array(
+        [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]], bool
+    )
     np.testing.assert_array_equal(row_mask(segments, np.array([False]))[0, 0], expected)
     expected[4, 2:4] = True  # the second turn of a conversation sees the first
     np.testing.assert_array_equal(row_mask(segments, np.array([True]))[0, 0], expected)

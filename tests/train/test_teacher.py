@@ -91,8 +91,13 @@ def test_every_question_is_asked_once_over_two_runs(serve: Callable[[Reply], Ser
     texts = [f"question {i}" for i in range(12)]
     first = ask_teacher(questions(*texts[:5]), options(server, api_key="sesame", max_tokens=77), path)
     assert first.answers == {question_key(t): f"answer to {t}" for t in texts[:5]}
-    assert server.bodies[0] == {"model": "teacher", "messages": server.bodies[0]["messages"], "max_tokens": 77,
-                                "temperature": 0.0, "stream": False}  # fmt: skip
+    assert server.bodies[0] == {
+        "model": "teacher",
+        "messages": server.bodies[0]["messages"],
+        "max_tokens": 77,
+        "temperature": 0.0,
+        "stream": False,
+    }
     assert server.headers[0]["Authorization"] == "Bearer sesame"
     with path.open("a") as file:
         file.write('{"key": "cut off by a ki')  # what a kill in the middle of a line leaves
@@ -127,15 +132,9 @@ def test_a_refusal_ends_the_run_and_keeps_what_was_answered(serve: Callable[[Rep
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (completion("half an ans", "length"), "cut off at max_tokens"),
-        (completion("  "), "was empty"),
-        (completion(None), "was empty"),
-    ],
+    [(completion("half an ans", "length"), "cut off at max_tokens"), (completion("  "), "was empty"), (completion(None), "was empty")],
 )
-def test_what_is_no_answer_is_skipped_and_counted(
-    serve: Callable[[Reply], Server], tmp_path: Path, content: Any, reason: str
-) -> None:
+def test_what_is_no_answer_is_skipped_and_counted(serve: Callable[[Reply], Server], tmp_path: Path, content: Any, reason: str) -> None:
     server = serve(lambda body, number: (200, content) if "bad" in body["messages"][0]["content"] else echo(body, number))
     asked = ask_teacher(questions("good", "bad"), options(server), tmp_path / "a.jsonl")
     assert list(asked.answers) == [question_key("good")]

@@ -23,9 +23,29 @@ def app() -> typer.Typer:
 
 def test_a_run_by_command(app: typer.Typer, tiny_checkpoint: Path, tmp_path: Path) -> None:
     mixture = picture_mixture(tmp_path / "m", 2)
-    args = ["train", "sft", "--model", str(tiny_checkpoint), "--mixture", str(mixture), "--out", str(tmp_path / "run"),
-            "--steps", "1", "--batch-size", "1", "--seq-len", "200", "--detail", "low", "--lr-vision", "0",
-            "--no-packing", "--workers", "0"]  # fmt: skip
+    args = [
+        "train",
+        "sft",
+        "--model",
+        str(tiny_checkpoint),
+        "--mixture",
+        str(mixture),
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "1",
+        "--batch-size",
+        "1",
+        "--seq-len",
+        "200",
+        "--detail",
+        "low",
+        "--lr-vision",
+        "0",
+        "--no-packing",
+        "--workers",
+        "0",
+    ]
     result = CliRunner().invoke(app, args, catch_exceptions=False)
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path / 'run'}\n"

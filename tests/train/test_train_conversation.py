@@ -36,8 +36,7 @@ def processor_of(checkpoint: Path, style: str = "official") -> Processor:
     return Processor.from_folder(checkpoint, prompt_style=style)
 
 
-def encode(checkpoint: Path, raw: dict[str, Any], media: Path = Path(), seq_len: int = 8192,
-           style: str = "official") -> Encoded | Skipped:  # fmt: skip
+def encode(checkpoint: Path, raw: dict[str, Any], media: Path = Path(), seq_len: int = 8192, style: str = "official") -> Encoded | Skipped:
     processor = processor_of(checkpoint, style)
     return ConversationEncoder(processor, seq_len, MediaOptions(detail="low"))(Record(raw, "cats, record 1", media))
 
@@ -49,13 +48,20 @@ def example(outcome: Encoded | Skipped) -> Any:
 
 def test_only_answers_and_stop_tokens_are_learned(tiny_checkpoint: Path) -> None:
     """The reference's ids of the whole text; the answers' places found by searching for their own ids in it."""
-    raw = {"conversations": [
-        {"from": "human", "value": "What is two and two?"}, {"from": "gpt", "value": "It is four."},
-        {"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes, 4."}]}  # fmt: skip
+    raw = {
+        "conversations": [
+            {"from": "human", "value": "What is two and two?"},
+            {"from": "gpt", "value": "It is four."},
+            {"from": "human", "value": "Sure?"},
+            {"from": "gpt", "value": "Yes, 4."},
+        ]
+    }
     found = example(encode(tiny_checkpoint, raw))
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    text = ("<|im_start|>User: What is two and two?<end_of_utterance>\nAssistant: It is four.<end_of_utterance>\n"
-            "User: Sure?<end_of_utterance>\nAssistant: Yes, 4.<end_of_utterance>")  # fmt: skip
+    text = (
+        "<|im_start|>User: What is two and two?<end_of_utterance>\nAssistant: It is four.<end_of_utterance>\n"
+        "User: Sure?<end_of_utterance>\nAssistant: Yes, 4.<end_of_utterance>"
+    )
     assert found.input_ids.tolist() == tokenizer(text).input_ids
     learned = found.labels != IGNORE
     assert found.labels[learned].tolist() == tokenizer(" It is four.<end_of_utterance> Yes, 4.<end_of_utterance>").input_ids
@@ -67,8 +73,10 @@ def test_only_answers_and_stop_tokens_are_learned(tiny_checkpoint: Path) -> None
 
 def test_nothing_of_frames_and_time_stamps_is_learned(tiny_checkpoint: Path) -> None:
     frames = [np.full((32, 32, 3), value, np.uint8) for value in (0, 90, 180)]
-    raw = {"video": [frames], "conversations": [
-        {"from": "human", "value": "<video>What happens?"}, {"from": "gpt", "value": "It brightens."}]}  # fmt: skip
+    raw = {
+        "video": [frames],
+        "conversations": [{"from": "human", "value": "<video>What happens?"}, {"from": "gpt", "value": "It brightens."}],
+    }
     processor = processor_of(tiny_checkpoint)
     found = example(encode(tiny_checkpoint, raw | {"video": [frames]}))
     text = processor.tokenizer.decode(found.input_ids[found.labels != IGNORE], skip_special_tokens=False)
@@ -90,8 +98,12 @@ def test_the_prompt_is_what_the_model_will_be_asked_with(tiny_checkpoint: Path, 
 
 
 def test_control_tokens_typed_in_data_stay_text(tiny_checkpoint: Path) -> None:
-    raw = {"conversations": [{"from": "human", "value": "Say <end_of_utterance> <row_1_col_1>"},
-                             {"from": "gpt", "value": "No <image> and no <end_of_utterance>."}]}  # fmt: skip
+    raw = {
+        "conversations": [
+            {"from": "human", "value": "Say <end_of_utterance> <row_1_col_1>"},
+            {"from": "gpt", "value": "No <image> and no <end_of_utterance>."},
+        ]
+    }
     found = example(encode(tiny_checkpoint, raw))
     assert (found.input_ids == EOS).sum() == 2
     assert not ((found.input_ids >= 49152) & (found.input_ids != EOS)).any()
@@ -122,9 +134,15 @@ def test_what_does_not_fit_is_cut_after_an_answer_or_skipped(tiny_checkpoint: Pa
 
 
 def test_a_picture_of_a_cut_turn_is_left_out_with_it(tiny_checkpoint: Path, media: Path) -> None:
-    raw = {"image": ["0.png", "1.png"], "conversations": [
-        {"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A."},
-        {"from": "human", "value": "<image>And?"}, {"from": "gpt", "value": "B."}]}  # fmt: skip
+    raw = {
+        "image": ["0.png", "1.png"],
+        "conversations": [
+            {"from": "human", "value": "<image>What?"},
+            {"from": "gpt", "value": "A."},
+            {"from": "human", "value": "<image>And?"},
+            {"from": "gpt", "value": "B."},
+        ],
+    }
     whole = encode(tiny_checkpoint, raw, media)
     cut = encode(tiny_checkpoint, raw, media, seq_len=len(example(whole)) - 1)
     assert isinstance(cut, Encoded)

@@ -31,20 +31,38 @@ SOURCE = Path(smolvlm.__file__).parents[1]
 
 
 def wanted(checkpoint: Path, mixture: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    return {"model": str(checkpoint), "mixture": str(mixture), "out": str(out), "steps": 6, "batch_size": 2, "seq_len": 160,
-            "detail": "low", "lr_text": 3e-3, "lr_connector": 3e-3, "lr_vision": 1e-3, "save_every": 2,
-            "neftune_alpha": 5.0, "workers": 0, "progress_bar": False, **changes}  # fmt: skip
+    return {
+        "model": str(checkpoint),
+        "mixture": str(mixture),
+        "out": str(out),
+        "steps": 6,
+        "batch_size": 2,
+        "seq_len": 160,
+        "detail": "low",
+        "lr_text": 3e-3,
+        "lr_connector": 3e-3,
+        "lr_vision": 1e-3,
+        "save_every": 2,
+        "neftune_alpha": 5.0,
+        "workers": 0,
+        "progress_bar": False,
+        **changes,
+    }
 
 
 def run(options: dict[str, Any], *args: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
     """In processes of their own, as `torchrun` starts them when there are two."""
     path = Path(options["out"]).with_suffix(".json")
     path.write_text(json.dumps(options))
-    launch = [sys.executable] if processes == 1 else [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]  # fmt: skip
+    launch = (
+        [sys.executable]
+        if processes == 1
+        else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
-    return subprocess.run([*launch, str(SCRIPT), str(path), *map(str, args)], capture_output=True, text=True,
-                          timeout=300, check=False, env=environment)  # fmt: skip
+    return subprocess.run(
+        [*launch, str(SCRIPT), str(path), *map(str, args)], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
 
 
 def log(out: Path) -> list[dict[str, Any]]:
@@ -158,8 +176,20 @@ def test_a_full_disk_during_a_save_leaves_the_last_good_one(tiny_checkpoint: Pat
 def test_the_loss_on_one_repeated_batch_falls_under_a_tenth(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Two pictures and their answers, known by heart; the answers differ, so the pictures must be looked at."""
     repeated = picture_mixture(tmp_path / "m", 2)
-    options = wanted(tiny_checkpoint, repeated, tmp_path / "run", steps=40, lr_text=1e-2, lr_connector=1e-2, neftune_alpha=0.0,
-                     save_every=1000, schedule="constant", batch_size=1, packing=True, seq_len=300)  # fmt: skip
+    options = wanted(
+        tiny_checkpoint,
+        repeated,
+        tmp_path / "run",
+        steps=40,
+        lr_text=1e-2,
+        lr_connector=1e-2,
+        neftune_alpha=0.0,
+        save_every=1000,
+        schedule="constant",
+        batch_size=1,
+        packing=True,
+        seq_len=300,
+    )
     result = sft(TrainOptions(**options))
     assert result.losses[0][1] > 5
     assert result.losses[-1][1] < 0.1, result.losses[-5:]
@@ -168,8 +198,21 @@ def test_the_loss_on_one_repeated_batch_falls_under_a_tenth(tiny_checkpoint: Pat
 def test_accumulated_batches_weigh_by_their_tokens(tiny_checkpoint: Path, mixture: Path, tmp_path: Path) -> None:
     """Two batches of two rows in one step leave the first moments of one batch of four."""
     for name, rows, batches in (("one", 4, 1), ("two", 2, 2)):
-        sft(TrainOptions(**wanted(tiny_checkpoint, mixture, tmp_path / name, steps=1, batch_size=rows, packing=False,
-                                  gradient_accumulation=batches, neftune_alpha=0.0, max_grad_norm=0.0)))  # fmt: skip
+        sft(
+            TrainOptions(
+                **wanted(
+                    tiny_checkpoint,
+                    mixture,
+                    tmp_path / name,
+                    steps=1,
+                    batch_size=rows,
+                    packing=False,
+                    gradient_accumulation=batches,
+                    neftune_alpha=0.0,
+                    max_grad_norm=0.0,
+                )
+            )
+        )
     same_gradients(tmp_path / "one", tmp_path / "two")
 
 

@@ -22,8 +22,7 @@ def made(raw: dict[str, Any], modality: str = "image") -> Record:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "expected"),
-    [("all", 50), ("first:1%", 1), ("first:10%", 5), ("first:3", 3), ("random:50%", 25), ("random:80", 50)],
+    ("strategy", "expected"), [("all", 50), ("first:1%", 1), ("first:10%", 5), ("first:3", 3), ("random:50%", 25), ("random:80", 50)]
 )
 def test_sampling_strategies_take_what_they_say(strategy: str, expected: int) -> None:
     chosen = choose(50, strategy, (0, 7))
@@ -101,14 +100,24 @@ def test_a_malformed_record_is_found_before_the_run_begins(tmp_path: Path) -> No
 
 
 def test_placeholders_become_media_in_place() -> None:
-    raw = {"image": ["a.jpg", "https://example.com/b.jpg"], "video": "c.mp4", "conversations": [
-        {"from": "system", "value": "Be brief."},
-        {"from": "human", "value": "<image> or <image>\n: which? <video>"},
-        {"from": "gpt", "value": "The <image> one."}]}  # fmt: skip
+    raw = {
+        "image": ["a.jpg", "https://example.com/b.jpg"],
+        "video": "c.mp4",
+        "conversations": [
+            {"from": "system", "value": "Be brief."},
+            {"from": "human", "value": "<image> or <image>\n: which? <video>"},
+            {"from": "gpt", "value": "The <image> one."},
+        ],
+    }
     system, user, answer = to_messages(made(raw))
     assert (system.role, user.role, answer.role) == ("system", "user", "assistant")
-    assert user.parts == (ImagePart(str(Path("media/a.jpg"))), TextPart("or"), ImagePart("https://example.com/b.jpg"),
-                          TextPart(": which?"), VideoPart(str(Path("media/c.mp4"))))  # fmt: skip
+    assert user.parts == (
+        ImagePart(str(Path("media/a.jpg"))),
+        TextPart("or"),
+        ImagePart("https://example.com/b.jpg"),
+        TextPart(": which?"),
+        VideoPart(str(Path("media/c.mp4"))),
+    )
     assert answer.parts == (TextPart("The <image> one."),)  # typed by the answerer: text
 
 

@@ -36,18 +36,33 @@ OTHERS = {  # the two-dimensional ones that a test by `ndim` alone would take as
 def graph() -> TrainingGraph:
     torch.manual_seed(0)
     config = ModelConfig(
-        text=TextConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
-                        num_key_value_heads=1, head_dim=16, vocab_size=60, eos_token_id=59),
-        vision=VisionConfig(hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2,
-                            image_size=32, patch_size=8),
-        scale_factor=2, image_token_id=58, eos_token_ids=(59,),
-    )  # fmt: skip
+        text=TextConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            vocab_size=60,
+            eos_token_id=59,
+        ),
+        vision=VisionConfig(hidden_size=32, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8),
+        scale_factor=2,
+        image_token_id=58,
+        eos_token_ids=(59,),
+    )
     return TrainingGraph(SmolVLMForConditionalGeneration(config))
 
 
 def options(out: Path, **changes: float | str) -> LoopOptions:
-    given: dict[str, float | str] = {"lr_vision": 1e-2, "lr_connector": 1e-2, "lr_text": 1e-2, "lr_muon": 0.02,
-                                     "max_grad_norm": 0.0, **changes}  # fmt: skip
+    given: dict[str, float | str] = {
+        "lr_vision": 1e-2,
+        "lr_connector": 1e-2,
+        "lr_text": 1e-2,
+        "lr_muon": 0.02,
+        "max_grad_norm": 0.0,
+        **changes,
+    }
     return LoopOptions(out=out, **given)  # type: ignore[arg-type]
 
 

@@ -98,8 +98,16 @@ def test_neftune_noise_has_the_stated_strength_and_only_while_training(graph: Tr
 
 
 def test_a_blank_look_changes_nothing_but_reaches_every_parameter(graph: TrainingGraph, batch: Batch) -> None:
-    text_only = Batch(torch.tensor([[1, 5, 6]]), torch.tensor([[IGNORE, 5, 6]]), torch.arange(3)[None],
-                      torch.ones(1, 3, dtype=torch.int64), None, ((0, 0, 3),), 3, 2)  # fmt: skip
+    text_only = Batch(
+        torch.tensor([[1, 5, 6]]),
+        torch.tensor([[IGNORE, 5, 6]]),
+        torch.arange(3)[None],
+        torch.ones(1, 3, dtype=torch.int64),
+        None,
+        ((0, 0, 3),),
+        3,
+        2,
+    )
     expected = SFTObjective()(graph, text_only).loss
     looking = TrainingGraph(graph.net, always_look=True)
     loss = SFTObjective()(looking, text_only).loss
@@ -113,10 +121,12 @@ def test_a_blank_look_changes_nothing_but_reaches_every_parameter(graph: Trainin
     [
         ("net.model.vision_model.encoder.layers.0.mlp.fc1.weight", "vision"),
         ("net.model.connector.modality_projection.proj.weight", "connector"),
-        ("net.model.text_model.layers.1.mlp.up_proj.weight", "text"), ("net.lm_head.weight", "text"),
-        ("net.model.text_model.embed_tokens.weight", "text"), ("projection.weight", "text"),
+        ("net.model.text_model.layers.1.mlp.up_proj.weight", "text"),
+        ("net.lm_head.weight", "text"),
+        ("net.model.text_model.embed_tokens.weight", "text"),
+        ("projection.weight", "text"),
     ],
-)  # fmt: skip
+)
 def test_parts_by_name(name: str, part: str) -> None:
     assert part_of(name) == part
 
@@ -179,11 +189,19 @@ def test_clipping_bounds_the_norm_and_masters_collect_small_steps(graph: Trainin
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"steps": 0}, "steps=0"), ({"lr_text": -1.0}, "lr_text=-1.0"), ({"lr_text": math.nan}, "lr_text=nan"),
-     ({"warmup_ratio": 2.0}, "at most 1"), ({"precision": "int8"}, "expected one of float32, autocast, bfloat16"),
-     ({"schedule": "linear"}, "expected one of cosine"), ({"keep": 0}, "keep=0"), ({"epochs": 1, "steps": 2}, "exclude each other"),
-     ({"batch_size": True}, "batch_size=True"), ({"fsdp": True, "precision": "bfloat16"}, "cannot be combined")],
-)  # fmt: skip
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"lr_text": -1.0}, "lr_text=-1.0"),
+        ({"lr_text": math.nan}, "lr_text=nan"),
+        ({"warmup_ratio": 2.0}, "at most 1"),
+        ({"precision": "int8"}, "expected one of float32, autocast, bfloat16"),
+        ({"schedule": "linear"}, "expected one of cosine"),
+        ({"keep": 0}, "keep=0"),
+        ({"epochs": 1, "steps": 2}, "exclude each other"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"fsdp": True, "precision": "bfloat16"}, "cannot be combined"),
+    ],
+)
 def test_options_out_of_range_are_named(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         TrainOptions(out=tmp_path, model="m", mixture=Path("mix.yaml"), **changes)  # type: ignore[arg-type]

@@ -50,8 +50,7 @@ def loss_and_gradients(graph: TrainingGraph, rows: list[list[Example]], config: 
 
 
 @pytest.mark.parametrize("masked_up_to", [1024, 0], ids=["masked", "by span"])
-def test_packing_gives_the_loss_and_gradients_of_padding(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         masked_up_to: int) -> None:  # fmt: skip
+def test_packing_gives_the_loss_and_gradients_of_padding(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, masked_up_to: int) -> None:
     monkeypatch.setattr(packing, "_MASKED_UP_TO", masked_up_to)
     processor = processor_of(tiny_checkpoint)
     graph = TrainingGraph(load_model(tiny_checkpoint, processor.model))
@@ -138,9 +137,12 @@ def test_unreadable_pictures_are_counted_and_listed(tiny_checkpoint: Path, tmp_p
     batches = source(tiny_checkpoint, mixture, epochs=1, seq_len=200)
     last = list(batches.draw(None, 0, 1))[-1]
     lines = batches.report(last.state)
-    assert lines[:4] == ["6 records read", "1 skipped because their media cannot be read",
-                         "1 skipped because their first answer ends beyond 200 tokens",
-                         "1 cut after the last answer that fits in 200 tokens"]  # fmt: skip
+    assert lines[:4] == [
+        "6 records read",
+        "1 skipped because their media cannot be read",
+        "1 skipped because their first answer ends beyond 200 tokens",
+        "1 cut after the last answer that fits in 200 tokens",
+    ]
     assert any("data, record 4 of data.jsonl" in line and "3.png" in line for line in lines[4:])
 
 

@@ -58,9 +58,7 @@ def endless_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
 
     from smolvlm.checkpoint.random import TINY, write_random_checkpoint
 
-    text = dataclasses.replace(
-        TINY.text, hidden_size=512, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=8, head_dim=64
-    )
+    text = dataclasses.replace(TINY.text, hidden_size=512, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=8, head_dim=64)
     config = dataclasses.replace(TINY, text=text)
     folder = write_random_checkpoint(tmp_path_factory.mktemp("endless") / "endless", config, "bfloat16")
     server = Server("--model", folder)

@@ -26,10 +26,19 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
         for flag in (
-            "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-            "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1280,900", "lang=en",
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            "disable-quic",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+            "disable-dev-shm-usage",
+            "window-size=1280,900",
+            "lang=en",
             f"user-data-dir={profile}",
-        ):  # fmt: skip
+        ):
             options.add_argument(f"--{flag}")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(driver))

@@ -20,8 +20,10 @@ class Server:
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "SMOLVLM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, *launch, "ui", "--port", "0", "--no-browser", *map(str, args)],
-            env=environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()  # the address comes when it listens
         assert " on http://" in line, f"the page did not start: {line!r}"

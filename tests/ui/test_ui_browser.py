@@ -53,9 +53,7 @@ def test_a_clip_is_asked_about_twice(browser: Browser, nano_page: Server) -> Non
     browser.until(lambda: len(browser.answers()) == 3 and "Tiles encoded" in browser.text("#status"), "a third answer")
     browser.shot("several")
     browser.click("#new")
-    browser.until(
-        lambda: not browser.answers() and not any(e.is_displayed() for e in browser.all("#frames")), "a new start"
-    )
+    browser.until(lambda: not browser.answers() and not any(e.is_displayed() for e in browser.all("#frames")), "a new start")
 
 
 def test_an_example_answers(browser: Browser, nano_page: Server) -> None:
@@ -73,9 +71,7 @@ def test_a_broken_file_ends_in_a_sentence(browser: Browser, nano_page: Server, t
     browser.ask("What is this?", broken)
     browser.until(lambda: browser.answers() and "⚠️ holiday.mp4" in browser.answers()[0], "a sentence")
     browser.ask("And this?", note)
-    browser.until(
-        lambda: browser.answers()[1:] and "⚠️ notes.txt is neither a picture" in browser.answers()[1], "a sentence"
-    )
+    browser.until(lambda: browser.answers()[1:] and "⚠️ notes.txt is neither a picture" in browser.answers()[1], "a sentence")
     browser.shot("broken")
     browser.ask("What does the sign say?", SIGN)
     assert browser.answered(3) == "MILK"
@@ -113,9 +109,7 @@ def test_the_language_changes(browser: Browser, nano_page: Server) -> None:
 
 def test_the_browsers_language_is_the_first(browser: Browser, nano_page: Server) -> None:
     browser.driver.execute_cdp_cmd("Network.enable", {})
-    browser.driver.execute_cdp_cmd(
-        "Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}}
-    )
+    browser.driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}})
     try:
         browser.open(nano_page.address)
         browser.until(lambda: browser.text("#new") == "新对话", "the page in Chinese")
@@ -125,9 +119,7 @@ def test_the_browsers_language_is_the_first(browser: Browser, nano_page: Server)
 
 def test_dark_and_light(browser: Browser, nano_page: Server) -> None:
     def brightness() -> int:
-        colour = browser.driver.execute_script(
-            "return getComputedStyle(document.querySelector('gradio-app')).backgroundColor"
-        )
+        colour = browser.driver.execute_script("return getComputedStyle(document.querySelector('gradio-app')).backgroundColor")
         return sum(int(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3])
 
     browser.open(nano_page.address)
@@ -206,9 +198,7 @@ def test_the_simple_form(browser: Browser) -> None:
         browser.all("tr.tr-body")[2].click()
         browser.until(lambda: "sign.png" in browser.text("#upload").replace("\n", ""), "the example's file")
         browser.click("#ask")
-        browser.until(
-            lambda: browser.one("#answer textarea").get_property("value").strip() == "MILK", "a second answer"
-        )
+        browser.until(lambda: browser.one("#answer textarea").get_property("value").strip() == "MILK", "a second answer")
         browser.until(lambda: not browser.all("#frames"), "a picture has no frames")
     finally:
         code = server.close()

@@ -83,15 +83,9 @@ def test_media_may_come_in_any_turn(tab: Tab, nano: smolvlm.SmolVLM, examples: P
     whole = nano.chat(
         [
             {"role": "system", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [{"type": "image", "path": str(scene)}, {"type": "text", "text": first.prompt}],
-            },
+            {"role": "user", "content": [{"type": "image", "path": str(scene)}, {"type": "text", "text": first.prompt}]},
             {"role": "assistant", "content": [TokenPart(first.answer.token_ids)]},
-            {
-                "role": "user",
-                "content": [{"type": "image", "path": str(sign)}, {"type": "text", "text": second.prompt}],
-            },
+            {"role": "user", "content": [{"type": "image", "path": str(sign)}, {"type": "text", "text": second.prompt}]},
         ],
         max_new_tokens=32,
     )
@@ -115,9 +109,7 @@ def test_a_failed_turn_leaves_no_trace(tab: Tab, examples: Path, tmp_path: Path)
     assert after.answer.usage.encoded_tiles == 0
 
 
-def test_a_question_that_waits_can_be_stopped_and_its_files_are_not_lost(
-    tab: Tab, line: EngineLine, examples: Path
-) -> None:
+def test_a_question_that_waits_can_be_stopped_and_its_files_are_not_lost(tab: Tab, line: EngineLine, examples: Path) -> None:
     line.call(lambda: time.sleep(0.3))
     waiting = tab.ask("What happens in this video?", [examples / "nano/clip.mp4"], settings())
     assert tab.busy
@@ -169,9 +161,7 @@ def test_tabs_that_nobody_closed_make_room(nano: smolvlm.SmolVLM, line: EngineLi
     assert len(tabs) == MAX_TABS - 1
 
 
-def test_a_tab_whose_cache_was_taken_encodes_nothing_again(
-    nano: smolvlm.SmolVLM, line: EngineLine, examples: Path
-) -> None:
+def test_a_tab_whose_cache_was_taken_encodes_nothing_again(nano: smolvlm.SmolVLM, line: EngineLine, examples: Path) -> None:
     tab = Tab(nano, line)
     ended(tab.ask("What happens in this video?", [examples / "nano/clip.mp4"], settings()))
     tab.release()
@@ -193,17 +183,7 @@ def test_typed_control_tokens_reach_the_model_as_text(tab: Tab, nano: smolvlm.Sm
 
 
 def test_every_text_is_there_in_both_languages() -> None:
-    values = {
-        "model": "m",
-        "engine": "e",
-        "count": 1,
-        "most": 2,
-        "done": 1,
-        "total": 2,
-        "tokens": 3,
-        "first": 0.1,
-        "tiles": 4,
-    }
+    values = {"model": "m", "engine": "e", "count": 1, "most": 2, "done": 1, "total": 2, "tokens": 3, "first": 0.1, "tiles": 4}
     same = {key for key in keys() if text(key, "en", **values) == text(key, "zh", **values)}
     assert same == {"top_p", "question_hint"}
     assert all(text(key, lang, **values).strip() for key in keys() for lang in LANGUAGES)
@@ -212,10 +192,17 @@ def test_every_text_is_there_in_both_languages() -> None:
 @pytest.mark.parametrize(
     ("header", "lang"),
     [
-        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("en-GB,en;q=0.9,zh;q=0.8", "en"), ("de,zh;q=0.5,en;q=0.4", "zh"),
-        ("fr, de", "en"), ("", "en"), ("zh;q=0, en;q=0.1", "en"), ("zh;q=x", "en"), ("*", "en"), ("ZH-hant", "zh"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.8", "en"),
+        ("de,zh;q=0.5,en;q=0.4", "zh"),
+        ("fr, de", "en"),
+        ("", "en"),
+        ("zh;q=0, en;q=0.1", "en"),
+        ("zh;q=x", "en"),
+        ("*", "en"),
+        ("ZH-hant", "zh"),
     ],
-)  # fmt: skip
+)
 def test_the_browsers_first_choice_counts(header: str, lang: str) -> None:
     assert preferred_language(header) == lang
 

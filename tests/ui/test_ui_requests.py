@@ -52,15 +52,10 @@ def config(page: Server) -> dict[str, Any]:
 
 def submit(page: Server, config: dict[str, Any], path: str, **more: Any) -> str:
     """Ask as the page does, with `path` as the upload; all that the server says, as text."""
-    function = next(
-        d for d in config["dependencies"] if any(trigger == "submit" for _, trigger in map(tuple, d["targets"]))
-    )
+    function = next(d for d in config["dependencies"] if any(trigger == "submit" for _, trigger in map(tuple, d["targets"])))
     components = {c["id"]: c for c in config["components"]}
     data = [components[i]["props"].get("value") for i in function["inputs"]]
-    data[0] = {
-        "text": "What does the sign say?",
-        "files": [{"path": path, "meta": {"_type": "gradio.FileData"}, **more}],
-    }
+    data[0] = {"text": "What does the sign say?", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}, **more}]}
     data[1] = "en"
     body = {"data": data, "fn_index": function["id"], "session_hash": "forged", "trigger_id": None, "event_data": None}
     joined = httpx.post(f"{page.address}/gradio_api/queue/join", json=body, timeout=20)
@@ -158,8 +153,13 @@ def test_names_and_pages_of_other_sites_are_refused(page: Server, config: dict[s
             assert upload.status_code == 403
             assert client.post("/gradio_api/queue/join", json={}, headers=headers).status_code == 403
         assert "--allowed-hosts" in client.get("/", headers={"Host": "evil.example"}).json()["detail"]
-        socket_headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-                          "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": "http://evil.example"}  # fmt: skip
+        socket_headers = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+            "Origin": "http://evil.example",
+        }
         assert client.get("/gradio_api/queue/join", headers=socket_headers).status_code in (403, 404)
         own = client.post("/gradio_api/upload", files={"files": b"x"}, headers={"Origin": page.address})
         assert own.status_code == 200

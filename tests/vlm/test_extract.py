@@ -35,14 +35,38 @@ class Report(BaseModel):
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"name": {"type": "string"}, "count": {"type": "integer"}}, "required": ["name", "count"]},
     {"type": "object", "properties": {"tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}}}, "required": ["tags"]},
-    {"type": "object", "properties": {"when": {"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"}, "sure": {"type": "boolean"}},
-     "required": ["when", "sure"]},
-    {"type": "object", "properties": {"total": {"type": ["number", "null"]}, "lines": {"type": "array", "maxItems": 3, "items": {
-        "type": "object", "properties": {"item": {"type": "string", "maxLength": 12}, "price": {"type": "number", "minimum": 0}},
-        "required": ["item", "price"]}}}, "required": ["total", "lines"]},
-    {"$defs": {"tree": {"type": "object", "properties": {"v": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/tree"},
-     {"type": "null"}]}}, "required": ["v", "next"]}}, "$ref": "#/$defs/tree"},
-]  # fmt: skip
+    {
+        "type": "object",
+        "properties": {"when": {"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"}, "sure": {"type": "boolean"}},
+        "required": ["when", "sure"],
+    },
+    {
+        "type": "object",
+        "properties": {
+            "total": {"type": ["number", "null"]},
+            "lines": {
+                "type": "array",
+                "maxItems": 3,
+                "items": {
+                    "type": "object",
+                    "properties": {"item": {"type": "string", "maxLength": 12}, "price": {"type": "number", "minimum": 0}},
+                    "required": ["item", "price"],
+                },
+            },
+        },
+        "required": ["total", "lines"],
+    },
+    {
+        "$defs": {
+            "tree": {
+                "type": "object",
+                "properties": {"v": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]}},
+                "required": ["v", "next"],
+            }
+        },
+        "$ref": "#/$defs/tree",
+    },
+]
 
 
 @pytest.mark.parametrize("seeds", [4, pytest.param(40, marks=pytest.mark.slow)])
@@ -61,9 +85,7 @@ def test_a_pydantic_model_comes_back_as_an_instance(model: SmolVLM, examples: Pa
     assert all(isinstance(defect.kind, Kind) for defect in report.defects)
 
 
-@pytest.mark.parametrize(
-    "schema", [{}, "", "{", None, 5, [], {"type": "nonsense"}, {"type": "object", "properties": 3}, {"enum": []}]
-)
+@pytest.mark.parametrize("schema", [{}, "", "{", None, 5, [], {"type": "nonsense"}, {"type": "object", "properties": 3}, {"enum": []}])
 def test_bad_schemas_are_refused_before_any_work(model: SmolVLM, examples: Path, schema: Any) -> None:
     before = model.runtime.counters.tiles_encoded
     with pytest.raises(SchemaError):

@@ -26,8 +26,17 @@ from smolvlm.hub import resolve
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 MEDIA = ROOT / "examples" / "media" / "nano"
-FILES = ["README.md", "chat_template.json", "config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json",
-         "processor_config.json", "tokenizer.json", "tokenizer_config.json"]  # fmt: skip
+FILES = [
+    "README.md",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 # Held-out items: well under what nano reaches (0.96 and more), far over the best constant answer (0.10, 0.04, 0.50, 0.11).
 FLOORS = {"colour": 0.9, "object": 0.8, "presence": 0.85, "position": 0.8}
 IMAGE_TOLERANCE = 1e-6  # our tables are rounded once, the reference computes in float32: see media/pixels.py
@@ -81,8 +90,9 @@ def reference(folder: Path) -> Any:
     return net.eval()
 
 
-def test_the_reference_reads_the_folder_and_continues_alike(folder: Path, nano: smolvlm.SmolVLM, reference: Any,
-                                                            shown: list[tuple[str, str]]) -> None:  # fmt: skip
+def test_the_reference_reads_the_folder_and_continues_alike(
+    folder: Path, nano: smolvlm.SmolVLM, reference: Any, shown: list[tuple[str, str]]
+) -> None:
     """The same ids and pixels from each system's own processor, then the same words, to where the model stops by itself."""
     theirs, ours = reference_processor(folder), AutoProcessor.from_pretrained(folder)
     call: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
@@ -103,8 +113,9 @@ def test_the_reference_reads_the_folder_and_continues_alike(folder: Path, nano: 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_the_readme_shows_what_nano_says(readme: Path, nano: smolvlm.SmolVLM, shown: list[tuple[str, str]]) -> None:
     text = readme.read_text(encoding="utf-8")
-    said = {question: nano.chat(messages(name, question), max_new_tokens=64).text.strip() for name, question in shown
-            if f"{question} *" in text}  # fmt: skip
+    said = {
+        question: nano.chat(messages(name, question), max_new_tokens=64).text.strip() for name, question in shown if f"{question} *" in text
+    }
     assert len(said) >= 4
     for question, answer in said.items():
         written = re.findall(re.escape(question) + r" \*([^*]+)\*", text)
@@ -130,9 +141,11 @@ def test_size_and_licence_are_as_written(folder: Path, nano: smolvlm.SmolVLM) ->
     assert f"`nano`（{round(parameters / 1e5) * 10} 万参数，{megabytes} MB）" in chinese
 
 
-@pytest.mark.parametrize(("command", "suite", "most"), [
-    ("`smolvlm eval synth --markdown`", synth_suite(), 250), ("`smolvlm eval handmade --markdown`", handmade_suite(), 10**6),
-], ids=["synth", "handmade"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("command", "suite", "most"),
+    [("`smolvlm eval synth --markdown`", synth_suite(), 250), ("`smolvlm eval handmade --markdown`", handmade_suite(), 10**6)],
+    ids=["synth", "handmade"],
+)
 def test_the_card_reports_every_task(folder: Path, command: str, suite: Any, most: int) -> None:
     """Every task, also the bad ones, and as many items as there are; each interval is that of its row's count."""
     rows = table_of((folder / "README.md").read_text(encoding="utf-8"), command)

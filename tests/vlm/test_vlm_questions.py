@@ -19,8 +19,11 @@ from smolvlm.scoring import log_probabilities
 
 NANO = Path(__file__).parents[2] / "examples" / "media" / "nano"
 SIGN, SCENE = NANO / "sign.png", NANO / "scene.png"
-QUESTIONS = [("What does the sign say?", ["OPEN", "CLOSED", "EXIT"]), ("Is there a sign in the picture?", ["yes", "no"]),
-             ("What is this?", ["a red circle", "a red square", "a blue circle", "a red", "a red circle and a dog"])]  # fmt: skip
+QUESTIONS = [
+    ("What does the sign say?", ["OPEN", "CLOSED", "EXIT"]),
+    ("Is there a sign in the picture?", ["yes", "no"]),
+    ("What is this?", ["a red circle", "a red square", "a blue circle", "a red", "a red circle and a dog"]),
+]
 
 
 @pytest.fixture(scope="module", params=["native", "torch"])
@@ -107,10 +110,15 @@ def test_a_session_chooses_and_extracts_without_a_trace(nano: SmolVLM) -> None:
 
 
 def test_details_say_where_each_value_stands_and_how_likely_it_was(nano: SmolVLM) -> None:
-    schema = {"type": "object", "properties": {
-        "says": {"type": "string", "maxLength": 12}, "count": {"type": "integer", "minimum": 0, "maximum": 99},
-        "colors": {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 1, "maxItems": 3}},
-        "required": ["says", "count", "colors"]}  # fmt: skip
+    schema = {
+        "type": "object",
+        "properties": {
+            "says": {"type": "string", "maxLength": 12},
+            "count": {"type": "integer", "minimum": 0, "maximum": 99},
+            "colors": {"type": "array", "items": {"enum": ["red", "green"]}, "minItems": 1, "maxItems": 3},
+        },
+        "required": ["says", "count", "colors"],
+    }
     found = nano.extract(SIGN, schema, details=True)
     assert found.value == nano.extract(SIGN, schema) == json.loads(found.answer.text)
     assert found.fields["/says"].value == found.value["says"]
@@ -123,8 +131,17 @@ def test_details_say_where_each_value_stands_and_how_likely_it_was(nano: SmolVLM
     assert whole - 1e-9 <= min(field.logprob for field in found.fields.values()) <= 0
 
 
-@pytest.mark.parametrize("value", [{"a": {"b": [1, -2.5e3, {"c/d~": None}], "e": []}, "": "\"x\\ \u00e9\U0001f600"}, [], "text", [[[]], {}],
-                                   -0.5, [True, False, {"k": [{}]}]])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": {"b": [1, -2.5e3, {"c/d~": None}], "e": []}, "": '"x\\ \u00e9\U0001f600'},
+        [],
+        "text",
+        [[[]], {}],
+        -0.5,
+        [True, False, {"k": [{}]}],
+    ],
+)
 @pytest.mark.parametrize("indent", [None, 2])
 def test_leaves_of_a_document(value: Any, indent: int | None) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
@@ -132,8 +149,7 @@ def test_leaves_of_a_document(value: Any, indent: int | None) -> None:
 
     def walk(node: Any, pointer: str) -> list[tuple[str, Any]]:
         if node and isinstance(node, dict):
-            return [leaf for key, each in node.items()
-                    for leaf in walk(each, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")]  # fmt: skip
+            return [leaf for key, each in node.items() for leaf in walk(each, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")]
         if node and isinstance(node, list):
             return [leaf for i, each in enumerate(node) for leaf in walk(each, f"{pointer}/{i}")]
         return [(pointer, node)]

@@ -36,11 +36,13 @@ def conversation(kind: str, examples: Path, strip: Path, clip: Path) -> list[dic
         "image": [{"type": "image", "path": str(strip)}, text],
         "whole-image": [{"type": "image", "path": str(examples / "coffee.png")}, text],
         "multi-image": [
-            {"type": "image", "path": str(examples / "chelsea.png")}, {"type": "text", "text": "and"},
-            {"type": "image", "path": str(examples / "rocket.jpg")}, text,
+            {"type": "image", "path": str(examples / "chelsea.png")},
+            {"type": "text", "text": "and"},
+            {"type": "image", "path": str(examples / "rocket.jpg")},
+            text,
         ],
         "video": [{"type": "video", "path": str(clip)}, text],
-    }[kind]  # fmt: skip
+    }[kind]
     return [{"role": "user", "content": content}]
 
 
@@ -58,21 +60,18 @@ SLOW = ("whole-image", "multi-image")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in OPTIONS])
-def test_greedy_ids_equal_the_reference(
-    both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path, kind: str, tmp_path: Path
-) -> None:
+def test_greedy_ids_equal_the_reference(both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path, kind: str, tmp_path: Path) -> None:
     model, processor, reference = both
     with Image.open(examples / "coffee.png") as picture:
         picture.crop((0, 100, picture.width, 300)).save(tmp_path / "strip.png")
     clip = make_clip(tmp_path / "clip.mp4", 30, rate=10)
     messages = conversation(kind, examples, tmp_path / "strip.png", clip)
     theirs, ours, tiles = OPTIONS[kind]
-    inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True,
-                                           return_tensors="pt", **theirs)  # fmt: skip
+    inputs = processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **theirs
+    )
     with torch.inference_mode():
-        expected = reference.generate(
-            **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=2
-        )
+        expected = reference.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=-1, pad_token_id=2)
     answer = model.chat(messages, max_new_tokens=NEW_TOKENS, ignore_eos=True, loop_guard=False, **ours)
     assert answer.usage.encoded_tiles == tiles
     assert answer.usage.prompt_tokens == inputs["input_ids"].shape[1]
@@ -83,11 +82,7 @@ def test_greedy_ids_equal_the_reference(
 def test_a_batch_equals_its_members(both: tuple[smolvlm.SmolVLM, Any, Any], examples: Path) -> None:
     """Prompts of unequal lengths, with and without a picture, decoded together."""
     model, _, _ = both
-    requests = [
-        (None, "Hello"),
-        (str(examples / "chelsea.png"), "What is it?"),
-        (None, "A much longer question about it all"),
-    ]
+    requests = [(None, "Hello"), (str(examples / "chelsea.png"), "What is it?"), (None, "A much longer question about it all")]
     options: dict[str, Any] = {"max_new_tokens": 12, "detail": "low", "loop_guard": False}
     together = model.ask_many(requests, **options)
     alone = [model.ask(media, prompt, **options) for media, prompt in requests]

@@ -93,10 +93,7 @@ def test_choose_equals_the_sums_by_hand(model: SmolVLM, tiny_checkpoint: Path, e
     options = ["a cat", "a dog", "a cat asleep"]
     choice = model.choose(examples / "chelsea.png", "What is it?", options, detail="low")
     plain = load_model(tiny_checkpoint, model.config)
-    content = [
-        {"type": "image", "path": str(examples / "chelsea.png"), "detail": "low"},
-        {"type": "text", "text": "What is it?"},
-    ]
+    content = [{"type": "image", "path": str(examples / "chelsea.png"), "detail": "low"}, {"type": "text", "text": "What is it?"}]
     question = {"role": "user", "content": content}
     start = len(model.processor([question]).input_ids)
     sums = []
@@ -115,8 +112,9 @@ def test_choose_equals_the_sums_by_hand(model: SmolVLM, tiny_checkpoint: Path, e
     assert choice.probability == max(choice.probabilities.values())
 
 
-@pytest.mark.parametrize(("options", "says"), [([], "empty"), (["yes", " "], "option 1 is empty"), ("yes", "list of strings"),
-                                               (["a", "a"], "twice")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "says"), [([], "empty"), (["yes", " "], "option 1 is empty"), ("yes", "list of strings"), (["a", "a"], "twice")]
+)
 def test_choose_refuses_bad_options(model: SmolVLM, options: list[str], says: str) -> None:
     with pytest.raises(ParamsError, match=says):
         model.choose(None, "Well?", options)
@@ -165,8 +163,7 @@ def test_typed_control_tokens_reach_the_model_as_text(model: SmolVLM) -> None:
 def test_async_twins(model: SmolVLM, examples: Path) -> None:
     async def both() -> tuple[str, str, str]:
         asked, chatted = await asyncio.gather(
-            model.aask(examples / "chelsea.png", "What?", **GREEDY),
-            model.achat(model.messages(None, "Hello"), **GREEDY),
+            model.aask(examples / "chelsea.png", "What?", **GREEDY), model.achat(model.messages(None, "Hello"), **GREEDY)
         )
         streamed = [delta async for delta in model.astream(model.messages(None, "Hello"), **GREEDY)]
         return asked.text, chatted.text, "".join(streamed)
@@ -178,8 +175,12 @@ def test_async_twins(model: SmolVLM, examples: Path) -> None:
 
 def test_progress_counts_frames_and_tiles(model: SmolVLM, examples: Path) -> None:
     seen: dict[str, list[tuple[int, int]]] = {}
-    model.ask(examples / "bigbuckbunny.mp4", "?", on_progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
-              **GREEDY)  # fmt: skip
+    model.ask(
+        examples / "bigbuckbunny.mp4",
+        "?",
+        on_progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
+        **GREEDY,
+    )
     assert seen["frames"][-1] == (5, 5)
     assert seen["tiles"][-1] == (5, 5)
 

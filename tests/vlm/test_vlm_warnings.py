@@ -53,14 +53,29 @@ def test_a_session_logs_them_once(nano: SmolVLM, crowded: Path, caplog: pytest.L
 def test_one_picture_of_an_animation(nano: SmolVLM, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "two.webp", save_all=True, append_images=frames[1:])
-    answer = nano.chat([{"role": "user", "content": [{"type": "image", "path": str(tmp_path / "two.webp")},
-                                                     {"type": "text", "text": "Which color?"}]}], max_new_tokens=4)  # fmt: skip
+    answer = nano.chat(
+        [{"role": "user", "content": [{"type": "image", "path": str(tmp_path / "two.webp")}, {"type": "text", "text": "Which color?"}]}],
+        max_new_tokens=4,
+    )
     assert sum("only its first frame was read" in sentence for sentence in answer.warnings) == 1
 
 
 def test_the_command_line_says_it_on_stderr(crowded: Path) -> None:
-    command = [sys.executable, "-m", "smolvlm", "ask", str(crowded), "What happens?", "--model", "nano", "--max-frames", "8",
-               "--max-new-tokens", "4", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "smolvlm",
+        "ask",
+        str(crowded),
+        "What happens?",
+        "--model",
+        "nano",
+        "--max-frames",
+        "8",
+        "--max-new-tokens",
+        "4",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert len(_rate(json.loads(done.stdout)["warnings"])) == 1
     assert done.stderr.count("its frame rate varies") == 1

@@ -34,11 +34,20 @@ _MAX_ALPHA = 1e6  # published adapters have 8 to 512
 _KEY = re.compile(r"(.+?)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|weight)")
 # Variants of LoRA whose sums are others than the two above: (key of the file, the value that means "not used").
 _UNUSED: tuple[tuple[str, Any], ...] = (
-    ("fan_in_fan_out", False), ("use_qalora", False), ("lora_bias", False), ("bias", "none"), ("use_bdlora", None),
-    ("alora_invocation_tokens", None), ("layer_replication", None), ("trainable_token_indices", None),
-    ("target_parameters", None), ("arrow_config", None), ("kasa_config", None), ("velora_config", None),
+    ("fan_in_fan_out", False),
+    ("use_qalora", False),
+    ("lora_bias", False),
+    ("bias", "none"),
+    ("use_bdlora", None),
+    ("alora_invocation_tokens", None),
+    ("layer_replication", None),
+    ("trainable_token_indices", None),
+    ("target_parameters", None),
+    ("arrow_config", None),
+    ("kasa_config", None),
+    ("velora_config", None),
     ("monteclora_config", None),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +101,15 @@ class Adapter:
         wrong = [name for name, shape in wanted.items() if shapes.get(name) != shape]
         trained_on = f"it was trained on {self.base_name}" if self.base_name else "its files name no base model"
         if wrong:
-            raise AdapterError(f"{self.folder}: this adapter does not fit {reader.folder} ({len(wrong)} weights differ in "
-                               f"name or shape: {wrong[0][:120]}); {trained_on}, load it with that model.")  # fmt: skip
+            raise AdapterError(
+                f"{self.folder}: this adapter does not fit {reader.folder} ({len(wrong)} weights differ in "
+                f"name or shape: {wrong[0][:120]}); {trained_on}, load it with that model."
+            )
         if self.fingerprint is not None and self.fingerprint != fingerprint(reader, config):
-            raise AdapterError(f"{self.folder}: this adapter belongs to other weights than those in {reader.folder} (same "
-                               f"shapes, another fingerprint); {trained_on}, load it with that model.")  # fmt: skip
+            raise AdapterError(
+                f"{self.folder}: this adapter belongs to other weights than those in {reader.folder} (same "
+                f"shapes, another fingerprint); {trained_on}, load it with that model."
+            )
 
     def merged(self, name: str, weight: FloatArray) -> FloatArray:
         """The weight `name` of the base with the adapter added: float32, the same shape. Others come back as they are."""
@@ -110,8 +123,9 @@ class Adapter:
         for key, value in tensors.items():
             match = _KEY.fullmatch(key.removeprefix(_PREFIX))
             if match is None:
-                raise AdapterError(f"{path}: {key[:120]!r} is no part of a LoRA or DoRA adapter of linear layers; only "
-                                   "those are applied here.")  # fmt: skip
+                raise AdapterError(
+                    f"{path}: {key[:120]!r} is no part of a LoRA or DoRA adapter of linear layers; only those are applied here."
+                )
             if not np.isfinite(value).all():
                 raise AdapterError(f"{path}: {key[:120]} holds values that are not finite; train or save it again.")
             if match[2] == "weight":
@@ -129,19 +143,17 @@ class Adapter:
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or not a.shape[0]:
             raise AdapterError(f"{path}: {module[:120]} lacks lora_A or lora_B, or their shapes do not fit together.")
         magnitude = found.get("lora_magnitude_vector")
-        if (magnitude is not None) != bool(raw.get("use_dora")) or (
-            magnitude is not None and magnitude.size != b.shape[0]
-        ):
-            raise AdapterError(f"{path}: {module[:120]}: {CONFIG_FILE} says use_dora={raw.get('use_dora')!r}, and the "
-                               "weights disagree.")  # fmt: skip
+        if (magnitude is not None) != bool(raw.get("use_dora")) or (magnitude is not None and magnitude.size != b.shape[0]):
+            raise AdapterError(f"{path}: {module[:120]}: {CONFIG_FILE} says use_dora={raw.get('use_dora')!r}, and the weights disagree.")
         alpha = _for_module(raw.get("alpha_pattern"), module, raw.get("lora_alpha", 8), self.folder / CONFIG_FILE)
         rank = a.shape[0]
         scale = alpha / (math.sqrt(rank) if raw.get("use_rslora") is True else rank)
         return LowRank(a, b, scale, None if magnitude is None else magnitude.reshape(-1))
 
 
-def write_adapter(folder: str | Path, tensors: Mapping[str, FloatArray], config: Mapping[str, Any],
-                  base_name: str, base_fingerprint: str) -> Path:  # fmt: skip
+def write_adapter(
+    folder: str | Path, tensors: Mapping[str, FloatArray], config: Mapping[str, Any], base_name: str, base_fingerprint: str
+) -> Path:
     """Write an adapter folder that peft reads, whole or not at all. `tensors`: module paths of the model -> float32.
 
     Raises CheckpointError for a folder that is not empty or a disk that refuses.
@@ -163,12 +175,14 @@ def write_adapter(folder: str | Path, tensors: Mapping[str, FloatArray], config:
 
 def _check_kind(path: Path, raw: Mapping[str, Any]) -> None:
     if raw.get("peft_type") != "LORA":
-        raise AdapterError(f"{path}: peft_type={str(raw.get('peft_type'))[:40]!r}; only LORA adapters (DoRA and QLoRA "
-                           "included) are applied here.")  # fmt: skip
+        raise AdapterError(
+            f"{path}: peft_type={str(raw.get('peft_type'))[:40]!r}; only LORA adapters (DoRA and QLoRA included) are applied here."
+        )
     init = raw.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
-        raise AdapterError(f"{path}: init_lora_weights={init[:40]!r} changes the base model itself; convert the adapter to "
-                           "a plain LoRA with peft.")  # fmt: skip
+        raise AdapterError(
+            f"{path}: init_lora_weights={init[:40]!r} changes the base model itself; convert the adapter to a plain LoRA with peft."
+        )
     used = [key for key, unused in _UNUSED if raw.get(key) not in (unused, None, False, [], {})]
     if used:
         raise AdapterError(f"{path}: {', '.join(used)} is set, a variant that is not applied here; merge it with peft.")
@@ -218,8 +232,9 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _tensors(path: Path) -> dict[str, FloatArray]:
     if not path.exists() and path.with_suffix(".bin").exists():
-        raise AdapterError(f"{path.with_suffix('.bin')}: pickle files can run code and are never read here; save the "
-                           "adapter with safe_serialization=True.")  # fmt: skip
+        raise AdapterError(
+            f"{path.with_suffix('.bin')}: pickle files can run code and are never read here; save the adapter with safe_serialization=True."
+        )
     try:
         infos = read_header(path)
         found = {}

@@ -14,9 +14,26 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 # Bytes of one element by the format's own code. Codes below one byte (F4, F6) cannot be SmolVLM weights.
 ITEM_SIZES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
-    "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "F8_E4M3FNUZ": 1,
+    "F8_E5M2FNUZ": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "U32": 4,
+    "F32": 4,
+    "I64": 8,
+    "U64": 8,
+    "F64": 8,
+    "C64": 8,
+}
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -25,8 +42,11 @@ CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 # Safetensors is little-endian on every machine. (unsigned type to look at the bits, bits of the exponent)
 _BITS: dict[str, tuple[str, int]] = {
-    "F64": ("<u8", 0x7FF0000000000000), "F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80),
-}  # fmt: skip
+    "F64": ("<u8", 0x7FF0000000000000),
+    "F32": ("<u4", 0x7F800000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
 
 
 def to_float32(raw: Bytes, dtype: str) -> FloatArray:
@@ -71,8 +91,7 @@ def count_nonfinite(raw: Bytes, dtype: str, *, chunk_bytes: int = 1 << 24) -> in
     kind, exponent = _BITS[dtype]
     mask = np.array(exponent, dtype=kind)
     return sum(
-        int(np.count_nonzero((raw[start : start + chunk_bytes].view(kind) & mask) == mask))
-        for start in range(0, raw.size, chunk_bytes)
+        int(np.count_nonzero((raw[start : start + chunk_bytes].view(kind) & mask) == mask)) for start in range(0, raw.size, chunk_bytes)
     )
 
 
@@ -80,6 +99,5 @@ def _checked(values: FloatArray, raw: Bytes, dtype: str) -> Bytes:
     lost = count_nonfinite(raw, dtype) - (values.size - int(np.count_nonzero(np.isfinite(values))))
     if lost > 0:
         largest = float(np.abs(values[np.isfinite(values)]).max())
-        raise CheckpointError(f"{lost} values (up to {largest:.4g}) are beyond the range of {dtype}; "
-                              "write bfloat16 or float32.")  # fmt: skip
+        raise CheckpointError(f"{lost} values (up to {largest:.4g}) are beyond the range of {dtype}; write bfloat16 or float32.")
     return raw

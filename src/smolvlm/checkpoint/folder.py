@@ -35,8 +35,10 @@ class FolderInMaking:
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{target}: cannot be written ({error}).") from None
         if free_bytes < needed_bytes:
-            raise CheckpointError(f"{target}: needs {needed_bytes / 1e9:.2f} GB, but the disk has "
-                                  f"{free_bytes / 1e9:.2f} GB free; make room or choose another folder.")  # fmt: skip
+            raise CheckpointError(
+                f"{target}: needs {needed_bytes / 1e9:.2f} GB, but the disk has "
+                f"{free_bytes / 1e9:.2f} GB free; make room or choose another folder."
+            )
         self.path = self.target.parent / f".{self.target.name}.{secrets.token_hex(4)}.part"
 
     def __enter__(self) -> FolderInMaking:
@@ -46,12 +48,12 @@ class FolderInMaking:
             raise CheckpointError(f"{self.target}: cannot be written ({error}).") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         shutil.rmtree(self.path, ignore_errors=True)  # after `finish` there is nothing left to remove
         if isinstance(error, OSError):
-            raise CheckpointError(f"{self.target}: writing failed ({error.strerror or error}); nothing was changed. "
-                                  "Make room or choose another folder.") from error  # fmt: skip
+            raise CheckpointError(
+                f"{self.target}: writing failed ({error.strerror or error}); nothing was changed. Make room or choose another folder."
+            ) from error
 
     def write_text(self, name: str, text: str) -> None:
         """One small file, UTF-8 with plain line ends."""
@@ -92,5 +94,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise CheckpointError(f"{target}: the folder is not empty; choose another, or replace it with overwrite=True.")
     if not (target / "config.json").is_file():
-        raise CheckpointError(f"{target}: holds something other than a checkpoint (no config.json) and is not "
-                              "replaced; choose another folder.")  # fmt: skip
+        raise CheckpointError(
+            f"{target}: holds something other than a checkpoint (no config.json) and is not replaced; choose another folder."
+        )

@@ -55,8 +55,7 @@ def read_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             file_bytes = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if file_bytes < 8 or length < 2 or length > MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path}: not a safetensors file ({file_bytes:,} bytes, header length "
-                                      f"{length:,}); {_AGAIN}.")  # fmt: skip
+                raise CheckpointError(f"{path}: not a safetensors file ({file_bytes:,} bytes, header length {length:,}); {_AGAIN}.")
             text = file.read(length)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
@@ -68,8 +67,9 @@ def read_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     return {info.name: info for info in infos}, metadata
 
 
-def build_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, metadata: Mapping[str, str] | None = None,
-                 alignment: int = 8) -> tuple[bytes, dict[str, int]]:  # fmt: skip
+def build_header(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, metadata: Mapping[str, str] | None = None, alignment: int = 8
+) -> tuple[bytes, dict[str, int]]:
     """(dtype code, shape) by name, in the order of the bytes -> the header, and each tensor's offset in the file.
 
     The first tensor begins at a multiple of `alignment`, which is a multiple of 8.
@@ -105,14 +105,17 @@ def _entry(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
         raise CheckpointError(f"{path}: the header's entry for {short(name)} is malformed; {_AGAIN}.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
-        raise CheckpointError(f"{path}: {short(name)} has dtype {short(dtype)}, which is not read; "
-                              "use a float32, bfloat16 or float16 checkpoint.")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: {short(name)} has dtype {short(dtype)}, which is not read; use a float32, bfloat16 or float16 checkpoint."
+        )
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{path}: {short(name)} has a malformed shape or place in the file; {_AGAIN}.")
     nbytes = math.prod(shape) * ITEM_SIZES[dtype]
     if offsets[1] - offsets[0] != nbytes:
-        raise CheckpointError(f"{path}: {short(name)} of shape {short(shape)} needs {short(nbytes)} bytes, but the "
-                              f"header gives it {short(offsets[1] - offsets[0])}; {_AGAIN}.")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: {short(name)} of shape {short(shape)} needs {short(nbytes)} bytes, but the "
+            f"header gives it {short(offsets[1] - offsets[0])}; {_AGAIN}."
+        )
     return TensorInfo(name, dtype, tuple(shape), path, data_start + offsets[0], nbytes)
 
 
@@ -124,8 +127,9 @@ def _check_cover(path: Path, infos: list[TensorInfo], data_start: int, file_byte
             raise CheckpointError(f"{path}: {short(info.name)} {kind} in the file; {_AGAIN}.")
         end += info.nbytes
     if end > file_bytes:
-        raise CheckpointError(f"{path}: truncated: the header promises {short(end)} bytes and the file has "
-                              f"{file_bytes:,}; download it again.")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: truncated: the header promises {short(end)} bytes and the file has {file_bytes:,}; download it again."
+        )
     if end < file_bytes:
         raise CheckpointError(f"{path}: {file_bytes - end:,} bytes follow the last tensor; {_AGAIN}.")
 

@@ -46,13 +46,20 @@ def tensor_sizes(config: ModelConfig) -> dict[str, int]:
     """The sizes that the families' tensor table is written in."""
     vision, text = config.vision, config.text
     return {
-        "channels": 3, "patch": vision.patch_size, "patches": vision.num_patches, "vision": vision.hidden_size,
-        "vision.mlp": vision.intermediate_size, "vision.layers": vision.num_hidden_layers,
+        "channels": 3,
+        "patch": vision.patch_size,
+        "patches": vision.num_patches,
+        "vision": vision.hidden_size,
+        "vision.mlp": vision.intermediate_size,
+        "vision.layers": vision.num_hidden_layers,
         "shuffled": vision.hidden_size * config.scale_factor**2,
-        "text": text.hidden_size, "text.mlp": text.intermediate_size, "text.layers": text.num_hidden_layers,
-        "queries": text.num_attention_heads * text.head_dim, "keys": text.num_key_value_heads * text.head_dim,
+        "text": text.hidden_size,
+        "text.mlp": text.intermediate_size,
+        "text.layers": text.num_hidden_layers,
+        "queries": text.num_attention_heads * text.head_dim,
+        "keys": text.num_key_value_heads * text.head_dim,
         "vocab": text.vocab_size,
-    }  # fmt: skip
+    }
 
 
 def _require_whole(part: VisionConfig | TextConfig) -> None:
@@ -63,5 +70,4 @@ def _require_whole(part: VisionConfig | TextConfig) -> None:
         if field.type == "int" and type(value) is not int:
             raise ConfigError(f"{where}: {field.name}={value!r} must be a whole number.")
     if part.num_hidden_layers > _MAX_LAYERS:
-        raise ConfigError(f"{where}: num_hidden_layers={part.num_hidden_layers} is beyond any SmolVLM "
-                          f"(at most {_MAX_LAYERS}).")  # fmt: skip
+        raise ConfigError(f"{where}: num_hidden_layers={part.num_hidden_layers} is beyond any SmolVLM (at most {_MAX_LAYERS}).")

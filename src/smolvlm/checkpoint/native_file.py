@@ -55,8 +55,10 @@ class NativeFile:
         self.infos: dict[str, TensorInfo] = infos
         self.header = _checked(self.path, metadata)
         if crooked := [info.name for info in infos.values() if info.offset % ALIGNMENT]:
-            raise CheckpointError(f"{self.path}: {short(crooked[0])} does not begin at a multiple of {ALIGNMENT} bytes; "
-                                  "quantise the original checkpoint again.")  # fmt: skip
+            raise CheckpointError(
+                f"{self.path}: {short(crooked[0])} does not begin at a multiple of {ALIGNMENT} bytes; "
+                "quantise the original checkpoint again."
+            )
         try:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -81,15 +83,22 @@ class NativeFile:
             self._map.madvise(mmap.MADV_DONTNEED, first, info.offset + info.nbytes - first)
 
 
-def write_native_file(folder: Path, header: NativeHeader, tensors: Mapping[str, tuple[str, tuple[int, ...]]],
-                      contents: Iterable[tuple[str, Bytes]]) -> None:  # fmt: skip
+def write_native_file(
+    folder: Path, header: NativeHeader, tensors: Mapping[str, tuple[str, tuple[int, ...]]], contents: Iterable[tuple[str, Bytes]]
+) -> None:
     """Write the file: (dtype, shape) by name, and the bytes of each in the same order."""
     last = list(tensors)[-1]
     for name, (dtype, shape) in tensors.items():
         nbytes = math.prod(shape) * ITEM_SIZES[dtype]
         assert name == last or nbytes % ALIGNMENT == 0, f"{name}: what follows its {nbytes} bytes would be crooked"
-    metadata = {"format": FORMAT, "version": VERSION, "vision": header.vision, "text": header.text, "head": header.head,
-                "fingerprint": header.fingerprint}  # fmt: skip
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "vision": header.vision,
+        "text": header.text,
+        "head": header.head,
+        "fingerprint": header.fingerprint,
+    }
     text, offsets = build_header(tensors, metadata=metadata, alignment=ALIGNMENT)
     with (folder / NATIVE_FILE).open("wb", buffering=1 << 20) as file:
         file.write(text)
@@ -105,13 +114,19 @@ def _write_all(file: BinaryIO, offsets: Mapping[str, int], contents: Iterable[tu
 
 def _checked(path: Path, metadata: Mapping[str, str]) -> NativeHeader:
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: was not written by `smolvlm quantize` (its format is "
-                              f"{short(str(metadata.get('format')))}); quantise the original checkpoint.")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: was not written by `smolvlm quantize` (its format is "
+            f"{short(str(metadata.get('format')))}); quantise the original checkpoint."
+        )
     if metadata.get("version") != VERSION:
-        raise CheckpointError(f"{path}: has version {short(str(metadata.get('version')))} of the quantised format, and "
-                              f"this smolvlm reads {VERSION}; quantise the original checkpoint again.")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: has version {short(str(metadata.get('version')))} of the quantised format, and "
+            f"this smolvlm reads {VERSION}; quantise the original checkpoint again."
+        )
     for part in ("vision", "text", "head"):
         if metadata.get(part) not in _FORMATS:
-            raise CheckpointError(f"{path}: {part}={short(str(metadata.get(part)))} is not one of {', '.join(_FORMATS)}; "
-                                  "quantise the original checkpoint again.")  # fmt: skip
+            raise CheckpointError(
+                f"{path}: {part}={short(str(metadata.get(part)))} is not one of {', '.join(_FORMATS)}; "
+                "quantise the original checkpoint again."
+            )
     return NativeHeader(metadata["vision"], metadata["text"], metadata["head"], metadata.get("fingerprint", "")[:64])

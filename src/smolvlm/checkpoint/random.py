@@ -21,12 +21,10 @@ from smolvlm.families import SMOLVLM
 
 # Small enough to write in a second or two and to run anywhere; every part of the graph is there.
 TINY = ModelConfig(
-    text=TextConfig(hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
-                    num_key_value_heads=2, head_dim=32),
-    vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-                        image_size=64, patch_size=16),
+    text=TextConfig(hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=32),
+    vision=VisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=16),
     scale_factor=2,
-)  # fmt: skip
+)
 
 CHAT_TEMPLATE = SMOLVLM.prompt.template
 
@@ -63,8 +61,10 @@ def write_random_checkpoint(
     else:
         config, size_name = size, "custom"
     if config.text.vocab_size < ModelConfig().text.vocab_size:
-        raise ConfigError(f"vocab_size={config.text.vocab_size} is below the official vocabulary of "
-                          f"{ModelConfig().text.vocab_size}, which a random checkpoint uses.")  # fmt: skip
+        raise ConfigError(
+            f"vocab_size={config.text.vocab_size} is below the official vocabulary of "
+            f"{ModelConfig().text.vocab_size}, which a random checkpoint uses."
+        )
     return write_checkpoint(
         out,
         random_tensors(config, seed),

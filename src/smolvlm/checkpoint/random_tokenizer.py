@@ -26,9 +26,25 @@ _IMAGE_SPECIALS = [
 
 # Prose first (the language reference that `help()` shows), then code. What a stripped Python lacks is left out.
 _CORPUS = (
-    "pydoc_data.topics", "argparse", "typing", "tarfile", "_pydecimal", "mailbox", "inspect", "unittest.mock", "turtle",
-    "doctest", "pickletools", "optparse", "difflib", "textwrap", "subprocess", "statistics", "random", "threading",
-)  # fmt: skip
+    "pydoc_data.topics",
+    "argparse",
+    "typing",
+    "tarfile",
+    "_pydecimal",
+    "mailbox",
+    "inspect",
+    "unittest.mock",
+    "turtle",
+    "doctest",
+    "pickletools",
+    "optparse",
+    "difflib",
+    "textwrap",
+    "subprocess",
+    "statistics",
+    "random",
+    "threading",
+)
 
 
 def official_tokenizer_json() -> str:
@@ -41,10 +57,9 @@ def official_tokenizer_json() -> str:
 def byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of the official kind trained on `texts`, at most `vocab_size` ids, the base control tokens first."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-    ])  # fmt: skip
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -45,8 +45,7 @@ class CheckpointReader:
     def __enter__(self) -> CheckpointReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -105,13 +104,19 @@ class CheckpointReader:
         ]
         problems = [_some("missing", missing), _some("unexpected", unexpected), _some("misshapen", misshapen)]
         if any(problems):
-            raise CheckpointError(f"{self.folder}: the weights do not fit config.json: "
-                                  f"{'; '.join(filter(None, problems))}; take both from one checkpoint.")  # fmt: skip
+            raise CheckpointError(
+                f"{self.folder}: the weights do not fit config.json: {'; '.join(filter(None, problems))}; take both from one checkpoint."
+            )
         self._require_float(self.infos[name] for name in known if name in self.infos)
         if not config.tie_word_embeddings or LM_HEAD not in self.infos or self._are_equal(LM_HEAD, EMBED_TOKENS):
             return config
-        logger.warning("%s: config.json says tie_word_embeddings=true, but %s differs from %s; the weights are not tied. "
-                       "Set tie_word_embeddings to false in config.json.", self.folder, LM_HEAD, EMBED_TOKENS)  # fmt: skip
+        logger.warning(
+            "%s: config.json says tie_word_embeddings=true, but %s differs from %s; the weights are not tied. "
+            "Set tie_word_embeddings to false in config.json.",
+            self.folder,
+            LM_HEAD,
+            EMBED_TOKENS,
+        )
         return replace(config, tie_word_embeddings=False)
 
     def find_nonfinite(self) -> dict[str, int]:
@@ -141,8 +146,10 @@ class CheckpointReader:
 
     def _require_float(self, infos: Iterable[TensorInfo]) -> None:
         if wrong := [f"{info.name} ({info.dtype})" for info in infos if info.dtype not in FLOATS]:
-            raise CheckpointError(f"{self.folder}: {_some('not float', wrong)}; quantised weights are not read here, "
-                                  "use the float32, bfloat16 or float16 checkpoint.")  # fmt: skip
+            raise CheckpointError(
+                f"{self.folder}: {_some('not float', wrong)}; quantised weights are not read here, "
+                "use the float32, bfloat16 or float16 checkpoint."
+            )
 
 
 def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -156,15 +163,16 @@ def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
             return _read_shards(folder)
         names = sorted(path.name for path in folder.iterdir())
         if NATIVE_FILE in names:
-            raise CheckpointError(f"{folder}: is quantised for the native engine, and only that one reads it; "
-                                  "use the original checkpoint.")  # fmt: skip
+            raise CheckpointError(f"{folder}: is quantised for the native engine, and only that one reads it; use the original checkpoint.")
     except CheckpointError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise CheckpointError(f"{folder}: cannot be read ({error}).") from None
     if pickles := [name for name in names if name.lower().endswith(_PICKLES)]:
-        raise CheckpointError(f"{folder}: {_some('pickle weights only', pickles)}; pickle files can run code and are "
-                              f"never read here: use a checkpoint with {WEIGHTS_FILE}.")  # fmt: skip
+        raise CheckpointError(
+            f"{folder}: {_some('pickle weights only', pickles)}; pickle files can run code and are "
+            f"never read here: use a checkpoint with {WEIGHTS_FILE}."
+        )
     raise CheckpointError(f"{folder}: no weights; expected {WEIGHTS_FILE}, or shards with {INDEX_FILE}.")
 
 
@@ -180,17 +188,17 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
     for shard in weight_map.values():
         # A plain name only: an index must not make us open files elsewhere. Links are the Hub cache's own way.
         if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
-            raise CheckpointError(f"{index_path}: {str(shard)[:120]!r} is not the plain name of a .safetensors file "
-                                  "beside the index; such an index is not followed.")  # fmt: skip
+            raise CheckpointError(
+                f"{index_path}: {str(shard)[:120]!r} is not the plain name of a .safetensors file "
+                "beside the index; such an index is not followed."
+            )
         if shard not in shards:
             if not (folder / shard).is_file():
-                raise CheckpointError(f"{folder / shard}: no such file, though {INDEX_FILE} names it; "
-                                      "download the missing shard.")  # fmt: skip
+                raise CheckpointError(f"{folder / shard}: no such file, though {INDEX_FILE} names it; download the missing shard.")
             shards[shard] = read_header(folder / shard)
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            raise CheckpointError(f"{folder / shard}: lacks {str(name)[:120]}, though {INDEX_FILE} puts it there; "
-                                  "download both again.")  # fmt: skip
+            raise CheckpointError(f"{folder / shard}: lacks {str(name)[:120]}, though {INDEX_FILE} puts it there; download both again.")
     infos = {name: shards[shard][name] for name, shard in weight_map.items()}
     for shard_infos in shards.values():  # tensors that the index forgot still count, so that `verify` can name them
         for name, info in shard_infos.items():

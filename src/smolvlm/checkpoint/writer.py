@@ -128,9 +128,14 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _write_weights(path: Path, shards: Mapping[str, Sequence[str]], shapes: Shapes,
-                   tensors: Mapping[str, AnyTensor] | Iterable[tuple[str, AnyTensor]], config: ModelConfig,
-                   code: str) -> None:  # fmt: skip
+def _write_weights(
+    path: Path,
+    shards: Mapping[str, Sequence[str]],
+    shapes: Shapes,
+    tensors: Mapping[str, AnyTensor] | Iterable[tuple[str, AnyTensor]],
+    config: ModelConfig,
+    code: str,
+) -> None:
     """Lay out every file first, then put each tensor in its place as it comes."""
     places: dict[str, tuple[BinaryIO, int]] = {}
     with ExitStack() as stack:
@@ -153,8 +158,9 @@ def _write_weights(path: Path, shards: Mapping[str, Sequence[str]], shapes: Shap
             _put(file, name, tensor, shapes[name], code)
         if places:
             shown = ", ".join(list(places)[:3])
-            raise CheckpointError(f"{len(places)} tensors of this configuration were not given: {shown}"
-                                  f"{' and more' if len(places) > 3 else ''}.")  # fmt: skip
+            raise CheckpointError(
+                f"{len(places)} tensors of this configuration were not given: {shown}{' and more' if len(places) > 3 else ''}."
+            )
         for file in files:
             sync(file)
 
@@ -192,8 +198,7 @@ def _put_raw(file: BinaryIO, tensor: RawTensor, code: str) -> None:
 def _index(shards: Mapping[str, Sequence[str]], shapes: Shapes, total: int) -> str:
     weight_map = {name: file for file, names in shards.items() for name in names}
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    return _json({"metadata": {"total_parameters": parameters, "total_size": total},
-                  "weight_map": dict(sorted(weight_map.items()))})  # fmt: skip
+    return _json({"metadata": {"total_parameters": parameters, "total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 
 def _tokenizer_text(tokenizer_json: str | Path) -> str:
@@ -203,8 +208,9 @@ def _tokenizer_text(tokenizer_json: str | Path) -> str:
         raise CheckpointError(f"{tokenizer_json}: cannot be read ({error}).") from None
 
 
-def _json_files(config: ModelConfig, processor_config: ProcessorConfig, tokenizer_json: str,
-                chat_template: str | None, dtype: str) -> dict[str, str]:  # fmt: skip
+def _json_files(
+    config: ModelConfig, processor_config: ProcessorConfig, tokenizer_json: str, chat_template: str | None, dtype: str
+) -> dict[str, str]:
     """Every file beside the weights, by name."""
     files = {
         # `torch_dtype` is the name that every version of the reference reads; newer ones also say `dtype`.
@@ -227,30 +233,37 @@ def _tokenizer_config(config: ModelConfig, tokenizer_json: str, chat_template: s
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise CheckpointError(f"the tokenizer cannot be read ({str(error)[:200]}); expected the text of a "
-                              "tokenizer.json file.") from None  # fmt: skip
+        raise CheckpointError(f"the tokenizer cannot be read ({str(error)[:200]}); expected the text of a tokenizer.json file.") from None
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     family = family_of(config.model_type, vocab)
     largest = max((i for token, i in vocab.items() if token not in family.surplus_tokens), default=0)
     if largest >= config.text.vocab_size:
         raise CheckpointError(f"the tokenizer has id {largest}, beyond vocab_size={config.text.vocab_size}.")
     if tokenizer.id_to_token(config.image_token_id) != IMAGE_TOKEN:
-        raise CheckpointError(f"the tokenizer has {tokenizer.id_to_token(config.image_token_id)!r} at "
-                              f"image_token_id={config.image_token_id}; expected '<image>'.")  # fmt: skip
-    names = {"bos_token": config.text.bos_token_id, "eos_token": config.eos_token_ids[0],
-             "pad_token": config.text.pad_token_id}  # fmt: skip
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.id_to_token(config.image_token_id)!r} at "
+            f"image_token_id={config.image_token_id}; expected '<image>'."
+        )
+    names = {"bos_token": config.text.bos_token_id, "eos_token": config.eos_token_ids[0], "pad_token": config.text.pad_token_id}
     raw: dict[str, Any] = {key: tokenizer.id_to_token(token) for key, token in names.items()}
     if missing := [key for key, token in raw.items() if token is None]:
         raise CheckpointError(f"the tokenizer has no {', '.join(f'{key}_id={names[key]}' for key in missing)}.")
     if tokenizer.token_to_id(_UNK) is not None:
         raw["unk_token"] = _UNK
-    media = {"image_token": IMAGE_TOKEN, "fake_image_token": FAKE_IMAGE_TOKEN, "global_image_token": GLOBAL_IMAGE_TOKEN,
-             "end_of_utterance_token": SMOLVLM.prompt.end_of_turn[0]}  # fmt: skip
+    media = {
+        "image_token": IMAGE_TOKEN,
+        "fake_image_token": FAKE_IMAGE_TOKEN,
+        "global_image_token": GLOBAL_IMAGE_TOKEN,
+        "end_of_utterance_token": SMOLVLM.prompt.end_of_turn[0],
+    }
     raw |= {
-        "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, "clean_up_tokenization_spaces": False,
-        "model_max_length": config.text.max_position_embeddings, "processor_class": f"{family.class_prefix}Processor",
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config.text.max_position_embeddings,
+        "processor_class": f"{family.class_prefix}Processor",
         "extra_special_tokens": {k: token for k, token in media.items() if tokenizer.token_to_id(token) is not None},
-    }  # fmt: skip
+    }
     if chat_template is not None:
         raw["chat_template"] = chat_template  # for those who load the tokenizer alone, and for transformers.js
     return raw

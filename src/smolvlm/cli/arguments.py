@@ -36,12 +36,10 @@ def split_prompt(arguments: Sequence[str], what: str = "prompt") -> tuple[list[s
     if not prompt.strip():
         raise typer.BadParameter(f'the {what} is empty; ask something, such as "Describe this picture.".')
     if _is_media(prompt):
-        raise typer.BadParameter(f"{prompt!r} is media, but the last argument is the {what}: add one, "
-                                 'such as "Describe this picture.".')  # fmt: skip
+        raise typer.BadParameter(f'{prompt!r} is media, but the last argument is the {what}: add one, such as "Describe this picture.".')
     if _like_media(prompt):
         problem = "is a folder" if Path(prompt).is_dir() else "no such file; check its name and folder"
-        raise typer.BadParameter(f"{prompt!r}: {problem}. Behind the media comes the {what}, such as "
-                                 '"Describe this picture.".')  # fmt: skip
+        raise typer.BadParameter(f'{prompt!r}: {problem}. Behind the media comes the {what}, such as "Describe this picture.".')
     return media, prompt
 
 
@@ -68,8 +66,7 @@ def opened(media: Sequence[str], options: MediaOptions, *, more_may_come: bool =
     from smolvlm.media_parts import media_parts
 
     _once(media)
-    parts = media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(),
-                        options.media_kind)  # fmt: skip
+    parts = media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(), options.media_kind)
     _check_kind(parts, options.media_kind)
     idle = [f"--{name.replace('_', '-')}" for name in VIDEO_OPTIONS if getattr(options, name) not in (None, "official")]
     if idle and not more_may_come and not any(part["type"] == "video" for part in parts):
@@ -86,14 +83,15 @@ def _check_kind(parts: Sequence[dict[str, Any]], wanted: str) -> None:
         found = signature_kind(source.head(256))
         if found not in (None, wanted) and not animated_format(source):
             is_picture = found == "image"
-            raise typer.BadParameter(f"{source.label} is a {'picture' if is_picture else 'video'}, not a "
-                                     f"{'video' if is_picture else 'picture'} as --as {wanted} says; leave that out.")  # fmt: skip
+            raise typer.BadParameter(
+                f"{source.label} is a {'picture' if is_picture else 'video'}, not a "
+                f"{'video' if is_picture else 'picture'} as --as {wanted} says; leave that out."
+            )
 
 
 def _once(arguments: Sequence[str]) -> None:
     if sum(argument == STDIN for argument in arguments) > 1:
-        raise typer.BadParameter("'-' stands for standard input, which can be one argument only; pass the others as files "
-                                 "or text.")  # fmt: skip
+        raise typer.BadParameter("'-' stands for standard input, which can be one argument only; pass the others as files or text.")
 
 
 def _prompt_from_stdin(what: str) -> str:
@@ -107,15 +105,18 @@ def _prompt_from_stdin(what: str) -> str:
     else:
         data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
     if len(data) > _MAX_PROMPT_BYTES:
-        raise typer.BadParameter(f"standard input holds more than {_MAX_PROMPT_BYTES:,} bytes, which is no {what}; pass "
-                                 "media as the arguments before it.")  # fmt: skip
+        raise typer.BadParameter(
+            f"standard input holds more than {_MAX_PROMPT_BYTES:,} bytes, which is no {what}; pass media as the arguments before it."
+        )
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise typer.BadParameter(f"standard input is no text (UTF-8), and the last argument is the {what}: a picture comes "
-                                 'before it, as in `smolvlm ask - "Describe this picture." < photo.jpg`.')  # fmt: skip
+        raise typer.BadParameter(
+            f"standard input is no text (UTF-8), and the last argument is the {what}: a picture comes "
+            'before it, as in `smolvlm ask - "Describe this picture." < photo.jpg`.'
+        )
     if not text:
         raise typer.BadParameter(f"standard input is empty; write the {what} to it, or pass it in place of '-'.")
     return text
@@ -124,8 +125,10 @@ def _prompt_from_stdin(what: str) -> str:
 def _media_from_stdin() -> Any:
     """Standard input as a binary file. Raises typer.BadParameter where nobody pipes anything in."""
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        raise typer.BadParameter("'-' reads a picture or video from standard input, and nothing is piped in; write "
-                                 '`smolvlm ask - "Describe this picture." < photo.jpg`.')  # fmt: skip
+        raise typer.BadParameter(
+            "'-' reads a picture or video from standard input, and nothing is piped in; write "
+            '`smolvlm ask - "Describe this picture." < photo.jpg`.'
+        )
     buffer: Any = sys.stdin.buffer
     if not buffer.peek(1):
         raise typer.BadParameter("standard input is empty; pipe a picture or video in, or pass a file in place of '-'.")

@@ -17,15 +17,14 @@ from smolvlm.cli.loading import announce, find_model, open_model
 @with_flags
 def ask(
     arguments: Annotated[
-        list[str],
-        typer.Argument(metavar="[MEDIA]... PROMPT", help="Pictures and videos (files or URLs), then the question."),
+        list[str], typer.Argument(metavar="[MEDIA]... PROMPT", help="Pictures and videos (files or URLs), then the question.")
     ],
     model: ModelFlags,
     media: MediaFlags,
     generation: GenerationFlags,
     output: OutputFlags,
     system: SystemOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Answer a question about pictures or videos.
 
     With the question alone, the model answers from the text. `-` is standard input: a picture or video, or the question.
@@ -46,9 +45,7 @@ def ask(
 
 @with_flags
 def describe(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="MEDIA...", help="Pictures and videos: files or URLs.")
-    ],
+    sources: Annotated[list[str], typer.Argument(metavar="MEDIA...", help="Pictures and videos: files or URLs.")],
     model: ModelFlags,
     media: MediaFlags,
     generation: GenerationFlags,
@@ -68,8 +65,15 @@ def describe(
     _answer(sources, DESCRIBE_PROMPT, system, model, media, generation, output)
 
 
-def _answer(sources: list[str], prompt: str, system: str | None, model_flags: ModelFlags, media_flags: MediaFlags,
-            generation_flags: GenerationFlags, output: OutputFlags) -> None:  # fmt: skip
+def _answer(
+    sources: list[str],
+    prompt: str,
+    system: str | None,
+    model_flags: ModelFlags,
+    media_flags: MediaFlags,
+    generation_flags: GenerationFlags,
+    output: OutputFlags,
+) -> None:
     """Everything cheap is checked before weights are loaded, and nothing is printed before the prompt is accepted."""
     streamed, options, params = output.streamed, media_flags.options(), generation_flags.params()
     with Bars() as bars:
@@ -93,8 +97,10 @@ def _answer(sources: list[str], prompt: str, system: str | None, model_flags: Mo
 def explain_ending(answer: Answer) -> None:
     """Say on stderr why an answer ended, unless the model ended it itself."""
     if answer.finish_reason == "length":
-        note(f"the answer was cut after {answer.usage.completion_tokens} tokens; --max-new-tokens allows more, as far "
-             "as the model's context reaches.")  # fmt: skip
+        note(
+            f"the answer was cut after {answer.usage.completion_tokens} tokens; --max-new-tokens allows more, as far "
+            "as the model's context reaches."
+        )
     elif answer.finish_reason == "repetition":
         note("the answer was ended where it began to repeat itself (--no-loop-guard lets it go on).")
     elif answer.finish_reason == "cancelled":

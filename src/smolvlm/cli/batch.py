@@ -37,28 +37,27 @@ class AskedFlags:
     """What is asked of every input."""
 
     question: Annotated[
-        list[str] | None,
-        typer.Option("--question", "-q", metavar="TEXT", help="Ask this about every input; may be given again."),
+        list[str] | None, typer.Option("--question", "-q", metavar="TEXT", help="Ask this about every input; may be given again.")
     ] = None
     describe: Annotated[bool, typer.Option("--describe", help="Ask for a description.")] = False
     schema: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A JSON schema: every answer is a document of it, as with `extract`."),
+        Path | None, typer.Option(metavar="FILE", help="A JSON schema: every answer is a document of it, as with `extract`.")
     ] = None
-    column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of Parquet inputs that holds the media.")
-    ] = None
+    column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of Parquet inputs that holds the media.")] = None
     remote_hosts: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="Fetch http(s) inputs from this host: example.org, *.example.org or *. May be "
-                     "given again; without it none is fetched."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="HOST",
+            help="Fetch http(s) inputs from this host: example.org, *.example.org or *. May be given again; without it none is fetched.",
+        ),
+    ] = None
 
     allow_paths: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Lists and Parquet files may name media in this folder too, beside their own. May be "
-                     "given again."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="DIR", help="Lists and Parquet files may name media in this folder too, beside their own. May be given again."
+        ),
+    ] = None
 
     def questions(self) -> tuple[str, ...]:
         """Raises typer.BadParameter when nothing is asked."""
@@ -84,9 +83,7 @@ class AskedFlags:
             normalise_schema(text)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise SchemaError(
-                f"{self.schema}: cannot be read ({reason}); pass a file that holds a JSON schema."
-            ) from None
+            raise SchemaError(f"{self.schema}: cannot be read ({reason}); pass a file that holds a JSON schema.") from None
         except SchemaError as error:
             raise SchemaError(f"{self.schema}: {error}") from None
         return text
@@ -96,23 +93,26 @@ class AskedFlags:
 class RunFlags:
     """Where the rows go, and who does the work."""
 
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The Parquet file to write; FILE.parts beside it holds what is "
-                                      "done until then, and the same command goes on from there.")]  # fmt: skip
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The Parquet file to write; FILE.parts beside it holds what is done until then, and the same command goes on from there.",
+        ),
+    ]
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists, at the end.")] = False
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Answers decoded together.")] = None
-    part_inputs: Annotated[
-        int | None, typer.Option(metavar="N", help="Inputs a part: what a killed worker does again.")
-    ] = None
-    workers: Annotated[int | None, typer.Option(metavar="N", help="So many processes with a model each, on Ray.")] = (
-        None
-    )
+    part_inputs: Annotated[int | None, typer.Option(metavar="N", help="Inputs a part: what a killed worker does again.")] = None
+    workers: Annotated[int | None, typer.Option(metavar="N", help="So many processes with a model each, on Ray.")] = None
     ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster (auto, or host:6379). All its machines "
-                                 "must see the inputs, FILE and the model under the same paths.")
-    ] = None  # fmt: skip
-    worker_cpus: Annotated[int | None, typer.Option(metavar="N", help="Processors, and threads, of each worker.")] = (
-        None
-    )
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running Ray cluster (auto, or host:6379). All its machines "
+            "must see the inputs, FILE and the model under the same paths.",
+        ),
+    ] = None
+    worker_cpus: Annotated[int | None, typer.Option(metavar="N", help="Processors, and threads, of each worker.")] = None
     worker_gpus: Annotated[float, typer.Option(metavar="X", help="GPUs of each worker; 0.5 puts two on one.")] = 0.0
 
 
@@ -120,8 +120,10 @@ class RunFlags:
 def batch(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Folders, lists of paths (.txt), Parquet files, WebDataset shards (.tar), "
-                       "pictures and videos, or URLs."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders, lists of paths (.txt), Parquet files, WebDataset shards (.tar), pictures and videos, or URLs.",
+        ),
     ],
     asked: AskedFlags,
     run: RunFlags,
@@ -129,7 +131,7 @@ def batch(
     media: MediaFlags,
     generation: GenerationFlags,
     system: SystemOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Ask the same of many pictures and videos.
 
     The answers go to a Parquet file.
@@ -155,24 +157,29 @@ def batch(
     questions, schema = asked.questions(), asked.schema_text()
     spread = run.workers is not None or run.ray is not None
     if not spread and (run.worker_cpus is not None or run.worker_gpus):
-        raise typer.BadParameter(
-            "--worker-cpus and --worker-gpus are for workers on Ray: add --workers N or --ray ADDRESS."
-        )
+        raise typer.BadParameter("--worker-cpus and --worker-gpus are for workers on Ray: add --workers N or --ray ADDRESS.")
     pool = PoolOptions(run.ray, run.workers, run.worker_cpus, run.worker_gpus) if spread else None
     check_out(run.out.expanduser().absolute(), run.overwrite)
     with Bars() as bars:
         name, folder = find_model(model, bars)
     say_world(folder, model)
     adapter = None if model.adapter is None else _absolute(model.adapter)
-    spec = ModelSpec(_same_everywhere(name), fingerprint_of(folder, model.adapter), adapter, model.engine,
-                     model.device, model.dtype, model.prompt_style)  # fmt: skip
+    spec = ModelSpec(
+        _same_everywhere(name), fingerprint_of(folder, model.adapter), adapter, model.engine, model.device, model.dtype, model.prompt_style
+    )
     settings = BatchSettings(
-        model=spec, questions=questions, inputs=tuple(map(_absolute, inputs)), system=system, schema=schema,
-        column=asked.column, options=options, remote_hosts=tuple(asked.remote_hosts or ()),
+        model=spec,
+        questions=questions,
+        inputs=tuple(map(_absolute, inputs)),
+        system=system,
+        schema=schema,
+        column=asked.column,
+        options=options,
+        remote_hosts=tuple(asked.remote_hosts or ()),
         allow_paths=tuple(_absolute(str(folder)) for folder in asked.allow_paths or ()),
         part_inputs=PART_INPUTS if run.part_inputs is None else run.part_inputs,
         batch_size=BATCH_SIZE if run.batch_size is None else run.batch_size,
-    )  # fmt: skip
+    )
     with Bars() as bars:
         progress = _Progress(bars)
 

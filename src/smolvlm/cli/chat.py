@@ -23,16 +23,12 @@ if TYPE_CHECKING:
     from smolvlm.answering import AnswerStream
 
 
-
 @with_flags
 def chat(
     model: ModelFlags,
     media: MediaFlags,
     generation: GenerationFlags,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[MEDIA]...", help="Pictures and videos to talk about."),
-    ] = None,
+    sources: Annotated[list[str] | None, typer.Argument(metavar="[MEDIA]...", help="Pictures and videos to talk about.")] = None,
     system: SystemOption = None,
 ) -> None:
     """Talk about pictures or videos, turn by turn.
@@ -48,8 +44,9 @@ def chat(
     """
     options, params = media.options(), generation.params()
     if STDIN in (sources or []):
-        raise typer.BadParameter("'-' is standard input, where chat reads its questions; pass media as files, or add them "
-                                 "with /image PATH.")  # fmt: skip
+        raise typer.BadParameter(
+            "'-' is standard input, where chat reads its questions; pass media as files, or add them with /image PATH."
+        )
     if sys.stdin is None:
         raise typer.BadParameter("chat reads its questions from standard input, which is closed.")
     interactive = sys.stdin.isatty()

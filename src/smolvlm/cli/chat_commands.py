@@ -170,6 +170,10 @@ def _unquoted(text: str) -> str:
 
 
 _COMMANDS: dict[str, Callable[[str, Talk], None]] = {
-    "/help": lambda _rest, _talk: note(HELP), "/reset": _reset, "/system": _system, "/image": _add("image"), "/video": _add("video"),
+    "/help": lambda _rest, _talk: note(HELP),
+    "/reset": _reset,
+    "/system": _system,
+    "/image": _add("image"),
+    "/video": _add("video"),
     "/save": _save,
-}  # fmt: skip
+}

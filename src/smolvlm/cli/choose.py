@@ -17,10 +17,7 @@ _BAR_WIDTH = 30
 
 @with_flags
 def choose(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(metavar="[MEDIA]... QUESTION", help="Pictures and videos, then the question."),
-    ],
+    arguments: Annotated[list[str], typer.Argument(metavar="[MEDIA]... QUESTION", help="Pictures and videos, then the question.")],
     model: ModelFlags,
     media: MediaFlags,
     option: Annotated[
@@ -51,9 +48,15 @@ def choose(
     if len(option) == 1:
         note("a single --option always gets 100 %, whatever the media show; name the other answers, too.")
     if json:
-        write_json({"option": choice.option, "probabilities": dict(choice.probabilities),
-                    "logprobs": dict(choice.logprobs), "model": loaded.name,
-                    **({"warnings": list(choice.warnings)} if choice.warnings else {})})  # fmt: skip
+        write_json(
+            {
+                "option": choice.option,
+                "probabilities": dict(choice.probabilities),
+                "logprobs": dict(choice.logprobs),
+                "model": loaded.name,
+                **({"warnings": list(choice.warnings)} if choice.warnings else {}),
+            }
+        )
         return
     width = max(len(one_line(text)) for text in option)
     for text, probability in sorted(choice.probabilities.items(), key=lambda item: -item[1]):

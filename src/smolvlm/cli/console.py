@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-_STAGES = {
-    "weights": "loading weights", "frames": "reading frames", "tiles": "looking", "download": "downloading",
-}  # fmt: skip
+_STAGES = {"weights": "loading weights", "frames": "reading frames", "tiles": "looking", "download": "downloading"}
 
 
 def one_line(text: str) -> str:
@@ -85,8 +83,7 @@ class Bars:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._progress is not None:
             self._progress.stop()
 

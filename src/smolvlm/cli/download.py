@@ -10,12 +10,8 @@ from smolvlm.cli.console import Bars, write
 
 
 def download(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="256m, 500m, 2.2b, or an id on the Hub.")
-    ],
-    revision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A branch, tag or commit instead of the newest files.")
-    ] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="256m, 500m, 2.2b, or an id on the Hub.")],
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="A branch, tag or commit instead of the newest files.")] = None,
 ) -> None:
     """Fetch a checkpoint, and print its folder.
 

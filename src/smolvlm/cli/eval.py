@@ -29,9 +29,13 @@ class EvaluatedFlags(ModelFlags):
 
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b or "
-                     "nano; without it nano, or the model that an adapter belongs to."),
-    ] = None  # fmt: skip
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b or nano; without it nano, or the model that an adapter belongs to.",
+        ),
+    ] = None
 
     def chosen(self) -> ModelFlags:
         default = None if self.adapter is not None else FALLBACK
@@ -42,21 +46,22 @@ class EvaluatedFlags(ModelFlags):
 class RunFlags:
     """What is asked, and what becomes of the answers."""
 
-    task: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="This task only; may be given again. `--list` names them.")
-    ] = None
+    task: Annotated[list[str] | None, typer.Option(metavar="NAME", help="This task only; may be given again. `--list` names them.")] = None
     items: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many questions a task.")] = ITEMS
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep items.jsonl (every answer), report.json and report.png there; the same "
-                     "command goes on where a run ended."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="DIR",
+            help="Keep items.jsonl (every answer), report.json and report.png there; the same command goes on where a run ended.",
+        ),
+    ] = None
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Questions answered together.")] = BATCH_SIZE
     detail: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="official, fit or low, as for `smolvlm ask`; fit is much faster for a model "
-                     "that splits pictures."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="LEVEL", help="official, fit or low, as for `smolvlm ask`; fit is much faster for a model that splits pictures."
+        ),
+    ] = None
     json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False
     list_tasks: Annotated[bool, typer.Option("--list", help="Say which tasks there are, and leave.")] = False
@@ -136,8 +141,17 @@ def _evaluate(suite: Suite, model_flags: EvaluatedFlags, run: RunFlags) -> None:
         model = open_model(name, flags, bars)
         model.processor.knows_drawn_only = False  # what it is asked is chosen here, and the report says how it went
         announce(model, folder)
-        report = evaluate(model, suite, tasks=run.task or (), items=run.items, out=run.out, options=options,
-                          fingerprint=fingerprint_of(folder, flags.adapter), batch_size=run.batch_size, on_progress=bars)  # fmt: skip
+        report = evaluate(
+            model,
+            suite,
+            tasks=run.task or (),
+            items=run.items,
+            out=run.out,
+            options=options,
+            fingerprint=fingerprint_of(folder, flags.adapter),
+            batch_size=run.batch_size,
+            on_progress=bars,
+        )
     _show(report, run)
     if run.out is not None:
         _keep(report, run.out)

@@ -21,15 +21,18 @@ _MAX_SCHEMA_BYTES = 1_000_000
 def extract(
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="MEDIA... [PROMPT]", help="Pictures and videos, then what to look for. The last of "
-                       "several arguments is the prompt unless it is, or is named like, a file."),
+        typer.Argument(
+            metavar="MEDIA... [PROMPT]",
+            help="Pictures and videos, then what to look for. The last of "
+            "several arguments is the prompt unless it is, or is named like, a file.",
+        ),
     ],
     schema: Annotated[Path, typer.Option(metavar="FILE", help="A JSON schema; the result always validates.")],
     model: ModelFlags,
     media: MediaFlags,
     generation: GenerationFlags,
     system: SystemOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Fill a JSON schema from pictures or videos.
 
     \b
@@ -51,8 +54,7 @@ def extract(
         name, folder = find_model(model, bars)
         parts = opened(sources, options)
         loaded = open_model(name, model, bars)
-        result = loaded.extract(parts, wanted, prompt or EXTRACT_PROMPT, system=system, on_progress=bars,
-                                **vars(options), **vars(params))  # fmt: skip
+        result = loaded.extract(parts, wanted, prompt or EXTRACT_PROMPT, system=system, on_progress=bars, **vars(options), **vars(params))
     announce(loaded, folder)
     write_json(result)
 
@@ -74,6 +76,8 @@ def _read_schema(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"{path}: is not JSON ({error}); write a JSON schema with at least one property.") from None
     if not isinstance(schema, dict):
-        raise SchemaError(f"{path}: holds JSON that is no object; a schema is one, such as "
-                          '{"type": "object", "properties": {"colour": {"type": "string"}}}.')  # fmt: skip
+        raise SchemaError(
+            f"{path}: holds JSON that is no object; a schema is one, such as "
+            '{"type": "object", "properties": {"colour": {"type": "string"}}}.'
+        )
     return schema

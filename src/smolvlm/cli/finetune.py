@@ -34,9 +34,7 @@ def finetune(
     method: MethodFlags,
     rows: DataFlags,
     loop: LoopFlags,
-    question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to ask about examples that bring no question.")
-    ] = None,
+    question: Annotated[str | None, typer.Option(metavar="TEXT", help="What to ask about examples that bring no question.")] = None,
     validation_share: Annotated[
         float | None, typer.Option(metavar="X", help="Share of the examples set apart to measure accuracy; 0: none.")
     ] = None,
@@ -67,8 +65,9 @@ def finetune(
     from smolvlm.train.finetune import finetune as run
 
     asked = {**given(method, rows, loop), "question": question, "validation_share": validation_share}
-    options = FinetuneOptions.for_method(asked.pop("method", FinetuneOptions.method), model=model, mixture=data, out=out,
-                                         measure=not no_measure, **asked)  # fmt: skip
+    options = FinetuneOptions.for_method(
+        asked.pop("method", FinetuneOptions.method), model=model, mixture=data, out=out, measure=not no_measure, **asked
+    )
     result = run(options, on_note=note)
     tell(result.train, out)
     tell_result(options)

@@ -42,25 +42,27 @@ class ModelFlags:
 
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b or "
-                     "nano. Without it: the largest official checkpoint on this machine, else nano."),
-    ] = None  # fmt: skip
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b or "
+            "nano. Without it: the largest official checkpoint on this machine, else nano.",
+        ),
+    ] = None
     adapter: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="A LoRA or DoRA adapter of that model, as `smolvlm finetune` saves it."),
+        str | None, typer.Option(metavar="FOLDER", help="A LoRA or DoRA adapter of that model, as `smolvlm finetune` saves it.")
     ] = None
     engine: Annotated[str, typer.Option(metavar="NAME", help="auto, native or torch.")] = "auto"
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
     dtype: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
-            help="auto, bfloat16, q8, q4, or by part: vision=q8,text=q4 (native engine); float32 or float16 (torch).",
+            metavar="NAME", help="auto, bfloat16, q8, q4, or by part: vision=q8,text=q4 (native engine); float32 or float16 (torch)."
         ),
     ] = "auto"
     prompt_style: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="official (as transformers prompts) or training (as the authors trained)."),
+        str, typer.Option(metavar="NAME", help="official (as transformers prompts) or training (as the authors trained).")
     ] = "official"
 
 
@@ -70,42 +72,51 @@ class MediaFlags:
 
     fps: Annotated[float | None, typer.Option(metavar="X", help="Frames sampled a second of video.")] = None
     max_frames: Annotated[int | None, typer.Option(metavar="N", help="At most this many frames of a video.")] = None
-    start: Annotated[
-        float | None, typer.Option(parser=seconds, metavar="TIME", help="Begin here: seconds or H:MM:SS.")
-    ] = None
-    end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="End here: seconds or H:MM:SS.")] = (
-        None
-    )
+    start: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="Begin here: seconds or H:MM:SS.")] = None
+    end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="End here: seconds or H:MM:SS.")] = None
     detail: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="official (every picture scaled up and split), fit (never enlarged, much "
-                     "faster for small pictures) or low (one tile a picture, fastest)."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="LEVEL",
+            help="official (every picture scaled up and split), fit (never enlarged, much "
+            "faster for small pictures) or low (one tile a picture, fastest).",
+        ),
+    ] = None
     sampling: Annotated[
         str | None,
-        typer.Option(metavar="RULE", help="official (evenly by the frames' numbers) or time (evenly in time; differs "
-                     "where a video's frame rate varies)."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="RULE",
+            help="official (evenly by the frames' numbers) or time (evenly in time; differs where a video's frame rate varies).",
+        ),
+    ] = None
     tone_map: Annotated[
         str | None,
-        typer.Option(metavar="MODE", help="off (values as stored, as the published processor) or auto (HDR and "
-                     "wide-gamut media are brought to the colors of a common screen)."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="MODE",
+            help="off (values as stored, as the published processor) or auto (HDR and "
+            "wide-gamut media are brought to the colors of a common screen).",
+        ),
+    ] = None
     media_kind: Annotated[
         str | None,
-        typer.Option("--as", metavar="KIND", help="auto (animated pictures are videos), image (of an animation the first "
-                     "frame) or video."),
-    ] = None  # fmt: skip
+        typer.Option("--as", metavar="KIND", help="auto (animated pictures are videos), image (of an animation the first frame) or video."),
+    ] = None
     background: Annotated[
         str | None,
-        typer.Option(metavar="COLOR", help="Behind transparent parts: white, black or #rrggbb; without it a file's hidden "
-                     "colors are shown, as the published processor does."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="COLOR",
+            help="Behind transparent parts: white, black or #rrggbb; without it a file's hidden "
+            "colors are shown, as the published processor does.",
+        ),
+    ] = None
     max_pixels: Annotated[
         int | None,
-        typer.Option(metavar="N", help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half or a "
-                     "quarter of their size, other formats are refused."),
-    ] = None  # fmt: skip
+        typer.Option(
+            metavar="N",
+            help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half or a "
+            "quarter of their size, other formats are refused.",
+        ),
+    ] = None
 
     def options(self) -> MediaOptions:
         """Raises ParamsError for a value out of its range."""
@@ -128,20 +139,12 @@ class GenerationFlags:
     temperature: Annotated[float | None, typer.Option(metavar="X", help="0: the likeliest token each time.")] = None
     top_p: Annotated[float | None, typer.Option(metavar="X", help="Sample among likely tokens of this mass.")] = None
     top_k: Annotated[int | None, typer.Option(metavar="N", help="Sample among the N likeliest; 0: all.")] = None
-    min_p: Annotated[
-        float | None, typer.Option(metavar="X", help="Drop tokens below this share of the likeliest one's.")
-    ] = None
+    min_p: Annotated[float | None, typer.Option(metavar="X", help="Drop tokens below this share of the likeliest one's.")] = None
     repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Over 1 discourages repetition.")] = None
-    no_repeat_ngram_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Never write the same N tokens twice; 0: allowed.")
-    ] = None
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(metavar="N", help="Never write the same N tokens twice; 0: allowed.")] = None
     seed: Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")] = None
-    stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")
-    ] = None
-    no_loop_guard: Annotated[
-        bool, typer.Option("--no-loop-guard", help="Let an answer go on that only repeats itself.")
-    ] = False
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None
+    no_loop_guard: Annotated[bool, typer.Option("--no-loop-guard", help="Let an answer go on that only repeats itself.")] = False
 
     def params(self) -> GenerationParams:
         """Raises ParamsError for a value out of its range."""
@@ -163,12 +166,12 @@ class OutputFlags:
 
     stream: Annotated[
         bool | None,
-        typer.Option("--stream/--no-stream", help="Show the answer while it is written, or when it is complete; "
-                     "without either: streamed on a terminal."),
-    ] = None  # fmt: skip
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object: text, finish_reason, model, usage, timings, media.")
-    ] = False
+        typer.Option(
+            "--stream/--no-stream",
+            help="Show the answer while it is written, or when it is complete; without either: streamed on a terminal.",
+        ),
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="One JSON object: text, finish_reason, model, usage, timings, media.")] = False
 
     @property
     def streamed(self) -> bool:
@@ -199,8 +202,7 @@ def with_flags(function: Callable[..., Result]) -> Callable[..., Result]:
         types = get_type_hints(kind, include_extras=True)
         for f in fields(kind):
             default = inspect.Parameter.empty if f.default is MISSING else f.default
-            spread.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default,
-                                            annotation=types[f.name]))  # fmt: skip
+            spread.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[f.name]))
 
     @functools.wraps(function)
     def command(**values: Any) -> Result:

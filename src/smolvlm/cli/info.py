@@ -17,19 +17,13 @@ from smolvlm.cli.loading import has_random_weights
 if TYPE_CHECKING:
     from smolvlm.config import ModelConfig
 
-_PARTS = (
-    ("vision", "model.vision_model."), ("connector", "model.connector."), ("text", "model.text_model."),
-    ("lm_head", "lm_head."),
-)  # fmt: skip
+_PARTS = (("vision", "model.vision_model."), ("connector", "model.connector."), ("text", "model.text_model."), ("lm_head", "lm_head."))
 
 
 def info(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A checkpoint's folder, or the name of one on this machine."),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's folder, or the name of one on this machine.")],
     json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show what a checkpoint is, from its files.
 
     Parts and sizes, tokens a tile, context, number format, special tokens, files; nothing is downloaded.
@@ -114,18 +108,30 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("folder", facts["folder"]),
         ("parameters", f"{facts['parameters'] / 1e6:.2f} M ({parts})"),
         ("weights", weights),
-        ("vision", f"{vision['num_hidden_layers']} layers of width {vision['hidden_size']}, "
-                   f"{vision['num_attention_heads']} heads; {vision['image_size']} px, "
-                   f"patches of {vision['patch_size']} px"),
-        ("connector", f"{facts['scale_factor']} x {facts['scale_factor']} patches become one token: "
-                      f"{facts['tokens_per_tile']} tokens a tile"),
-        ("text", f"{text['num_hidden_layers']} layers of width {text['hidden_size']}, {text['num_attention_heads']} "
-                 f"heads over {text['num_key_value_heads']} key-value heads of {text['head_dim']}"),
+        (
+            "vision",
+            f"{vision['num_hidden_layers']} layers of width {vision['hidden_size']}, "
+            f"{vision['num_attention_heads']} heads; {vision['image_size']} px, "
+            f"patches of {vision['patch_size']} px",
+        ),
+        (
+            "connector",
+            f"{facts['scale_factor']} x {facts['scale_factor']} patches become one token: {facts['tokens_per_tile']} tokens a tile",
+        ),
+        (
+            "text",
+            f"{text['num_hidden_layers']} layers of width {text['hidden_size']}, {text['num_attention_heads']} "
+            f"heads over {text['num_key_value_heads']} key-value heads of {text['head_dim']}",
+        ),
         ("context", f"{facts['context_tokens']} tokens"),
         ("vocabulary", f"{text['vocab_size']} tokens, {special}; stops at {stops}"),
         ("pictures", f"longest edge {processor['longest_edge']} px, tiles of {processor['tile_size']} px"),
-        ("videos", f"sampled at {processor['fps']:g} fps, at most {processor['max_frames']} frames" if facts["takes_videos"]
-                   else "refused: this family was not trained on them"),
-    ]  # fmt: skip
+        (
+            "videos",
+            f"sampled at {processor['fps']:g} fps, at most {processor['max_frames']} frames"
+            if facts["takes_videos"]
+            else "refused: this family was not trained on them",
+        ),
+    ]
     files = [f"{name}, {human_size(size)}" for name, size in facts["files"].items()]
     return rows + [("" if i else "files", line) for i, line in enumerate(files)]

@@ -45,8 +45,15 @@ def open_model(name: str, flags: ModelFlags, bars: Bars) -> SmolVLM:
     """Load the weights. Raises what `smolvlm.load` raises."""
     from smolvlm.vlm import load
 
-    return load(name, adapter=flags.adapter, engine=flags.engine, device=flags.device, dtype=flags.dtype,
-                prompt_style=flags.prompt_style, on_progress=bars)  # fmt: skip
+    return load(
+        name,
+        adapter=flags.adapter,
+        engine=flags.engine,
+        device=flags.device,
+        dtype=flags.dtype,
+        prompt_style=flags.prompt_style,
+        on_progress=bars,
+    )
 
 
 def announce(model: SmolVLM, folder: Path) -> None:

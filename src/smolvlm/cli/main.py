@@ -51,10 +51,18 @@ _BROKEN_PIPE, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 # Plain help: it keeps the examples' lines as they are written, and starts twice as fast as the boxed one.
 app = typer.Typer(name="smolvlm", rich_markup_mode=None, add_completion=False)
 for _function, _name in (
-    (ask, "ask"), (describe, "describe"), (chat, "chat"), (choose, "choose"), (extract, "extract"), (info, "info"),
-    (models, "models"), (download, "download"), (merge, "merge"), (quantize, "quantize"),
+    (ask, "ask"),
+    (describe, "describe"),
+    (chat, "chat"),
+    (choose, "choose"),
+    (extract, "extract"),
+    (info, "info"),
+    (models, "models"),
+    (download, "download"),
+    (merge, "merge"),
+    (quantize, "quantize"),
     (random_checkpoint, "random-checkpoint"),
-):  # fmt: skip
+):
     app.command(_name, cls=Command)(_function)
 app.command("finetune", cls=FinetuneCommand)(finetune)
 app.add_typer(train_app, name="train")
@@ -82,9 +90,7 @@ def _smolvlm(
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and leave.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and the library's log (also: SMOLVLM_DEBUG=1).")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the library's log (also: SMOLVLM_DEBUG=1).")] = False,
 ) -> None:
     """Ask small vision-language models about your photos and videos, on your own machine.
 
@@ -122,8 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # other libraries' remarks to programmers
         try:
             command = typer.main.get_command(app)
-            code = command.main(args=None if args is None else list(args), prog_name="smolvlm", standalone_mode=False,
-                                obj=state)  # fmt: skip
+            code = command.main(args=None if args is None else list(args), prog_name="smolvlm", standalone_mode=False, obj=state)
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except (KeyboardInterrupt, typer.Abort):
@@ -159,8 +164,10 @@ def _show(error: Exception, debug: bool, args: Sequence[str]) -> int:
             problem += f"; a file whose name begins with a dash is passed as {one_line('./' + dashed[0])}"
         note(f"error: {problem} (see `{path} --help`).")
         return _BAD_INPUT
-    note(f"unexpected error: {type(error).__name__}: {one_line(str(error))} - this is a defect: please report it with "
-         "what `smolvlm --debug ...` prints.")  # fmt: skip
+    note(
+        f"unexpected error: {type(error).__name__}: {one_line(str(error))} - this is a defect: please report it with "
+        "what `smolvlm --debug ...` prints."
+    )
     return 1
 
 

@@ -14,9 +14,7 @@ def merge(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model that the adapter was trained on.")],
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="The adapter's folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16; without it: as MODEL is.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16; without it: as MODEL is.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is already there.")] = False,
 ) -> None:
     """Add an adapter into its model's weights.
@@ -32,7 +30,8 @@ def merge(
     from smolvlm.train.merge import merge as merge_folders
 
     with Bars() as bars:
-        folder = merge_folders(model, adapter, out, dtype=dtype, overwrite=overwrite,
-                               on_tensor=lambda done, total: bars("weights", done, total))  # fmt: skip
+        folder = merge_folders(
+            model, adapter, out, dtype=dtype, overwrite=overwrite, on_tensor=lambda done, total: bars("weights", done, total)
+        )
     note(f"merged {adapter} into {model}", dim=True)
     write(f"{folder}\n")

@@ -17,8 +17,7 @@ def quantize(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     dtype: Annotated[str, typer.Option(metavar="NAME", help="q8, q4 or bfloat16.")] = "q8",
     vision: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"The encoder instead: {_FORMATS}. Without it: what is faster here."),
+        str | None, typer.Option(metavar="NAME", help=f"The encoder instead: {_FORMATS}. Without it: what is faster here.")
     ] = None,
     text: Annotated[str | None, typer.Option(metavar="NAME", help=f"The decoder's layers instead: {_FORMATS}.")] = None,
     head: Annotated[str | None, typer.Option(metavar="NAME", help=f"The output layer instead: {_FORMATS}.")] = None,
@@ -44,8 +43,13 @@ def quantize(
             wanted |= Formats.asked(f"{part}={name}")
     with Bars() as bars:
         folder = hub.resolve(model, on_progress=bars.download)
-        formats = quantise(folder, out, dtype=",".join(f"{part}={name}" for part, name in wanted.items()) or "auto",
-                           overwrite=overwrite, on_tensor=lambda done, total: bars("weights", done, total))  # fmt: skip
+        formats = quantise(
+            folder,
+            out,
+            dtype=",".join(f"{part}={name}" for part, name in wanted.items()) or "auto",
+            overwrite=overwrite,
+            on_tensor=lambda done, total: bars("weights", done, total),
+        )
     size = sum(path.stat().st_size for path in out.expanduser().iterdir())
     note(f"vision {formats.vision}, text {formats.text}, head {formats.head}: {human_size(size)}", dim=True)
     write(f"{out}\n")

@@ -40,9 +40,7 @@ def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
         metavar = "TEXT" if several or str(f.type).startswith("str") else "N" if str(f.type) == "int" else "X"
         text = f.metadata["help"] + (" May be given again." if several else "")
         option = typer.Option(*names, metavar=metavar, help=text, show_default=False)
-        made.append(
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
-        )
+        made.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]))
 
     def command(**values: Any) -> None:
         ours = {p.name: values.pop(p.name) for p in own}
@@ -59,12 +57,9 @@ def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
 def serve(
     settings: dict[str, Any],
     config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A TOML file with any of these settings, such as max_waiting = 64."),
+        str | None, typer.Option(metavar="FILE", help="A TOML file with any of these settings, such as max_waiting = 64.")
     ] = None,
-    new_key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Add an API key to --keys-file, print it once, and leave.")
-    ] = None,
+    new_key: Annotated[str | None, typer.Option(metavar="NAME", help="Add an API key to --keys-file, print it once, and leave.")] = None,
     workers: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve a model to clients of OpenAI's API.

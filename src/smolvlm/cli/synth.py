@@ -21,24 +21,19 @@ class SynthCommand(Command):
         from smolvlm.synth.export import ExportOptions
 
         defaults = ExportOptions()
-        return {"count": defaults.count, "first": defaults.first, "split": defaults.split, "world": defaults.world.name,
-                "generator": "all"}  # fmt: skip
+        return {"count": defaults.count, "first": defaults.first, "split": defaults.split, "world": defaults.world.name, "generator": "all"}
 
 
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must be new or empty.")],
-    generator: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help=f"One of {_NAMES}; may be given again."),
-    ] = None,
+    generator: Annotated[list[str] | None, typer.Option(metavar="NAME", help=f"One of {_NAMES}; may be given again.")] = None,
     count: Annotated[int | None, typer.Option(metavar="N", help="Samples of each generator.")] = None,
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="train, validation or test: they share no seed, font or background.")
     ] = None,
     world: Annotated[str | None, typer.Option(metavar="NAME", help="small (30 objects) or wide (over 100).")] = None,
     first: Annotated[
-        int | None,
-        typer.Option(metavar="INDEX", help="The first sample's number. It is the seed: the same one, the same picture."),
+        int | None, typer.Option(metavar="INDEX", help="The first sample's number. It is the seed: the same one, the same picture.")
     ] = None,
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write sheet.png, a page with some samples.")] = False,
 ) -> None:
@@ -59,18 +54,21 @@ def synth(
     from smolvlm.synth.world import WORLDS
 
     if named_like_media(out.name) and not out.exists():
-        raise typer.BadParameter(f"{str(out)!r} is named like a single picture or video; OUT is the folder to make: name it "
-                                 f"{out.stem!r}.")  # fmt: skip
+        raise typer.BadParameter(f"{str(out)!r} is named like a single picture or video; OUT is the folder to make: name it {out.stem!r}.")
 
     if world is not None and world not in WORLDS:
         raise typer.BadParameter(f"--world {world!r} is not one of {', '.join(WORLDS)}.")
-    asked = {"generators": tuple(generator) if generator else None, "count": count, "first": first, "split": split,
-             "world": None if world is None else WORLDS[world]}  # fmt: skip
+    asked = {
+        "generators": tuple(generator) if generator else None,
+        "count": count,
+        "first": first,
+        "split": split,
+        "world": None if world is None else WORLDS[world],
+    }
     options: Any = {name: value for name, value in asked.items() if value is not None}
     settings = ExportOptions(sheet=sheet, **options)
     note(f"drawing {settings.count * len(settings.generators):,} samples ...", dim=True)
     with Bars() as bars:
         done = export(out, settings, on_progress=bars)
-    note(f"{done.samples} samples with {done.questions} questions; train on them: smolvlm train sft --mixture {done.mixture} "
-         "--out DIR")  # fmt: skip
+    note(f"{done.samples} samples with {done.questions} questions; train on them: smolvlm train sft --mixture {done.mixture} --out DIR")
     write(f"{out}\n")

@@ -29,9 +29,7 @@ class DistillCommand(Command):
 @with_flags
 def distill(
     mixture: Annotated[Path, typer.Option("--mixture", metavar="FILE", help="The YAML file that names the datasets.")],
-    teacher: Annotated[
-        str, typer.Option("--teacher", metavar="MODEL", help="A checkpoint, or the model's name at --endpoint.")
-    ],
+    teacher: Annotated[str, typer.Option("--teacher", metavar="MODEL", help="A checkpoint, or the model's name at --endpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder of the run and its outcome.")],
     method: MethodFlags,
     rows: DataFlags,
@@ -40,8 +38,7 @@ def distill(
         str, typer.Option("--model", "-m", metavar="MODEL", help="The student: a folder, a Hub id, or 256m, 500m, 2.2b.")
     ] = "256m",
     endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Ask an OpenAI-compatible server for the answers, e.g. http://HOST:8000/v1."),
+        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible server for the answers, e.g. http://HOST:8000/v1.")
     ] = None,
     key_variable: Annotated[
         str | None, typer.Option(metavar="NAME", help="The environment variable with the key, where the server wants one.")
@@ -67,10 +64,18 @@ def distill(
     from smolvlm.train.distill import DistillOptions
     from smolvlm.train.distill import distill as run
 
-    asked = {**given(method, rows, loop), "endpoint": endpoint, "max_answer_tokens": max_answer_tokens, "answers": answers,
-             "logits": logits, "hidden": hidden, "temperature": temperature}  # fmt: skip
-    options = DistillOptions.for_method(asked.pop("method", DistillOptions.method), model=model, mixture=mixture,
-                                        teacher=teacher, out=out, **asked)  # fmt: skip
+    asked = {
+        **given(method, rows, loop),
+        "endpoint": endpoint,
+        "max_answer_tokens": max_answer_tokens,
+        "answers": answers,
+        "logits": logits,
+        "hidden": hidden,
+        "temperature": temperature,
+    }
+    options = DistillOptions.for_method(
+        asked.pop("method", DistillOptions.method), model=model, mixture=mixture, teacher=teacher, out=out, **asked
+    )
     result = run(options, api_key=None if key_variable is None else os.environ.get(key_variable))
     tell(result, out)
     tell_result(options)

@@ -36,12 +36,8 @@ def dpo(
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="MODEL", help="A checkpoint's folder, a Hub id, or 256m, 500m, 2.2b.")
     ] = "256m",
-    beta: Annotated[
-        float | None, typer.Option(metavar="X", help="How dearly distance from the starting model is paid.")
-    ] = None,
-    label_smoothing: Annotated[
-        float | None, typer.Option(metavar="X", help="The share of pairs that may be the wrong way round.")
-    ] = None,
+    beta: Annotated[float | None, typer.Option(metavar="X", help="How dearly distance from the starting model is paid.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(metavar="X", help="The share of pairs that may be the wrong way round.")] = None,
 ) -> None:
     """Train a model to prefer one answer to another (DPO, the sigmoid loss).
 
@@ -65,6 +61,8 @@ def dpo(
     result = run(options)
     tell(result, out)
     if "rewards/margin" in result.metrics:
-        note(f"at the end: reward margin {result.metrics['rewards/margin']:.3f}, the preferred answer wins in "
-             f"{result.metrics['rewards/accuracy']:.0%} of the last pairs")  # fmt: skip
+        note(
+            f"at the end: reward margin {result.metrics['rewards/margin']:.3f}, the preferred answer wins in "
+            f"{result.metrics['rewards/accuracy']:.0%} of the last pairs"
+        )
     tell_result(options)

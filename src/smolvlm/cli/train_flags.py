@@ -30,15 +30,10 @@ class LoopFlags:
     weight_decay: Annotated[float | None, typer.Option(metavar="X", help="Pull on matrices towards zero.")] = None
     max_grad_norm: Annotated[float | None, typer.Option(metavar="X", help="Clip gradients beyond it; 0: never.")] = None
     precision: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="float32, autocast (bfloat16 products) or bfloat16 (and float32 masters)."),
+        str | None, typer.Option(metavar="NAME", help="float32, autocast (bfloat16 products) or bfloat16 (and float32 masters).")
     ] = None
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")
-    ] = False
-    neftune_alpha: Annotated[
-        float | None, typer.Option(metavar="X", help="Noise on the embeddings (NEFTune; 5 is usual); 0: none.")
-    ] = None
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.")] = False
+    neftune_alpha: Annotated[float | None, typer.Option(metavar="X", help="Noise on the embeddings (NEFTune; 5 is usual); 0: none.")] = None
     seed: Annotated[int | None, typer.Option(metavar="N", help="Order of the data, and noise.")] = None
     save_every: Annotated[int | None, typer.Option(metavar="N", help="Steps between two saves.")] = None
     keep: Annotated[int | None, typer.Option(metavar="N", help="Saves that are kept.")] = None
@@ -52,20 +47,15 @@ class DataFlags:
 
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over the data; without --steps: 1.")] = None
     batch_size: Annotated[int | None, typer.Option(metavar="N", help="Rows of a batch, on each process.")] = None
-    seq_len: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of a row; without it: the model's context.")
-    ] = None
-    packing: Annotated[
-        bool | None, typer.Option("--packing/--no-packing", help="Several conversations share a row, or one has it.")
-    ] = None
+    seq_len: Annotated[int | None, typer.Option(metavar="N", help="Tokens of a row; without it: the model's context.")] = None
+    packing: Annotated[bool | None, typer.Option("--packing/--no-packing", help="Several conversations share a row, or one has it.")] = None
     prompt_style: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="training (the authors' intro and outro of media) or official "
-                     "(as transformers and `smolvlm ask` prompt)."),
-    ] = None  # fmt: skip
-    detail: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="official (pictures are split), fit or low (one tile each).")
+        typer.Option(
+            metavar="NAME", help="training (the authors' intro and outro of media) or official (as transformers and `smolvlm ask` prompt)."
+        ),
     ] = None
+    detail: Annotated[str | None, typer.Option(metavar="LEVEL", help="official (pictures are split), fit or low (one tile each).")] = None
     fps: Annotated[float | None, typer.Option(metavar="X", help="Frames sampled a second of video.")] = None
     max_frames: Annotated[int | None, typer.Option(metavar="N", help="At most this many frames of a video.")] = None
     workers: Annotated[int | None, typer.Option(metavar="N", help="Threads that read media ahead.")] = None

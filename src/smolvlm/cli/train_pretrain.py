@@ -18,7 +18,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="First weights and noise.")] = 0,
     workers: Annotated[int, typer.Option(metavar="N", min=0, help="Processes that draw pictures ahead.")] = 1,
     precision: Annotated[str, typer.Option(metavar="NAME", help="float32, autocast or bfloat16 (float32 masters).")] = "bfloat16",
-) -> None:  # fmt: skip
+) -> None:
     """Train a model of nano's kind from nothing: no checkpoint, no download, no data but what is drawn on the way.
 
     Three stages: the decoder on the truth instead of pixels, the vision tower on the dense truth of each picture, then

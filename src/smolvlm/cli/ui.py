@@ -19,26 +19,21 @@ _DEFAULTS = PageConfig()
 @with_flags
 def ui(
     model: ModelFlags,
-    port: Annotated[
-        int, typer.Option(metavar="N", help="The port; 0 takes a free one and prints it.")
-    ] = _DEFAULTS.port,
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one and prints it.")] = _DEFAULTS.port,
     host: Annotated[
         str, typer.Option(metavar="TEXT", help="The address to listen on; 0.0.0.0 is every network of this machine.")
     ] = _DEFAULTS.host,
     allowed_hosts: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="A host name that the page answers to, beside localhost, addresses and --host, such as "
-                     "chat.example.org; may be given again."),
+        typer.Option(
+            metavar="TEXT",
+            help="A host name that the page answers to, beside localhost, addresses and --host, such as "
+            "chat.example.org; may be given again.",
+        ),
     ] = None,
-    simple: Annotated[
-        bool, typer.Option("--simple", help="A form instead of a conversation: one picture or video, one question.")
-    ] = False,
-    lang: Annotated[
-        str, typer.Option(metavar="NAME", help="auto (what the browser asks for), en or zh.")
-    ] = _DEFAULTS.lang,
-    max_upload_mb: Annotated[
-        int, typer.Option(metavar="N", help="The largest file that is taken.")
-    ] = _DEFAULTS.max_upload_mb,
+    simple: Annotated[bool, typer.Option("--simple", help="A form instead of a conversation: one picture or video, one question.")] = False,
+    lang: Annotated[str, typer.Option(metavar="NAME", help="auto (what the browser asks for), en or zh.")] = _DEFAULTS.lang,
+    max_upload_mb: Annotated[int, typer.Option(metavar="N", help="The largest file that is taken.")] = _DEFAULTS.max_upload_mb,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
 ) -> None:
     """Talk to a model in a browser.

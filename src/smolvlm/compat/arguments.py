@@ -14,12 +14,33 @@ from smolvlm.hub import resolve
 logger = logging.getLogger("smolvlm.compat")
 
 # `from_pretrained` arguments that choose how the reference loads or computes; our results do not depend on them.
-UNUSED_ON_LOADING = frozenset({
-    "_attn_implementation", "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_fast",
-    "use_safetensors", "use_flash_attention_2", "_fast_init", "offload_folder", "offload_state_dict", "max_memory",
-    "ignore_mismatched_sizes", "weights_only", "backend", "tp_plan",
-    "cache_dir", "token", "use_auth_token", "force_download", "resume_download", "config", "variant", "output_loading_info",
-})  # fmt: skip
+UNUSED_ON_LOADING = frozenset(
+    {
+        "_attn_implementation",
+        "attn_implementation",
+        "low_cpu_mem_usage",
+        "trust_remote_code",
+        "use_fast",
+        "use_safetensors",
+        "use_flash_attention_2",
+        "_fast_init",
+        "offload_folder",
+        "offload_state_dict",
+        "max_memory",
+        "ignore_mismatched_sizes",
+        "weights_only",
+        "backend",
+        "tp_plan",
+        "cache_dir",
+        "token",
+        "use_auth_token",
+        "force_download",
+        "resume_download",
+        "config",
+        "variant",
+        "output_loading_info",
+    }
+)
 
 
 def report_unused(kwargs: dict[str, Any], harmless: frozenset[str], where: str) -> None:

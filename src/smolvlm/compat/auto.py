@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 
 # safetensors' names of the float types that an engine computes in.
 _DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_QLORA = ("quantization_config is not supported: weights are loaded as they are. Leave it out (LoRA then trains beside them), or "
-          "run `smolvlm finetune --method qlora`")  # fmt: skip
+_QLORA = (
+    "quantization_config is not supported: weights are loaded as they are. Leave it out (LoRA then trains beside them), or "
+    "run `smolvlm finetune --method qlora`"
+)
 
 
 class AutoModelForImageTextToText:
     """`AutoModelForImageTextToText.from_pretrained(path)` gives an `ImageTextToTextModel`."""
 
     @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike[str], *, dtype: Any = None,
-                        torch_dtype: Any = None, device_map: Any = None,
-                        **kwargs: Any) -> ImageTextToTextModel:  # fmt: skip
+    def from_pretrained(
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        device_map: Any = None,
+        **kwargs: Any,
+    ) -> ImageTextToTextModel:
         """A checkpoint by folder, Hub id or short name, on the CPU until `.to(...)` or `device_map` says otherwise.
 
         dtype (or torch_dtype): a torch dtype, its name, or "auto" (the default): what `config.json` names, else that of
@@ -51,8 +58,10 @@ class AutoModelForImageTextToText:
         refuse_unknown(kwargs, where, "dtype, torch_dtype, device_map, revision and local_files_only")
         config, _ = load_configs(folder)
         if has_native_file(folder):
-            raise EngineError(f"{folder}: is quantised for the native engine, which has no tensors to hand out; load the "
-                              "original checkpoint here, or this one with smolvlm.load.")  # fmt: skip
+            raise EngineError(
+                f"{folder}: is quantised for the native engine, which has no tensors to hand out; load the "
+                "original checkpoint here, or this one with smolvlm.load."
+            )
         reader = CheckpointReader(folder)
         config = reader.verify(config)
         name = _dtype_name(dtype if dtype is not None else torch_dtype)
@@ -83,8 +92,9 @@ def _checkpoint_dtype(folder: Path, reader: CheckpointReader) -> str:
     kinds = {info.dtype for info in reader.infos.values()}
     name = _DTYPE_NAMES.get(next(iter(kinds))) if len(kinds) == 1 else None
     if name is None:
-        raise EngineError(f"{folder}: config.json names no dtype and the weights are {', '.join(sorted(kinds))}; pass "
-                          "dtype=torch.float32 or another.")  # fmt: skip
+        raise EngineError(
+            f"{folder}: config.json names no dtype and the weights are {', '.join(sorted(kinds))}; pass dtype=torch.float32 or another."
+        )
     return name
 
 
@@ -92,8 +102,9 @@ def _device_name(device_map: Any) -> str:
     """The one device of a `device_map`; a model of this family is never spread over several."""
     if isinstance(device_map, dict):
         if set(device_map) != {""}:
-            raise EngineError("device_map spreads the model over several devices, which is not supported; pass "
-                              "device_map='auto' or one device.")  # fmt: skip
+            raise EngineError(
+                "device_map spreads the model over several devices, which is not supported; pass device_map='auto' or one device."
+            )
         device_map = device_map[""]
     if device_map is None:
         return "cpu"

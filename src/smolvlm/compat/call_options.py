@@ -20,8 +20,10 @@ _NESTED = ("processor_kwargs", "common_kwargs", "text_kwargs", "images_kwargs", 
 _HARMLESS = frozenset({"add_special_tokens", "video_load_backend", "sanitize_control_tokens"})
 _REFERENCE_MEDIA = {"do_image_splitting": "image_splitting", "num_frames": "max_frames"}
 _MEDIA = frozenset(field.name for field in fields(MediaOptions))
-_KNOWN = ("padding, padding_side, max_length, pad_to_multiple_of, return_tensors, size, do_image_splitting, "
-          "num_frames, fps, do_sample_frames and our own " + ", ".join(sorted(_MEDIA)))  # fmt: skip
+_KNOWN = (
+    "padding, padding_side, max_length, pad_to_multiple_of, return_tensors, size, do_image_splitting, "
+    "num_frames, fps, do_sample_frames and our own " + ", ".join(sorted(_MEDIA))
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ class CallOptions:
         left = _flat(arguments, where)
         report_unused(left, _HARMLESS, where)
         if left.pop("truncation", None):
-            raise ParamsError("truncation=True would cut image tokens away from their pictures and is not supported; "
-                              "pass fewer frames (num_frames=...) or a smaller size.")  # fmt: skip
-        padding = padding_of(left.pop("padding", None), left.pop("max_length", None),
-                             left.pop("pad_to_multiple_of", None), left.pop("padding_side", None))  # fmt: skip
+            raise ParamsError(
+                "truncation=True would cut image tokens away from their pictures and is not supported; "
+                "pass fewer frames (num_frames=...) or a smaller size."
+            )
+        padding = padding_of(
+            left.pop("padding", None), left.pop("max_length", None), left.pop("pad_to_multiple_of", None), left.pop("padding_side", None)
+        )
         return_tensors = check_return_tensors(left.pop("return_tensors", None))
         size = left.pop("size", None)
         every_frame = left.pop("do_sample_frames", None) is False

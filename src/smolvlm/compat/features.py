@@ -106,8 +106,7 @@ def check_return_tensors(return_tensors: Any) -> str | None:
     return None if return_tensors is None else str(return_tensors)
 
 
-def as_features(lists: dict[str, IdRows], arrays: dict[str, npt.NDArray[Any]],
-                return_tensors: str | None) -> BatchFeature:  # fmt: skip
+def as_features(lists: dict[str, IdRows], arrays: dict[str, npt.NDArray[Any]], return_tensors: str | None) -> BatchFeature:
     """Both together in the asked form. Without `return_tensors` ids are lists and pixels NumPy arrays.
 
     Raises ParamsError for rows of unequal length where one tensor is asked for.
@@ -116,8 +115,10 @@ def as_features(lists: dict[str, IdRows], arrays: dict[str, npt.NDArray[Any]],
         return BatchFeature({**lists, **arrays})
     for name, rows in lists.items():
         if len({len(row) for row in rows}) > 1:
-            raise ParamsError(f"{name}: the prompts have {', '.join(str(len(row)) for row in rows[:8])} tokens and do "
-                              "not fit in one tensor; pass padding=True.")  # fmt: skip
+            raise ParamsError(
+                f"{name}: the prompts have {', '.join(str(len(row)) for row in rows[:8])} tokens and do "
+                "not fit in one tensor; pass padding=True."
+            )
     made = {name: np.asarray(rows, np.int64) for name, rows in lists.items()} | arrays
     if return_tensors == "np":
         return BatchFeature(made)

@@ -41,8 +41,16 @@ class CausalLMOutput(dict[str, Any]):
         return tuple(self.values())
 
 
-def forward(net: SmolVLMForConditionalGeneration, config: ModelConfig, input_ids: Any, attention_mask: Any, position_ids: Any,
-            pixel_values: Any, pixel_attention_mask: Any, logits_to_keep: int) -> Tensor:  # fmt: skip
+def forward(
+    net: SmolVLMForConditionalGeneration,
+    config: ModelConfig,
+    input_ids: Any,
+    attention_mask: Any,
+    position_ids: Any,
+    pixel_values: Any,
+    pixel_attention_mask: Any,
+    logits_to_keep: int,
+) -> Tensor:
     """The logits, (batch, seq or logits_to_keep, vocab). Raises PromptError for inputs that do not belong together."""
     weight = net.model.text_model.embed_tokens.weight
     if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or input_ids.is_floating_point():
@@ -50,8 +58,7 @@ def forward(net: SmolVLMForConditionalGeneration, config: ModelConfig, input_ids
     if input_ids.numel() == 0 or int(input_ids.min()) < 0 or int(input_ids.max()) >= config.text.vocab_size:
         raise PromptError(f"input_ids hold no token, or one outside the vocabulary of {config.text.vocab_size}.")
     if input_ids.shape[1] > config.text.max_position_embeddings:
-        raise PromptError(f"input_ids have {input_ids.shape[1]} tokens; this model's context is "
-                          f"{config.text.max_position_embeddings}.")  # fmt: skip
+        raise PromptError(f"input_ids have {input_ids.shape[1]} tokens; this model's context is {config.text.max_position_embeddings}.")
     input_ids = input_ids.to(weight.device)
     tiles = _tiles(pixel_values, pixel_attention_mask, int((input_ids == config.image_token_id).sum()), config)
     image_embeds = None
@@ -69,8 +76,9 @@ def forward(net: SmolVLMForConditionalGeneration, config: ModelConfig, input_ids
 def causal_lm_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
     """Cross entropy of each token given those before it, in float32: the mean, or the sum over `num_items_in_batch`."""
     if labels.shape != logits.shape[:2]:
-        raise PromptError(f"labels have shape {tuple(labels.shape)}, the logits are for {tuple(logits.shape[:2])}; pass one "
-                          "label for each of input_ids.")  # fmt: skip
+        raise PromptError(
+            f"labels have shape {tuple(labels.shape)}, the logits are for {tuple(logits.shape[:2])}; pass one label for each of input_ids."
+        )
     following = F.pad(labels.to(logits.device), (0, 1), value=IGNORED)[:, 1:]
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = F.cross_entropy(logits.float().flatten(0, 1), following.flatten(), ignore_index=IGNORED, reduction=reduction)
@@ -93,8 +101,9 @@ def _tiles(pixel_values: Any, pixel_attention_mask: Any, image_tokens: int, conf
     side = config.vision.image_size
     if not isinstance(pixel_values, Tensor) or pixel_values.ndim not in (4, 5) or pixel_values.shape[-3:] != (3, side, side):
         shape = tuple(getattr(pixel_values, "shape", ()))
-        raise PromptError(f"pixel_values has shape {shape}; expected a tensor (batch, tiles, 3, {side}, {side}), as this "
-                          "checkpoint's processor returns.")  # fmt: skip
+        raise PromptError(
+            f"pixel_values has shape {shape}; expected a tensor (batch, tiles, 3, {side}, {side}), as this checkpoint's processor returns."
+        )
     tiles = pixel_values.reshape(-1, 3, side, side)
     real = torch.ones(len(tiles), dtype=torch.bool, device=tiles.device)
     if len(tiles) * config.image_seq_len != image_tokens:
@@ -102,8 +111,10 @@ def _tiles(pixel_values: Any, pixel_attention_mask: Any, image_tokens: int, conf
     if pixel_attention_mask is not None:
         mask = pixel_attention_mask.reshape(-1, side, side)
         if len(mask) != len(tiles) or not bool(mask[real.to(mask.device)].all()):
-            raise PromptError("pixel_attention_mask does not fit pixel_values, or hides a part of a tile; pass both from one "
-                              "call of this checkpoint's processor.")  # fmt: skip
+            raise PromptError(
+                "pixel_attention_mask does not fit pixel_values, or hides a part of a tile; pass both from one "
+                "call of this checkpoint's processor."
+            )
     return tiles[real]
 
 
@@ -112,8 +123,9 @@ def _attend(attention_mask: Any, input_ids: Tensor) -> Attend:
     if attention_mask is None:
         return causal
     if attention_mask.shape != input_ids.shape:
-        raise PromptError(f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; pass "
-                          "both from one call.")  # fmt: skip
+        raise PromptError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; pass both from one call."
+        )
     if bool(attention_mask.all()):
         return causal
     seq = input_ids.shape[1]

@@ -37,8 +37,17 @@ class Prompts:
     tiles: tuple[FloatArray, ...]  # (tiles, 3, side, side) each
 
     @classmethod
-    def of(cls, config: ModelConfig, pad_token_id: int, eos_token_ids: Sequence[int], *, input_ids: Any,
-           attention_mask: Any = None, pixel_values: Any = None, pixel_attention_mask: Any = None) -> Prompts:
+    def of(
+        cls,
+        config: ModelConfig,
+        pad_token_id: int,
+        eos_token_ids: Sequence[int],
+        *,
+        input_ids: Any,
+        attention_mask: Any = None,
+        pixel_values: Any = None,
+        pixel_attention_mask: Any = None,
+    ) -> Prompts:
         """Check and take apart what a processor made. Raises PromptError, naming the argument that is at fault."""
         ids = _integers(input_ids, "input_ids")
         if ids.ndim != 2 or not ids.size:
@@ -54,16 +63,25 @@ class Prompts:
         if not mask.any(axis=1).all():
             raise PromptError("a row of attention_mask is all zero; each prompt needs at least one token.")
         if not mask[:, -1].all():
-            logger.warning("generate: the prompts are padded on the right: each is continued from its last real token, "
-                           "the new ones stand after the padding. padding_side='left' avoids the gap.")  # fmt: skip
+            logger.warning(
+                "generate: the prompts are padded on the right: each is continued from its last real token, "
+                "the new ones stand after the padding. padding_side='left' avoids the gap."
+            )
         rows = tuple(tuple(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True))
         needed = [row.count(config.image_token_id) for row in rows]
         tiles = _real_tiles(pixel_values, pixel_attention_mask, sum(needed), config)
         return cls(ids, rows, _shared_out(tiles, needed, config.image_seq_len))
 
 
-def generate_batch(engine: Engine, prompts: Prompts, arguments: GenerateArguments, decode: Decode,
-                   seeds: Sequence[int] | None, streamer: Streamer | None, tensor: Any) -> IntArray:  # fmt: skip
+def generate_batch(
+    engine: Engine,
+    prompts: Prompts,
+    arguments: GenerateArguments,
+    decode: Decode,
+    seeds: Sequence[int] | None,
+    streamer: Streamer | None,
+    tensor: Any,
+) -> IntArray:
     """(batch, width + new tokens): the padded prompts, each followed by its answer, short answers padded.
 
     `decode` turns ids into text and is asked only where there are stop strings; `tensor` turns an array into what a
@@ -77,8 +95,10 @@ def generate_batch(engine: Engine, prompts: Prompts, arguments: GenerateArgument
         for i, (row, tiles) in enumerate(zip(prompts.rows, prompts.tiles, strict=True)):
             room = context - len(row)
             if room < 1:
-                raise ContextLengthError(f"prompt {i} has {len(row)} tokens and fills the model's context of "
-                                         f"{context}; pass fewer frames or pictures, or less text.")  # fmt: skip
+                raise ContextLengthError(
+                    f"prompt {i} has {len(row)} tokens and fills the model's context of "
+                    f"{context}; pass fewer frames or pictures, or less text."
+                )
             if room < wanted:
                 logger.warning("generate: prompt %d leaves room for %d new tokens, not %d", i, room, wanted)
             budget = min(room, wanted)
@@ -103,8 +123,7 @@ def generate_batch(engine: Engine, prompts: Prompts, arguments: GenerateArgument
     return result
 
 
-def _streamed(events: Iterable[TokenEvent], count: int, pad_token_id: int, streamer: Streamer | None,
-              tensor: Any) -> Iterator[TokenEvent]:  # fmt: skip
+def _streamed(events: Iterable[TokenEvent], count: int, pad_token_id: int, streamer: Streamer | None, tensor: Any) -> Iterator[TokenEvent]:
     """Pass events on; after each step hand the streamer one token a row, (batch,), padding for rows that have ended."""
     live, step = set(range(count)), np.full(count, pad_token_id, np.int64)
     waiting = set(live)
@@ -128,23 +147,28 @@ def _real_tiles(pixel_values: Any, pixel_attention_mask: Any, image_tokens: int,
     else:
         tiles = _array(pixel_values, "pixel_values").astype(np.float32, copy=False)
         if tiles.ndim not in (4, 5) or tiles.shape[-3:] != (3, side, side):
-            raise PromptError(f"pixel_values has shape {tiles.shape}; expected (batch, tiles, 3, {side}, {side}), as "
-                              "this checkpoint's processor returns.")  # fmt: skip
+            raise PromptError(
+                f"pixel_values has shape {tiles.shape}; expected (batch, tiles, 3, {side}, {side}), as this checkpoint's processor returns."
+            )
         tiles = tiles.reshape(-1, 3, side, side)
     real = np.ones(len(tiles), bool)
     if len(tiles) * per_tile != image_tokens:  # a black tile is -1 everywhere: only padding is zero
         real = np.array([bool(tile.any()) for tile in tiles], bool)
     if int(real.sum()) * per_tile != image_tokens:
-        raise PromptError(f"input_ids hold {image_tokens} image tokens and pixel_values {int(real.sum())} tiles of "
-                          f"{per_tile} tokens; pass both from one call of the processor.")  # fmt: skip
+        raise PromptError(
+            f"input_ids hold {image_tokens} image tokens and pixel_values {int(real.sum())} tiles of "
+            f"{per_tile} tokens; pass both from one call of the processor."
+        )
     if pixel_attention_mask is not None:
         mask = _array(pixel_attention_mask, "pixel_attention_mask")
         if mask.size != len(tiles) * side * side:
-            raise PromptError(f"pixel_attention_mask has shape {mask.shape} and does not fit pixel_values; pass both "
-                              "from one call of the processor.")  # fmt: skip
+            raise PromptError(
+                f"pixel_attention_mask has shape {mask.shape} and does not fit pixel_values; pass both from one call of the processor."
+            )
         if not mask.reshape(-1, side, side)[real].all():
-            raise PromptError("pixel_attention_mask hides a part of a tile, which is not supported: this checkpoint's "
-                              "processor makes whole tiles only.")  # fmt: skip
+            raise PromptError(
+                "pixel_attention_mask hides a part of a tile, which is not supported: this checkpoint's processor makes whole tiles only."
+            )
     return tiles if real.all() else tiles[real]
 
 
@@ -153,8 +177,9 @@ def _shared_out(tiles: FloatArray, needed: Sequence[int], per_tile: int) -> tupl
     shares, start = [], 0
     for i, image_tokens in enumerate(needed):
         if image_tokens % per_tile:
-            raise PromptError(f"row {i} of input_ids holds {image_tokens} image tokens, not a multiple of {per_tile}; "
-                              "pass what the processor returned.")  # fmt: skip
+            raise PromptError(
+                f"row {i} of input_ids holds {image_tokens} image tokens, not a multiple of {per_tile}; pass what the processor returned."
+            )
         shares.append(tiles[start : start + image_tokens // per_tile])
         start += image_tokens // per_tile
     return tuple(shares)
@@ -168,8 +193,9 @@ def _array(value: Any, name: str) -> npt.NDArray[Any]:
             value = (value.float() if value.is_floating_point() else value).numpy()  # NumPy has no bfloat16
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise PromptError(f"{name} cannot be read as an array ({error}); pass return_tensors='pt' and padding=True to "
-                          "the processor.") from None  # fmt: skip
+        raise PromptError(
+            f"{name} cannot be read as an array ({error}); pass return_tensors='pt' and padding=True to the processor."
+        ) from None
     if array.dtype.kind not in "biuf":
         raise PromptError(f"{name} holds {array.dtype}; expected numbers. Pass return_tensors='pt' to the processor.")
     return array

@@ -16,26 +16,63 @@ from smolvlm.json_file import read_json, short
 
 # `GenerationConfig._get_default_generation_params` of transformers 5.23; 20 new tokens where no length is given.
 _DEFAULTS: dict[str, Any] = {
-    "max_new_tokens": None, "max_length": None, "do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
-    "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "stop_strings": (), "eos_token_id": None,
+    "max_new_tokens": None,
+    "max_length": None,
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "stop_strings": (),
+    "eos_token_id": None,
     "pad_token_id": None,
-}  # fmt: skip
+}
 _DEFAULT_NEW_TOKENS = 20
 _NO_ID = 1 << 31  # no vocabulary comes near
 
 # Accepted and without effect: our cache is always on, and for stop strings we have a tokenizer of our own.
-_UNUSED = frozenset({"use_cache", "cache_implementation", "cache_config", "disable_compile", "compile_config",
-                     "synced_gpus", "bos_token_id", "tokenizer", "use_model_defaults", "remove_invalid_values",
-                     "early_stopping", "length_penalty", "_from_model_config", "transformers_version",
-                     "low_memory"})  # fmt: skip
+_UNUSED = frozenset(
+    {
+        "use_cache",
+        "cache_implementation",
+        "cache_config",
+        "disable_compile",
+        "compile_config",
+        "synced_gpus",
+        "bos_token_id",
+        "tokenizer",
+        "use_model_defaults",
+        "remove_invalid_values",
+        "early_stopping",
+        "length_penalty",
+        "_from_model_config",
+        "transformers_version",
+        "low_memory",
+    }
+)
 # Accepted at the value that asks for nothing.
 _NEUTRAL: dict[str, Any] = {
-    "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "diversity_penalty": 0.0, "typical_p": 1.0,
-    "min_length": 0, "min_new_tokens": 0, "return_dict_in_generate": False, "output_scores": False,
-    "output_logits": False, "output_attentions": False, "output_hidden_states": False, "renormalize_logits": False,
-    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "typical_p": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "return_dict_in_generate": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "renormalize_logits": False,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
     "guidance_scale": 1.0,
-}  # fmt: skip
+}
 _REMEDIES = {
     "generation_config": "pass its values as keyword arguments",
     "logits_processor": "use the arguments of generate, or smolvlm.load(...).extract for a schema",
@@ -77,8 +114,9 @@ class GenerateArguments:
         if not isinstance(given["do_sample"], bool):
             raise ParamsError(f"do_sample={short(repr(given['do_sample']))}: expected True or False.")
         if given["do_sample"] and given["temperature"] == 0:
-            raise ParamsError("temperature=0 with do_sample=True: expected a temperature above 0; pass do_sample=False "
-                              "for the likeliest token.")  # fmt: skip
+            raise ParamsError(
+                "temperature=0 with do_sample=True: expected a temperature above 0; pass do_sample=False for the likeliest token."
+            )
         eos = _token_ids(given["eos_token_id"], "eos_token_id") or config.eos_token_ids
         pad = _token_ids(given["pad_token_id"], "pad_token_id") or eos[:1]
         params = GenerationParams(
@@ -103,8 +141,10 @@ class GenerateArguments:
         if self.max_length is None:
             return _DEFAULT_NEW_TOKENS
         if self.max_length <= prompt_tokens:
-            raise ParamsError(f"max_length={self.max_length} counts the prompt, which has {prompt_tokens} tokens "
-                              "already; pass max_new_tokens=... instead.")  # fmt: skip
+            raise ParamsError(
+                f"max_length={self.max_length} counts the prompt, which has {prompt_tokens} tokens "
+                "already; pass max_new_tokens=... instead."
+            )
         return self.max_length - prompt_tokens
 
 
@@ -117,8 +157,9 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     raw = {name: value for name, value in read_json(path).items() if value is not None}
-    unused = sorted(name for name, value in raw.items()
-                    if name not in _DEFAULTS and name not in _UNUSED and _NEUTRAL.get(name, ...) != value)  # fmt: skip
+    unused = sorted(
+        name for name, value in raw.items() if name not in _DEFAULTS and name not in _UNUSED and _NEUTRAL.get(name, ...) != value
+    )
     if unused:
         logger.warning("%s: %s is not used", path, ", ".join(unused))
     return {name: value for name, value in raw.items() if name in _DEFAULTS}

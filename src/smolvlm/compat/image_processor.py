@@ -51,8 +51,7 @@ class PixelSettings:
             return config.preprocessor_dict()["video_sampling"]
         if name in ("fps", "num_frames"):
             return config.fps if name == "fps" else config.max_frames
-        raise AttributeError(f"the image processor has no {name!r}; it has size, max_image_size, video_sampling, "
-                             f"{', '.join(_SETTINGS)}")  # fmt: skip
+        raise AttributeError(f"the image processor has no {name!r}; it has size, max_image_size, video_sampling, {', '.join(_SETTINGS)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "size":
@@ -66,9 +65,11 @@ class PixelSettings:
         elif name in _SETTINGS and name != "do_image_splitting":
             self._replace(**{name: tuple(value) if isinstance(value, list) else value})
         else:
-            raise ParamsError(f"image_processor.{name}={value!r} cannot be set here; this model reads tiles of "
-                              f"{self.config.tile_size} that went through every step. size={{'longest_edge': ...}} and "
-                              "do_image_splitting may be set.")  # fmt: skip
+            raise ParamsError(
+                f"image_processor.{name}={value!r} cannot be set here; this model reads tiles of "
+                f"{self.config.tile_size} that went through every step. size={{'longest_edge': ...}} and "
+                "do_image_splitting may be set."
+            )
 
     def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
         """`pixel_values` and `pixel_attention_mask` of pictures: one, a list, or a list of lists with one for each row."""

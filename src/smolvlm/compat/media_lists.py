@@ -30,11 +30,12 @@ def split_texts(texts: Sequence[str], images: Any, videos: Any) -> list[list[str
     flat_pictures = [picture for sample in pictures for picture in sample]
     for name, marker, given in (("images", IMAGE_TOKEN, flat_pictures), ("videos", VIDEO_MARKER, clips)):
         if sum(counts[marker]) != len(given):
-            raise PromptError(f"the text has {sum(counts[marker])} {marker} and {name}=[...] holds {len(given)}; "
-                              "pass one for each marker.")  # fmt: skip
+            raise PromptError(f"the text has {sum(counts[marker])} {marker} and {name}=[...] holds {len(given)}; pass one for each marker.")
     if len(pictures) == len(texts) > 1 and list(map(len, pictures)) != counts[IMAGE_TOKEN]:
-        raise PromptError(f"the texts have {counts[IMAGE_TOKEN]} {IMAGE_TOKEN} and images=[...] holds "
-                          f"{list(map(len, pictures))}; pass one for each marker.")  # fmt: skip
+        raise PromptError(
+            f"the texts have {counts[IMAGE_TOKEN]} {IMAGE_TOKEN} and images=[...] holds "
+            f"{list(map(len, pictures))}; pass one for each marker."
+        )
     next_picture, next_clip = iter(flat_pictures), iter(clips)
     result: list[list[str | ImagePart | VideoPart]] = []
     for text in texts:
@@ -74,10 +75,12 @@ def _with_markers(texts: Sequence[str], pictures: list[list[Any]], clips: list[A
     if len(shares) == 1 and len(texts) > 1:  # one list for all texts: one picture each, or nobody knows whose they are
         shares = [1] * len(texts) if shares[0] == len(texts) else [0] * len(texts)
     films = [1] * len(texts) if len(clips) == len(texts) else [len(clips)] if len(texts) == 1 else [0] * len(texts)
-    logger.warning("the prompt has no %s: the media go before it. Prompts that apply_chat_template writes are answered better: "
-                   "the model learned those", VIDEO_MARKER if clips and not pictures else IMAGE_TOKEN)  # fmt: skip
-    return [IMAGE_TOKEN * share + VIDEO_MARKER * film + text
-            for text, share, film in zip(texts, shares, films, strict=True)]  # fmt: skip
+    logger.warning(
+        "the prompt has no %s: the media go before it. Prompts that apply_chat_template writes are answered better: "
+        "the model learned those",
+        VIDEO_MARKER if clips and not pictures else IMAGE_TOKEN,
+    )
+    return [IMAGE_TOKEN * share + VIDEO_MARKER * film + text for text, share, film in zip(texts, shares, films, strict=True)]
 
 
 def _clips(videos: Any) -> Iterator[Any]:

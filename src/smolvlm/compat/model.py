@@ -74,9 +74,18 @@ class ImageTextToTextModel(nn.Module):
                 self._engine = make_engine(self._folder, self._ours, engine="torch", device=device, dtype=dtype)
             return self._engine
 
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None, pixel_values: Any = None,
-                pixel_attention_mask: Any = None, labels: Any = None, logits_to_keep: int = 0,
-                return_dict: bool | None = None, **kwargs: Any) -> Any:  # fmt: skip
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        pixel_values: Any = None,
+        pixel_attention_mask: Any = None,
+        labels: Any = None,
+        logits_to_keep: int = 0,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """`logits` (batch, seq, vocab) with gradients, and with `labels` (batch, seq; -100 is not learned) the `loss`.
 
         The arguments are what the processor returned. Raises PromptError for inputs that do not belong together.
@@ -84,8 +93,9 @@ class ImageTextToTextModel(nn.Module):
         kwargs.pop("use_cache", None)
         items = kwargs.pop("num_items_in_batch", None)
         refuse_arguments(kwargs)
-        logits = forward(self._graph(), self._ours, input_ids, attention_mask, position_ids, pixel_values,
-                         pixel_attention_mask, logits_to_keep)  # fmt: skip
+        logits = forward(
+            self._graph(), self._ours, input_ids, attention_mask, position_ids, pixel_values, pixel_attention_mask, logits_to_keep
+        )
         output = CausalLMOutput(logits=logits)
         if labels is not None:
             output = CausalLMOutput(loss=causal_lm_loss(logits, labels, items), logits=logits)
@@ -201,8 +211,10 @@ class ImageTextToTextModel(nn.Module):
     def resize_token_embeddings(self, new_num_tokens: int | None = None, **_: Any) -> nn.Module:
         """The table of embeddings; its size is the checkpoint's. Raises ParamsError for any other."""
         if new_num_tokens is not None and new_num_tokens > self._ours.text.vocab_size:
-            raise ParamsError(f"resize_token_embeddings({new_num_tokens}): the vocabulary stays at "
-                              f"{self._ours.text.vocab_size}; use one of its reserved tokens.")  # fmt: skip
+            raise ParamsError(
+                f"resize_token_embeddings({new_num_tokens}): the vocabulary stays at "
+                f"{self._ours.text.vocab_size}; use one of its reserved tokens."
+            )
         return self.get_input_embeddings()
 
     def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:

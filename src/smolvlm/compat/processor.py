@@ -34,8 +34,9 @@ class AutoProcessor:
     """`AutoProcessor.from_pretrained(path)` gives a `ChatProcessor`."""
 
     @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: str | os.PathLike[str], *, policy: SourcePolicy | None = None,
-                        **kwargs: Any) -> ChatProcessor:  # fmt: skip
+    def from_pretrained(
+        pretrained_model_name_or_path: str | os.PathLike[str], *, policy: SourcePolicy | None = None, **kwargs: Any
+    ) -> ChatProcessor:
         """Read a checkpoint's JSON files: a folder, a Hub id, or a short name.
 
         `size={"longest_edge": N * tile}`, `do_image_splitting` and `padding_side` replace what the files say; `policy`
@@ -46,8 +47,9 @@ class AutoProcessor:
         report_unused(kwargs, UNUSED_ON_LOADING, "AutoProcessor.from_pretrained")
         size, splitting = kwargs.pop("size", None), kwargs.pop("do_image_splitting", None)
         padding_side = kwargs.pop("padding_side", None)
-        refuse_unknown(kwargs, "AutoProcessor.from_pretrained", "size, do_image_splitting, padding_side, revision, "
-                       "local_files_only and policy")  # fmt: skip
+        refuse_unknown(
+            kwargs, "AutoProcessor.from_pretrained", "size, do_image_splitting, padding_side, revision, local_files_only and policy"
+        )
         processor = Processor.from_folder(folder, policy=policy)
         config = processor.config
         if size is not None:
@@ -86,8 +88,9 @@ class ChatProcessor:
         """With the settings of `image_processor` as they are now."""
         return _with_config(self._read, self.image_processor.config)
 
-    def apply_chat_template(self, conversation: Any, *, add_generation_prompt: bool = False, tokenize: bool = False,
-                            return_dict: bool = False, **kwargs: Any) -> Any:  # fmt: skip
+    def apply_chat_template(
+        self, conversation: Any, *, add_generation_prompt: bool = False, tokenize: bool = False, return_dict: bool = False, **kwargs: Any
+    ) -> Any:
         """A conversation, or a list of them, as a prompt string, as ids, or as everything that `generate` takes.
 
         `tokenize=False` gives text with one `<image>` or `<video>` for each of the media, which are not opened.
@@ -110,8 +113,9 @@ class ChatProcessor:
         processor = _with_config(self._processor, options.sized(self._processor.config))
         inputs = []
         for messages in conversations:
-            normalised = [Message(message.role, tuple(_whole(part, options) for part in message.parts))
-                          for message in normalise_messages(messages)]  # fmt: skip
+            normalised = [
+                Message(message.role, tuple(_whole(part, options) for part in message.parts)) for message in normalise_messages(messages)
+            ]
             inputs.append(processor(normalised, options=options.media, add_generation_prompt=add_generation_prompt))
         features = self._features(inputs, options)
         return features if return_dict else features["input_ids"]
@@ -126,8 +130,9 @@ class ChatProcessor:
         """
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list | tuple) or not texts or not all(isinstance(item, str) for item in texts):
-            raise PromptError(f"text is {type(text).__name__}; expected a prompt or a list of prompts, such as "
-                              "apply_chat_template(messages) returns.")  # fmt: skip
+            raise PromptError(
+                f"text is {type(text).__name__}; expected a prompt or a list of prompts, such as apply_chat_template(messages) returns."
+            )
         options = CallOptions.of(kwargs, "the processor")
         processor = _with_config(self._processor, options.sized(self._processor.config))
         inputs = []
@@ -135,8 +140,7 @@ class ChatProcessor:
             parts = tuple(_whole(piece, options) for piece in pieces if not isinstance(piece, str))
             prepared = processor.prepare_media([Message("user", parts)], options=options.media) if parts else []
             following = iter(prepared)
-            words = [piece if isinstance(piece, str) else processor.placeholder(next(following).info)
-                     for piece in pieces]  # fmt: skip
+            words = [piece if isinstance(piece, str) else processor.placeholder(next(following).info) for piece in pieces]
             ids = processor.tokenizer.encode_segments([TextSegment(word, trusted=True) for word in words])
             expected = sum(media.info.tile_count for media in prepared) * self.image_seq_len
             assert ids.count(self.image_token_id) == expected, f"the prompt must hold {expected} image tokens"
@@ -163,8 +167,7 @@ class ChatProcessor:
         """
         if kwargs.get("push_to_hub"):
             self.push_to_hub(save_directory)
-        names = save_processor_files(self._processor.config, self._read.family.class_prefix, Path(save_directory),
-                                     Path(self.name_or_path))  # fmt: skip
+        names = save_processor_files(self._processor.config, self._read.family.class_prefix, Path(save_directory), Path(self.name_or_path))
         return [str(Path(save_directory) / name) for name in names]
 
     def push_to_hub(self, repo_id: Any = None, **_: Any) -> None:
@@ -214,8 +217,7 @@ def _with_config(processor: Processor, config: ProcessorConfig) -> Processor:
     """The same processor with other pixel settings; itself where they are its own."""
     if config == processor.config:
         return processor
-    return Processor(config, processor.model, processor.tokenizer, processor.template, processor.prompt_style,
-                     processor.policy)  # fmt: skip
+    return Processor(config, processor.model, processor.tokenizer, processor.template, processor.prompt_style, processor.policy)
 
 
 def _whole(part: Any, options: CallOptions) -> Any:
@@ -224,8 +226,9 @@ def _whole(part: Any, options: CallOptions) -> Any:
         return part
     is_list = hasattr(part.source, "__len__") and not isinstance(part.source, str | bytes)
     if not is_list or options.media.max_frames is not None:
-        raise ParamsError("do_sample_frames=False is for frames given as a list, without num_frames; for a file pass "
-                          "num_frames=... and fps=... instead.")  # fmt: skip
+        raise ParamsError(
+            "do_sample_frames=False is for frames given as a list, without num_frames; for a file pass num_frames=... and fps=... instead."
+        )
     return VideoPart(part.source, {**part.options, "max_frames": max(1, len(part.source))})
 
 

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from smolvlm.nn.model import SmolVLMForConditionalGeneration
 
 _MODEL_FILES = ("config.json", "generation_config.json")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.json", "chat_template.jinja",
-                    "special_tokens_map.json", "added_tokens.json")  # fmt: skip
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 def save_model_files(net: SmolVLMForConditionalGeneration, folder: Path, source: Path) -> None:
@@ -32,8 +38,9 @@ def save_model_files(net: SmolVLMForConditionalGeneration, folder: Path, source:
     from smolvlm.nn.weights import save_model
 
     if any(".lora_" in name or ".base_layer." in name for name in net.state_dict()):
-        raise AdapterError("the model has an adapter that is not merged; save the adapter with peft's save_pretrained, or call "
-                           "merge_and_unload() first.")  # fmt: skip
+        raise AdapterError(
+            "the model has an adapter that is not merged; save the adapter with peft's save_pretrained, or call merge_and_unload() first."
+        )
     _make(folder)
     with _refusing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as kept:
         made = save_model(net, Path(kept) / "model", processor_preset(net.config), read_tokenizer_text(source / "tokenizer.json"))
@@ -49,8 +56,10 @@ def save_processor_files(config: ProcessorConfig, class_prefix: str, folder: Pat
     """The pixel settings as they are now, and the tokenizer's files as they came. `class_prefix` is the family's.
     Returns the names."""
     _make(folder)
-    settings = {"preprocessor_config.json": config.preprocessor_dict(class_prefix),
-                "processor_config.json": config.processor_dict(class_prefix)}  # fmt: skip
+    settings = {
+        "preprocessor_config.json": config.preprocessor_dict(class_prefix),
+        "processor_config.json": config.processor_dict(class_prefix),
+    }
     for name, content in settings.items():
         with _refusing(folder):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -71,8 +80,7 @@ def save_tokenizer_files(folder: Path, source: Path) -> list[str]:
 def refuse_upload(what: str, repo_id: Any) -> NoReturn:
     """Raise ParamsError: this package sends nothing anywhere."""
     name = repo_id if isinstance(repo_id, str) and len(repo_id) < 200 else "OWNER/NAME"
-    raise ParamsError(f"push_to_hub: {what} is not uploaded from here; call save_pretrained('out') and run "
-                      f"`hf upload {name} out`.")  # fmt: skip
+    raise ParamsError(f"push_to_hub: {what} is not uploaded from here; call save_pretrained('out') and run `hf upload {name} out`.")
 
 
 def _make(folder: Path) -> None:

@@ -43,8 +43,7 @@ class AutoTokenizer:
     """`AutoTokenizer.from_pretrained(path)` gives a `CompatTokenizer`."""
 
     @staticmethod
-    def from_pretrained(pretrained_model_name_or_path: Any, *, padding_side: str | None = None,
-                        **kwargs: Any) -> CompatTokenizer:  # fmt: skip
+    def from_pretrained(pretrained_model_name_or_path: Any, *, padding_side: str | None = None, **kwargs: Any) -> CompatTokenizer:
         """A checkpoint's tokenizer by folder, Hub id or short name. Raises what `AutoProcessor` raises."""
         folder = local_folder(pretrained_model_name_or_path, kwargs)
         report_unused(kwargs, UNUSED_ON_LOADING, "AutoTokenizer.from_pretrained")
@@ -65,8 +64,14 @@ class CompatTokenizer:
 
     is_fast = True
 
-    def __init__(self, tokenizer: PromptTokenizer, ids: dict[str, int], padding_side: str = "right",
-                 folder: Path | None = None, model_max_length: int = 10**30) -> None:  # fmt: skip
+    def __init__(
+        self,
+        tokenizer: PromptTokenizer,
+        ids: dict[str, int],
+        padding_side: str = "right",
+        folder: Path | None = None,
+        model_max_length: int = 10**30,
+    ) -> None:
         """`ids`: bos_token, eos_token, pad_token and, where there is one, unk_token by their ids."""
         self._tokenizer, self._folder = tokenizer, folder
         self.bos_token_id, self.eos_token_id = ids["bos_token"], ids["eos_token"]
@@ -97,7 +102,7 @@ class CompatTokenizer:
 
     @property
     def padding_side(self) -> str:
-        """ "left" or "right": where `padding=True` puts the padding."""
+        """Where ("left" or "right") `padding=True` puts the padding."""
         return self._padding_side
 
     @padding_side.setter
@@ -152,8 +157,10 @@ class CompatTokenizer:
         del special_tokens
         named = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
         if absent := [str(token) for token in named if not self._tokenizer.has(str(token))]:
-            raise ParamsError(f"add_tokens: {', '.join(absent[:3])} cannot be added; use a reserved token of the vocabulary, "
-                              "such as <|reserved_special_token_0|>.")  # fmt: skip
+            raise ParamsError(
+                f"add_tokens: {', '.join(absent[:3])} cannot be added; use a reserved token of the vocabulary, "
+                "such as <|reserved_special_token_0|>."
+            )
         return 0
 
     def add_special_tokens(self, special_tokens_dict: dict[str, Any], **_: Any) -> int:
@@ -186,9 +193,16 @@ class CompatTokenizer:
             raise PromptError(f"text is a {type(text).__name__}; expected a string.")
         return self._tokenizer.encode_segments([TextSegment(text, trusted=True)])
 
-    def __call__(self, text: str | Sequence[str], *, padding: bool | str | None = False, max_length: int | None = None,
-                 padding_side: str | None = None, return_tensors: str | None = None,
-                 add_special_tokens: bool = True) -> BatchFeature:  # fmt: skip
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        padding: bool | str | None = False,
+        max_length: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        add_special_tokens: bool = True,
+    ) -> BatchFeature:
         """`input_ids` and `attention_mask` of one trusted text or of several."""
         del add_special_tokens
         single = isinstance(text, str)
@@ -200,8 +214,7 @@ class CompatTokenizer:
             return BatchFeature({"input_ids": ids[0], "attention_mask": mask[0]})
         return as_features({"input_ids": ids, "attention_mask": mask}, {}, tensors)
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False, *,
-               clean_up_tokenization_spaces: bool | None = None) -> Any:  # fmt: skip
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, *, clean_up_tokenization_spaces: bool | None = None) -> Any:
         """The text of a row of ids (list, array or tensor); of several rows a list, as `transformers` 5 does."""
         if clean_up_tokenization_spaces:
             raise ParamsError("clean_up_tokenization_spaces=True is not supported: this tokenizer keeps its spaces.")
@@ -210,8 +223,9 @@ class CompatTokenizer:
             return [self._decode(row, skip_special_tokens) for row in plain]
         return self._decode(plain if isinstance(plain, list) else [plain], skip_special_tokens)
 
-    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, *,
-                     clean_up_tokenization_spaces: bool | None = None) -> list[str]:  # fmt: skip
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, *, clean_up_tokenization_spaces: bool | None = None
+    ) -> list[str]:
         """One text a row; a single row of ids gives a list of one."""
         texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces=clean_up_tokenization_spaces)
         if isinstance(texts, str):

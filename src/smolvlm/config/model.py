@@ -19,40 +19,61 @@ from smolvlm.json_file import Fields, short
 logger = logging.getLogger(__name__)
 
 # Whole numbers of other files that this graph does not read; one below zero is still no such number.
-_NATURALS = ("pad_token_id", "_pad_token_id", "bos_token_id", "image_token_index", "vocab_size", "hidden_size",
-             "max_position_embeddings")  # fmt: skip
+_NATURALS = ("pad_token_id", "_pad_token_id", "bos_token_id", "image_token_index", "vocab_size", "hidden_size", "max_position_embeddings")
 # Keys that published files carry and that change nothing in the graph: read, ignored, and never reported. Those that
 # would change it are checked by the family: `families.graph`.
 _IGNORED_TOP = {
-    "architectures", "_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "transformers_version",
-    "transformers.js_config", "torch_dtype", "dtype", "use_cache", "perceiver_config",
-    "use_resampler", "qk_layer_norms_perceiver", "neftune_noise_alpha", "freeze_lm_head", "freeze_text_layers",
-    "freeze_text_module_exceptions", "freeze_vision_layers", "freeze_vision_module_exceptions", "initializer_range",
-    "attention_dropout", "use_reentrant_checkpointing",
-    "return_dict", "output_attentions", "output_hidden_states", "eos_token_id", *_NATURALS, *graph.TOP_RULES,
-}  # fmt: skip
+    *"""
+    architectures _name_or_path _attn_implementation _attn_implementation_autoset transformers_version transformers.js_config
+    torch_dtype dtype use_cache perceiver_config use_resampler qk_layer_norms_perceiver neftune_noise_alpha freeze_lm_head
+    freeze_text_layers freeze_text_module_exceptions freeze_vision_layers freeze_vision_module_exceptions initializer_range
+    attention_dropout use_reentrant_checkpointing return_dict output_attentions output_hidden_states eos_token_id
+    """.split(),
+    *_NATURALS,
+    *graph.TOP_RULES,
+}
 _IGNORED_TEXT = _IGNORED_TOP | {
-    "model_type", "pretraining_tp", "rope_scaling", "rope_parameters",
-    "is_llama_config", "_flash_attn_2_enabled", "attn_implementation", "tie_word_embeddings",
-    "pixel_shuffle_factor", "use_resampler", "vision_config", "alpha_initializer", "alphas_initializer_range",
-    "alpha_type", "cross_layer_activation_function", "cross_layer_interval",
-    "additional_vocab_size", "resampler_config", "sliding_window", *graph.TEXT_RULES,
-}  # fmt: skip
+    *"""
+    model_type pretraining_tp rope_scaling rope_parameters is_llama_config _flash_attn_2_enabled attn_implementation
+    tie_word_embeddings pixel_shuffle_factor use_resampler vision_config alpha_initializer alphas_initializer_range alpha_type
+    cross_layer_activation_function cross_layer_interval additional_vocab_size resampler_config sliding_window
+    """.split(),
+    *graph.TEXT_RULES,
+}
 _IGNORED_VISION = _IGNORED_TOP | {
-    "model_type", "max_image_size", "size", "use_base_siglip", "tie_word_embeddings", "projection_dim",
-    "vision_use_head", *graph.VISION_RULES,
-}  # fmt: skip
+    "model_type",
+    "max_image_size",
+    "size",
+    "use_base_siglip",
+    "tie_word_embeddings",
+    "projection_dim",
+    "vision_use_head",
+    *graph.VISION_RULES,
+}
 # Keys of `generation_config.json` that are checked here. Only `compat` follows them: elsewhere the caller says how to sample.
 _GENERATION_NUMBERS = {
-    "temperature": (0, 1000), "top_p": (0, 1), "min_p": (0, 1), "typical_p": (0, 1), "repetition_penalty": (1e-3, 1000),
-    "length_penalty": (-1000, 1000), "epsilon_cutoff": (0, 1), "eta_cutoff": (0, 1),
-}  # fmt: skip
+    "temperature": (0, 1000),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "repetition_penalty": (1e-3, 1000),
+    "length_penalty": (-1000, 1000),
+    "epsilon_cutoff": (0, 1),
+    "eta_cutoff": (0, 1),
+}
 _GENERATION_NATURALS = ("top_k", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_beams", "no_repeat_ngram_size")
 _GENERATION_FLAGS = ("do_sample", "use_cache")
 _GENERATION_KNOWN = {
-    "_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id", "early_stopping",
-    *_GENERATION_NUMBERS, *_GENERATION_NATURALS, *_GENERATION_FLAGS,
-}  # fmt: skip
+    "_from_model_config",
+    "transformers_version",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "early_stopping",
+    *_GENERATION_NUMBERS,
+    *_GENERATION_NATURALS,
+    *_GENERATION_FLAGS,
+}
 
 
 # What a stranger's file may say, in whole numbers: far beyond any SmolVLM, and small enough that nothing overflows or
@@ -111,11 +132,20 @@ class VisionConfig:
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        require_positive(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                         "image_size", "patch_size", "layer_norm_eps")  # fmt: skip
+        require_positive(
+            self,
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "image_size",
+            "patch_size",
+            "layer_norm_eps",
+        )
         if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(f"vision_config: hidden_size={self.hidden_size} is not a multiple of "
-                              f"num_attention_heads={self.num_attention_heads}.")  # fmt: skip
+            raise ConfigError(
+                f"vision_config: hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}."
+            )
         if self.image_size < self.patch_size:
             raise ConfigError(f"vision_config: image_size={self.image_size} is below patch_size={self.patch_size}.")
 
@@ -138,22 +168,29 @@ class VisionConfig:
         _report_unknown(cls, raw, _IGNORED_VISION, "vision_config")
         read = Fields(raw, "config.json: vision_config.")
         graph.check_vision(read, family)
-        return cls(**_REFERENCE_VISION | given(
-            hidden_size=read.whole("hidden_size", 1, _WIDTH),
-            intermediate_size=read.whole("intermediate_size", 1, _INNER),
-            num_hidden_layers=read.whole("num_hidden_layers", 1, _LAYERS),
-            num_attention_heads=read.whole("num_attention_heads", 1, _HEADS),
-            image_size=read.whole("image_size", 1, 4096),
-            patch_size=read.whole("patch_size", 1, 4096),
-            layer_norm_eps=read.number("layer_norm_eps", *_EPS),
-        ))  # fmt: skip
+        return cls(
+            **_REFERENCE_VISION
+            | given(
+                hidden_size=read.whole("hidden_size", 1, _WIDTH),
+                intermediate_size=read.whole("intermediate_size", 1, _INNER),
+                num_hidden_layers=read.whole("num_hidden_layers", 1, _LAYERS),
+                num_attention_heads=read.whole("num_attention_heads", 1, _HEADS),
+                image_size=read.whole("image_size", 1, 4096),
+                patch_size=read.whole("patch_size", 1, 4096),
+                layer_norm_eps=read.number("layer_norm_eps", *_EPS),
+            )
+        )
 
 
 # What `SmolVLMVisionConfig` and `Idefics3VisionConfig` of the reference code assume where a file is silent.
 _REFERENCE_VISION: dict[str, Any] = {
-    "hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
-    "image_size": 224, "patch_size": 32,
-}  # fmt: skip
+    "hidden_size": 1152,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -175,12 +212,24 @@ class TextConfig:
     pad_token_id: int = 2
 
     def __post_init__(self) -> None:
-        require_positive(self, "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                         "num_key_value_heads", "head_dim", "vocab_size", "rope_theta", "rms_norm_eps",
-                         "max_position_embeddings")  # fmt: skip
+        require_positive(
+            self,
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "vocab_size",
+            "rope_theta",
+            "rms_norm_eps",
+            "max_position_embeddings",
+        )
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ConfigError(f"text_config: num_attention_heads={self.num_attention_heads} is not a multiple of "
-                              f"num_key_value_heads={self.num_key_value_heads}.")  # fmt: skip
+            raise ConfigError(
+                f"text_config: num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}."
+            )
         if self.head_dim % 2:
             raise ConfigError(f"text_config: head_dim={self.head_dim} is odd; rotary embeddings need pairs.")
 
@@ -195,16 +244,22 @@ class TextConfig:
         hidden, heads = read.whole("hidden_size", 1, _WIDTH), read.whole("num_attention_heads", 1, _HEADS)
         vocab_size = read.whole("vocab_size", 1, _VOCAB)
         ids = {key: (read.ids(key, vocab_size) or (None,))[0] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        return cls(rope_theta=_rope_theta(read), **given(
-            hidden_size=hidden, num_attention_heads=heads, vocab_size=vocab_size,
-            intermediate_size=read.whole("intermediate_size", 1, _INNER),
-            num_hidden_layers=read.whole("num_hidden_layers", 1, _LAYERS),
-            # Llama's own defaults: as many key heads as query heads, which share the width among them.
-            num_key_value_heads=read.whole("num_key_value_heads", 1, _HEADS, heads),
-            head_dim=read.whole("head_dim", 1, 1024, hidden // heads),
-            rms_norm_eps=read.number("rms_norm_eps", *_EPS),
-            max_position_embeddings=read.whole("max_position_embeddings", 1, _CONTEXT), **ids,
-        ))  # fmt: skip
+        return cls(
+            rope_theta=_rope_theta(read),
+            **given(
+                hidden_size=hidden,
+                num_attention_heads=heads,
+                vocab_size=vocab_size,
+                intermediate_size=read.whole("intermediate_size", 1, _INNER),
+                num_hidden_layers=read.whole("num_hidden_layers", 1, _LAYERS),
+                # Llama's own defaults: as many key heads as query heads, which share the width among them.
+                num_key_value_heads=read.whole("num_key_value_heads", 1, _HEADS, heads),
+                head_dim=read.whole("head_dim", 1, 1024, hidden // heads),
+                rms_norm_eps=read.number("rms_norm_eps", *_EPS),
+                max_position_embeddings=read.whole("max_position_embeddings", 1, _CONTEXT),
+                **ids,
+            ),
+        )
 
 
 def _rope_theta(text: Fields) -> float:
@@ -235,15 +290,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_positive(self, "scale_factor")
         if self.model_type not in MODEL_TYPES:
-            raise ConfigError(f"config.json: model_type={short(repr(self.model_type))}; expected one of "
-                              f"{', '.join(MODEL_TYPES)}.")  # fmt: skip
+            raise ConfigError(f"config.json: model_type={short(repr(self.model_type))}; expected one of {', '.join(MODEL_TYPES)}.")
         if self.vision.patches_per_side % self.scale_factor:
-            raise ConfigError(f"config.json: scale_factor={self.scale_factor} does not divide the "
-                              f"{self.vision.patches_per_side} patches of a side.")  # fmt: skip
-        for name, token in (
-            ("image_token_id", self.image_token_id),
-            *(("eos_token_id", t) for t in self.eos_token_ids),
-        ):
+            raise ConfigError(
+                f"config.json: scale_factor={self.scale_factor} does not divide the {self.vision.patches_per_side} patches of a side."
+            )
+        for name, token in (("image_token_id", self.image_token_id), *(("eos_token_id", t) for t in self.eos_token_ids)):
             if not 0 <= token < self.text.vocab_size:
                 raise ConfigError(f"config.json: {name}={token} is outside the vocabulary of {self.text.vocab_size}.")
 
@@ -275,16 +327,23 @@ class ModelConfig:
             text=text,
             scale_factor=read.whole("scale_factor", 1, 64, factor),
             eos_token_ids=stops or read.inner("text_config").ids("eos_token_id", text.vocab_size) or (text.eos_token_id,),
-            **given(image_token_id=read.whole("image_token_id", 0, _VOCAB),
-                     tie_word_embeddings=read.flag("tie_word_embeddings"), model_type=read.text("model_type")),
-        )  # fmt: skip
+            **given(
+                image_token_id=read.whole("image_token_id", 0, _VOCAB),
+                tie_word_embeddings=read.flag("tie_word_embeddings"),
+                model_type=read.text("model_type"),
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The official `config.json`, in the newer form with the older top-level `rope_theta` beside it."""
         text: dict[str, Any] = {"model_type": "llama", "architectures": ["VLlama3ForCausalLM"], **asdict(self.text)}
-        text |= {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-                 "tie_word_embeddings": self.tie_word_embeddings,
-                 "rope_parameters": {"rope_type": "default", "rope_theta": self.text.rope_theta}}  # fmt: skip
+        text |= {
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.text.rope_theta},
+        }
         family = family_of(self.model_type)
         return {
             "architectures": [f"{family.class_prefix}ForConditionalGeneration"],

@@ -36,19 +36,14 @@ class ProcessorConfig:
     video_longest_edge: int = 2048  # what frames are scaled to before the squash to a tile: see `from_dicts`
 
     def __post_init__(self) -> None:
-        require_positive(self, "image_seq_len", "tile_size", "longest_edge", "rescale_factor", "fps", "max_frames",
-                         "video_longest_edge")  # fmt: skip
+        require_positive(self, "image_seq_len", "tile_size", "longest_edge", "rescale_factor", "fps", "max_frames", "video_longest_edge")
         if self.resample not in range(6):
-            raise ConfigError(
-                f"preprocessor_config.json: resample={self.resample} is not one of Pillow's filters (0-5)."
-            )
+            raise ConfigError(f"preprocessor_config.json: resample={self.resample} is not one of Pillow's filters (0-5).")
         if min(self.image_std) <= 0:
             raise ConfigError(f"preprocessor_config.json: image_std={list(self.image_std)} must be positive.")
 
     @classmethod
-    def from_dicts(
-        cls, preprocessor: Mapping[str, Any], processor: Mapping[str, Any], model: ModelConfig
-    ) -> ProcessorConfig:
+    def from_dicts(cls, preprocessor: Mapping[str, Any], processor: Mapping[str, Any], model: ModelConfig) -> ProcessorConfig:
         """Read both files; what they omit follows from the model (tile = image_size, 4 tiles a side).
 
         Frames: where a file has `size`, transformers 5 lets it replace `video_sampling.video_size`
@@ -72,22 +67,28 @@ class ProcessorConfig:
         if size.raw and size.raw.get("longest_edge") is None:
             raise read.wrong("size", dict(size.raw), 'an object with "longest_edge"')
         config = cls(
-            image_seq_len=Fields(processor, "processor_config.json: ").whole("image_seq_len", 1, 1 << 20,
-                                                                             model.image_seq_len),
+            image_seq_len=Fields(processor, "processor_config.json: ").whole("image_seq_len", 1, 1 << 20, model.image_seq_len),
             tile_size=tile,
             longest_edge=size.whole("longest_edge", 1, _EDGE, 4 * tile),
             video_longest_edge=framed.whole("longest_edge", 1, _EDGE, 4 * tile),
-            **given(do_image_splitting=read.flag("do_image_splitting"), resample=read.whole("resample", 0, 5),
-                     rescale_factor=read.number("rescale_factor", 1e-6, 1), image_mean=read.numbers("image_mean", 3, 0, 255),
-                     image_std=read.numbers("image_std", 3, 0.01, 255), fps=video.number("fps", 1e-3, 1000),
-                     max_frames=video.whole("max_frames", 1, 4096)),
-        )  # fmt: skip
+            **given(
+                do_image_splitting=read.flag("do_image_splitting"),
+                resample=read.whole("resample", 0, 5),
+                rescale_factor=read.number("rescale_factor", 1e-6, 1),
+                image_mean=read.numbers("image_mean", 3, 0, 255),
+                image_std=read.numbers("image_std", 3, 0.01, 255),
+                fps=video.number("fps", 1e-3, 1000),
+                max_frames=video.whole("max_frames", 1, 4096),
+            ),
+        )
         if config.image_seq_len != model.image_seq_len:
-            raise ConfigError(f"processor_config.json says image_seq_len={config.image_seq_len}, but the model makes "
-                              f"{model.image_seq_len} tokens a tile.")  # fmt: skip
+            raise ConfigError(
+                f"processor_config.json says image_seq_len={config.image_seq_len}, but the model makes {model.image_seq_len} tokens a tile."
+            )
         if config.tile_size != model.vision.image_size:
-            raise ConfigError(f"preprocessor_config.json says tiles of {config.tile_size}, but the vision encoder reads "
-                              f"{model.vision.image_size}.")  # fmt: skip
+            raise ConfigError(
+                f"preprocessor_config.json says tiles of {config.tile_size}, but the vision encoder reads {model.vision.image_size}."
+            )
         return config
 
     def preprocessor_dict(self, class_prefix: str = SMOLVLM.class_prefix) -> dict[str, Any]:
@@ -96,14 +97,22 @@ class ProcessorConfig:
         replaced = self.video_longest_edge == self.longest_edge  # by `size`: see `from_dicts`
         video_size = self.tile_size if replaced else self.video_longest_edge
         return {
-            "do_convert_rgb": True, "do_image_splitting": self.do_image_splitting, "do_normalize": True, "do_pad": True,
-            "do_rescale": True, "do_resize": True, "image_mean": list(self.image_mean), "image_std": list(self.image_std),
-            "image_processor_type": f"{class_prefix}ImageProcessor", "max_image_size": {"longest_edge": self.tile_size},
-            "processor_class": f"{class_prefix}Processor", "resample": self.resample, "rescale_factor": self.rescale_factor,
+            "do_convert_rgb": True,
+            "do_image_splitting": self.do_image_splitting,
+            "do_normalize": True,
+            "do_pad": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+            "image_processor_type": f"{class_prefix}ImageProcessor",
+            "max_image_size": {"longest_edge": self.tile_size},
+            "processor_class": f"{class_prefix}Processor",
+            "resample": self.resample,
+            "rescale_factor": self.rescale_factor,
             "size": {"longest_edge": self.longest_edge},
-            "video_sampling": {"fps": self.fps, "max_frames": self.max_frames,
-                               "video_size": {"longest_edge": video_size}},
-        }  # fmt: skip
+            "video_sampling": {"fps": self.fps, "max_frames": self.max_frames, "video_size": {"longest_edge": video_size}},
+        }
 
     def processor_dict(self, class_prefix: str = SMOLVLM.class_prefix) -> dict[str, Any]:
         """The official `processor_config.json`."""
@@ -118,9 +127,7 @@ def load_configs(folder: Path) -> tuple[ModelConfig, ProcessorConfig]:
 
     try:
         model = ModelConfig.from_dict(read_json(folder / "config.json"), optional("generation_config.json"))
-        processor = ProcessorConfig.from_dicts(
-            optional("preprocessor_config.json"), optional("processor_config.json"), model
-        )
+        processor = ProcessorConfig.from_dicts(optional("preprocessor_config.json"), optional("processor_config.json"), model)
     except ConfigError as error:
         raise error if str(folder) in str(error) else ConfigError(f"{folder}: {error}") from None
     return model, processor

@@ -23,11 +23,23 @@ class Engine:
     matrices: list[str]
     vectors: list[str]
 
-    def __init__(self, vision: dict[str, Any], text: dict[str, Any], scale_factor: int, image_token: int,
-                 vision_format: str, text_format: str, head_format: str, cache_format: str, threads: int,
-                 instructions: str, /) -> None: ...  # fmt: skip
-    def set_matrix(self, name: str, tensors: Sequence[_Bytes], numbers: Sequence[str], rows: Sequence[int],
-                   columns: Sequence[int], /) -> None: ...  # fmt: skip
+    def __init__(
+        self,
+        vision: dict[str, Any],
+        text: dict[str, Any],
+        scale_factor: int,
+        image_token: int,
+        vision_format: str,
+        text_format: str,
+        head_format: str,
+        cache_format: str,
+        threads: int,
+        instructions: str,
+        /,
+    ) -> None: ...
+    def set_matrix(
+        self, name: str, tensors: Sequence[_Bytes], numbers: Sequence[str], rows: Sequence[int], columns: Sequence[int], /
+    ) -> None: ...
     def attach_matrix(self, name: str, data: _Bytes, scales: _Bytes, /) -> None: ...
     def attach_embedding(self, data: _Bytes, /) -> None: ...
     def set_vector(self, name: str, values: _Floats, /) -> None: ...

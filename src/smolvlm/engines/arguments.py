@@ -32,9 +32,7 @@ def capacity(max_tokens: Any, config: ModelConfig) -> int:
     """The room of a new sequence. Raises ContextLengthError beyond the model's context."""
     limit, wanted = config.text.max_position_embeddings, integer("max_tokens", max_tokens)
     if not 1 <= wanted <= limit:
-        raise ContextLengthError(
-            f"a sequence of {_shown(max_tokens)} tokens was asked for; this model's context is {limit}."
-        )
+        raise ContextLengthError(f"a sequence of {_shown(max_tokens)} tokens was asked for; this model's context is {limit}.")
     return wanted
 
 
@@ -42,8 +40,7 @@ def token_ids(given: Sequence[int], config: ModelConfig) -> npt.NDArray[np.int32
     """(tokens,) ids inside the vocabulary. Raises EngineError."""
     ids = _integers("token ids", given)
     if ids.size > config.text.max_position_embeddings:
-        raise EngineError(f"{ids.size} tokens were given, more than the model's context of "
-                          f"{config.text.max_position_embeddings}.")  # fmt: skip
+        raise EngineError(f"{ids.size} tokens were given, more than the model's context of {config.text.max_position_embeddings}.")
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= config.text.vocab_size):
         raise EngineError(f"a token id is outside the vocabulary of {config.text.vocab_size}.")
     return ids.astype(np.int32)
@@ -53,8 +50,9 @@ def decode_step(seqs: Sequence[int], ids: Sequence[int], config: ModelConfig) ->
     """The handles and the tokens of one decode step. Raises EngineError unless each distinct handle has one token."""
     handles, tokens = [int(seq) for seq in _integers("sequences", seqs)], _integers("token ids", ids)
     if len(handles) != len(tokens) or len(set(handles)) != len(handles) or not handles:
-        raise EngineError(f"decode takes one token for each of at least one distinct sequence, not {len(tokens)} tokens for "
-                          f"{len(handles)} sequences.")  # fmt: skip
+        raise EngineError(
+            f"decode takes one token for each of at least one distinct sequence, not {len(tokens)} tokens for {len(handles)} sequences."
+        )
     if unknown := [handle for handle in handles if not 0 < handle <= _MOST]:
         raise EngineError(f"sequence {unknown[0]} is not open.")
     return handles, token_ids(tokens, config)  # type: ignore[arg-type]

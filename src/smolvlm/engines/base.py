@@ -64,8 +64,9 @@ class Engine(Protocol):
     def length(self, seq: SeqHandle) -> int:
         """Tokens that the sequence holds in its KV cache."""
 
-    def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
-                logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
+    def prefill(
+        self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *, logits_to_keep: int = 1
+    ) -> FloatArray:
         """Append `input_ids`; each image token takes the next row of `image_embeds`, in order.
 
         Returns the logits of the last `logits_to_keep` positions, (logits_to_keep, vocab); 0 means every position.

@@ -70,15 +70,19 @@ class Formats:
         elif "=" in whole:
             items = [whole, *items]
         else:
-            raise EngineError(f"dtype={dtype[:80]!r} is unknown to the native engine; use {', '.join(DTYPES)}, or say it "
-                              "part by part: vision=bf16,text=q4,head=q8.")  # fmt: skip
+            raise EngineError(
+                f"dtype={dtype[:80]!r} is unknown to the native engine; use {', '.join(DTYPES)}, or say it "
+                "part by part: vision=bf16,text=q4,head=q8."
+            )
         named: dict[str, str] = {}
         for item in items:
             part, _, name = (text.strip() for text in item.partition("="))
             if part not in _PARTS or part in named or name not in ("auto", *_FORMATS) or (part, name) == ("kv", "q4"):
-                raise EngineError(f"dtype={dtype[:80]!r}: {item.strip()[:40]!r} is not understood; write each of "
-                                  f"{', '.join(_PARTS)} at most once, as in vision=bf16,text=q4,head=q8,kv=q8 "
-                                  f"({', '.join(_FORMATS)}; kv: not q4).")  # fmt: skip
+                raise EngineError(
+                    f"dtype={dtype[:80]!r}: {item.strip()[:40]!r} is not understood; write each of "
+                    f"{', '.join(_PARTS)} at most once, as in vision=bf16,text=q4,head=q8,kv=q8 "
+                    f"({', '.join(_FORMATS)}; kv: not q4)."
+                )
             named[part] = name
         return {part: _FORMATS[name] for part, name in (found | named).items() if name != "auto"}
 
@@ -107,9 +111,18 @@ class NativeEngine:
     device = "cpu"
     kv_page_tokens = 64  # kPage of native/kernels/types.h
 
-    def __init__(self, folder: Path, config: ModelConfig, *, dtype: str = "auto", formats: Formats | None = None,
-                 threads: int | None = None, instructions: str | None = None, adapter: Adapter | None = None,
-                 on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        *,
+        dtype: str = "auto",
+        formats: Formats | None = None,
+        threads: int | None = None,
+        instructions: str | None = None,
+        adapter: Adapter | None = None,
+        on_tensor: Callable[[int, int], None] | None = None,
+    ) -> None:
         """`dtype`: as `Formats.of` reads it; `formats` is the same, read already. `threads`: all that the process may use.
 
         A folder that `smolvlm quantize` made is mapped as it is: `dtype` can then only agree with it.
@@ -119,8 +132,10 @@ class NativeEngine:
         """
         native = native_module()
         if native is None:
-            raise EngineError("the native engine is not part of this installation (no C++ compiler was found when it was "
-                              "installed); use engine='torch', or install a compiler and smolvlm again.")  # fmt: skip
+            raise EngineError(
+                "the native engine is not part of this installation (no C++ compiler was found when it was "
+                "installed); use engine='torch', or install a compiler and smolvlm again."
+            )
         self.config = config
         wanted = instructions or os.environ.get(INSTRUCTIONS_VARIABLE, "")
         self.formats = formats or Formats.of(dtype, wanted or native.instruction_sets()[0])
@@ -130,9 +145,17 @@ class NativeEngine:
         self.dtype = str(self.formats)
         try:
             self._engine: _native.Engine = native.Engine(
-                asdict(config.vision), asdict(config.text), config.scale_factor, config.image_token_id,
-                self.formats.vision, self.formats.text, self.formats.head, self.formats.kv,
-                threads or _threads_from_environment(), wanted)  # fmt: skip
+                asdict(config.vision),
+                asdict(config.text),
+                config.scale_factor,
+                config.image_token_id,
+                self.formats.vision,
+                self.formats.text,
+                self.formats.head,
+                self.formats.kv,
+                threads or _threads_from_environment(),
+                wanted,
+            )
         except ValueError as error:
             raise EngineError(f"{error}.") from None
         if packed is not None:
@@ -156,17 +179,16 @@ class NativeEngine:
     def length(self, seq: SeqHandle) -> int:
         return self._call(self._engine.length, arguments.integer("seq", seq))
 
-    def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
-                logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
+    def prefill(
+        self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *, logits_to_keep: int = 1
+    ) -> FloatArray:
         handle, ids = arguments.integer("seq", seq), arguments.token_ids(input_ids, self.config)
         if not len(ids):
             raise EngineError("prefill was called without a token; pass at least one.")
         images = self._image_rows(image_embeds)
         tokens = int((ids == self.config.image_token_id).sum())
         if tokens != len(images):
-            raise PromptError(
-                f"the prompt has {tokens} image tokens, but {len(images)} rows of image embeddings were given."
-            )
+            raise PromptError(f"the prompt has {tokens} image tokens, but {len(images)} rows of image embeddings were given.")
         keep = arguments.logits_to_keep(logits_to_keep, len(ids))
         logits = self._logits(keep)
         self._call(self._engine.prefill, handle, ids, images, keep, logits)
@@ -231,9 +253,7 @@ class NativeEngine:
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"{str(error).rstrip('.')}.") from None
         except MemoryError:
-            raise EngineError(
-                "there is not enough memory for this call; close sequences, or use a smaller model."
-            ) from None
+            raise EngineError("there is not enough memory for this call; close sequences, or use a smaller model.") from None
 
 
 def _formats_of(packed: NativeFile, asked: Mapping[str, str], adapter: Adapter | None) -> Formats:
@@ -241,12 +261,16 @@ def _formats_of(packed: NativeFile, asked: Mapping[str, str], adapter: Adapter |
     header = packed.header
     formats = Formats(header.vision, header.text, header.head, asked.get("kv", "bf16"))
     if other := [f"{part}={name}" for part, name in asked.items() if name != asdict(formats)[part]]:
-        raise EngineError(f"{packed.path.parent} is quantised as vision={formats.vision},text={formats.text},"
-                          f"head={formats.head} and cannot be loaded as {','.join(other)}; leave dtype out, or use the "
-                          "original checkpoint.")  # fmt: skip
+        raise EngineError(
+            f"{packed.path.parent} is quantised as vision={formats.vision},text={formats.text},"
+            f"head={formats.head} and cannot be loaded as {','.join(other)}; leave dtype out, or use the "
+            "original checkpoint."
+        )
     if adapter is not None:
-        raise AdapterError(f"{packed.path.parent} is quantised, and an adapter is added to weights before they are; use the "
-                           "original checkpoint, or merge the adapter into it and quantise the result.")  # fmt: skip
+        raise AdapterError(
+            f"{packed.path.parent} is quantised, and an adapter is added to weights before they are; use the "
+            "original checkpoint, or merge the adapter into it and quantise the result."
+        )
     return formats
 
 

@@ -21,8 +21,9 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _SMALL_BYTES = 64 << 20  # a tokenizer is a few MB; a README that is larger than this is something else
 
 
-def quantise(folder: Path, out: Path, *, dtype: str = "q8", overwrite: bool = False,
-             on_tensor: Callable[[int, int], None] | None = None) -> Formats:  # fmt: skip
+def quantise(
+    folder: Path, out: Path, *, dtype: str = "q8", overwrite: bool = False, on_tensor: Callable[[int, int], None] | None = None
+) -> Formats:
     """Write the checkpoint in `folder` to `out`, quantised as `dtype` says (`Formats.of`); returns how.
 
     The folder `out` appears whole or not at all. Raises EngineError without the native engine or for a dtype that it does
@@ -36,9 +37,7 @@ def quantise(folder: Path, out: Path, *, dtype: str = "q8", overwrite: bool = Fa
     config, _ = load_configs(folder)
     engine = NativeEngine(folder, config, dtype=dtype, on_tensor=on_tensor)
     with CheckpointReader(folder) as reader:
-        header = NativeHeader(
-            engine.formats.vision, engine.formats.text, engine.formats.head, fingerprint(reader, engine.config)
-        )
+        header = NativeHeader(engine.formats.vision, engine.formats.text, engine.formats.head, fingerprint(reader, engine.config))
     contents = list(_contents(engine))
     places: dict[str, tuple[str, tuple[int, ...]]] = {name: (code, shape) for name, code, shape, _ in contents}
     size = sum(data.size for *_, data in contents)
@@ -72,6 +71,8 @@ def _small_files(folder: Path) -> Iterator[Path]:
         if not named or path.name.startswith(".") or path.name == INDEX_FILE or not path.is_file():
             continue
         if path.stat().st_size > _SMALL_BYTES:
-            raise CheckpointError(f"{path}: has {path.stat().st_size / 1e6:.0f} MB, more than such a file may have "
-                                  f"({_SMALL_BYTES / 1e6:.0f} MB); move it away.")  # fmt: skip
+            raise CheckpointError(
+                f"{path}: has {path.stat().st_size / 1e6:.0f} MB, more than such a file may have "
+                f"({_SMALL_BYTES / 1e6:.0f} MB); move it away."
+            )
         yield path

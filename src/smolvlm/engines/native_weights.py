@@ -46,8 +46,13 @@ def parts(config: ModelConfig) -> Iterator[Part]:
         yield Part(name, members[0].kind, (EMBED_TOKENS,) if tied else names)
 
 
-def load_weights(engine: _native.Engine, reader: CheckpointReader, config: ModelConfig, adapter: Adapter | None,
-                 on_tensor: Callable[[int, int], None] | None = None) -> ModelConfig:  # fmt: skip
+def load_weights(
+    engine: _native.Engine,
+    reader: CheckpointReader,
+    config: ModelConfig,
+    adapter: Adapter | None,
+    on_tensor: Callable[[int, int], None] | None = None,
+) -> ModelConfig:
     """Read, merge, quantise: a part at a time, so that the peak is the engine's own copy.
 
     Returns the configuration that holds for the weights (`CheckpointReader.verify`). Raises CheckpointError for tensors
@@ -74,8 +79,9 @@ def load_weights(engine: _native.Engine, reader: CheckpointReader, config: Model
                 else:
                     engine.set_matrix(part.name, [raw for raw, _ in raws], [code for _, code in raws], rows, columns)
         except ValueError as error:
-            raise CheckpointError(f"{reader.folder}: {', '.join(part.tensors)}: {str(error).partition(': ')[2]}; "
-                                  "download the weights again.") from None  # fmt: skip
+            raise CheckpointError(
+                f"{reader.folder}: {', '.join(part.tensors)}: {str(error).partition(': ')[2]}; download the weights again."
+            ) from None
         for name in part.tensors:
             reader.release(name)
         if on_tensor is not None:
@@ -84,8 +90,9 @@ def load_weights(engine: _native.Engine, reader: CheckpointReader, config: Model
     return config
 
 
-def attach_weights(engine: _native.Engine, packed: NativeFile, config: ModelConfig,
-                   on_tensor: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+def attach_weights(
+    engine: _native.Engine, packed: NativeFile, config: ModelConfig, on_tensor: Callable[[int, int], None] | None = None
+) -> None:
     """Use the parts of a quantised checkpoint where the file is mapped; only vectors, a few MB, are copied.
 
     Raises CheckpointError for parts that are missing, left over, of another size or not finite.
@@ -94,9 +101,7 @@ def attach_weights(engine: _native.Engine, packed: NativeFile, config: ModelConf
     for done, part in enumerate(todo, start=1):
         try:
             if part.kind == "matrix":
-                scales = (
-                    packed.bytes_of(f"{part.name}.scales", "U8") if f"{part.name}.scales" in packed.infos else _NOTHING
-                )
+                scales = packed.bytes_of(f"{part.name}.scales", "U8") if f"{part.name}.scales" in packed.infos else _NOTHING
                 engine.attach_matrix(part.name, packed.bytes_of(f"{part.name}.data", "U8"), scales)
             elif part.kind == "vector":
                 values = packed.bytes_of(part.name, "F32").view(np.float32)
@@ -107,14 +112,16 @@ def attach_weights(engine: _native.Engine, packed: NativeFile, config: ModelConf
         except ValueError as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"{packed.path}: {part.name} {str(error).partition(': ')[2]}; "
-                                  "quantise the original checkpoint again.") from None  # fmt: skip
+            raise CheckpointError(
+                f"{packed.path}: {part.name} {str(error).partition(': ')[2]}; quantise the original checkpoint again."
+            ) from None
         if on_tensor is not None:
             on_tensor(done, len(todo))
     known = {f"{part.name}{end}" for part in todo for end in ("", ".data", ".scales")}
     if unknown := [name for name in packed.infos if name not in known]:
-        raise CheckpointError(f"{packed.path}: {short(unknown[0])} is no part of this model; take config.json and the "
-                              "weights from one checkpoint.")  # fmt: skip
+        raise CheckpointError(
+            f"{packed.path}: {short(unknown[0])} is no part of this model; take config.json and the weights from one checkpoint."
+        )
     engine.finish()
 
 

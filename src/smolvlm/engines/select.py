@@ -46,8 +46,10 @@ def make_engine(
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine={engine!r} is unknown; use auto, {' or '.join(ENGINES)}.")
     if engine == "auto" and "=" not in dtype and dtype not in (*native_engine.DTYPES, *_TORCH_DTYPES):
-        raise EngineError(f"dtype={dtype[:80]!r} is unknown; use {', '.join(native_engine.DTYPES)} or parts such as "
-                          f"vision=q8,text=q4 (native engine), {' or '.join(_TORCH_DTYPES)} (torch engine).")  # fmt: skip
+        raise EngineError(
+            f"dtype={dtype[:80]!r} is unknown; use {', '.join(native_engine.DTYPES)} or parts such as "
+            f"vision=q8,text=q4 (native engine), {' or '.join(_TORCH_DTYPES)} (torch engine)."
+        )
     chosen = _choose(folder, device, dtype) if engine == "auto" else engine
     if chosen == "native":
         if device not in ("auto", "cpu"):
@@ -68,8 +70,7 @@ def _choose(folder: Path, device: str, dtype: str) -> str:
         return "torch"
     if native_engine.native_module() is not None:
         return "native"
-    logger.warning("the native engine was not built when smolvlm was installed (no C++ compiler?); the torch engine runs "
-                   "instead, slower.")  # fmt: skip
+    logger.warning("the native engine was not built when smolvlm was installed (no C++ compiler?); the torch engine runs instead, slower.")
     return "torch"
 
 

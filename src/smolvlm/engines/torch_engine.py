@@ -46,9 +46,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self, model: SmolVLMForConditionalGeneration, *, pack: bool = True, static_cache: bool | None = None
-    ) -> None:
+    def __init__(self, model: SmolVLMForConditionalGeneration, *, pack: bool = True, static_cache: bool | None = None) -> None:
         """`pack`: use oneDNN's packed weights where this CPU has them; the model can then no longer be trained or saved.
 
         `static_cache`: decode from a static cache (under CUDA graphs on CUDA); None means on CUDA only.
@@ -72,19 +70,26 @@ class TorchEngine:
         _engines.add(self)
 
     @classmethod
-    def from_folder(cls, folder: Path, config: ModelConfig, *, device: str = "auto", dtype: str = "auto",
-                    on_tensor: Callable[[int, int], None] | None = None,
-                    adapter: Adapter | None = None) -> TorchEngine:  # fmt: skip
+    def from_folder(
+        cls,
+        folder: Path,
+        config: ModelConfig,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        on_tensor: Callable[[int, int], None] | None = None,
+        adapter: Adapter | None = None,
+    ) -> TorchEngine:
         """Load a checkpoint folder. Raises CheckpointError for its faults, EngineError for an unknown device or dtype."""
         torch_device = choose_device(device)
         torch_dtype = choose_dtype(dtype, torch_device)
         logger.info("torch engine: %s on %s", torch_dtype, torch_device)
         try:
-            return cls(load_model(folder, config, device=torch_device, dtype=torch_dtype, on_tensor=on_tensor,
-                                  adapter=adapter))  # fmt: skip
+            return cls(load_model(folder, config, device=torch_device, dtype=torch_dtype, on_tensor=on_tensor, adapter=adapter))
         except torch.OutOfMemoryError:
-            raise EngineError(f"{folder}: the model does not fit on {torch_device} as {torch_dtype}; "
-                              "pass device='cpu', or a smaller model.") from None  # fmt: skip
+            raise EngineError(
+                f"{folder}: the model does not fit on {torch_device} as {torch_dtype}; pass device='cpu', or a smaller model."
+            ) from None
 
     def encode_images(self, pixel_values: FloatArray) -> TorchImageEmbeds:
         pixels = arguments.tiles(pixel_values, self.config)
@@ -108,8 +113,9 @@ class TorchEngine:
         with self._turn():
             return self._cache(seq).length
 
-    def prefill(self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *,
-                logits_to_keep: int = 1) -> FloatArray:  # fmt: skip
+    def prefill(
+        self, seq: SeqHandle, input_ids: Sequence[int], image_embeds: Sequence[ImageEmbeds] = (), *, logits_to_keep: int = 1
+    ) -> FloatArray:
         ids = arguments.token_ids(input_ids, self.config)
         if not len(ids):
             raise EngineError("prefill was called without a token; pass at least one.")
@@ -181,11 +187,15 @@ class TorchEngine:
         """In the child. The threads that torch computes with are not there, and OpenMP waits for them for ever: one is left."""
         interrupted, self._turns = self._turns.taken, Turns()
         if self._device.type != "cpu":
-            self._forked = (f"this process was forked, and {self._device.type} does not work in a forked child: start "
-                            "processes by 'spawn', or load the model in the child.")  # fmt: skip
+            self._forked = (
+                f"this process was forked, and {self._device.type} does not work in a forked child: start "
+                "processes by 'spawn', or load the model in the child."
+            )
         elif interrupted:
-            self._forked = ("this process was forked while another thread was in a call of the engine, which cannot go on "
-                            "here: load the model again in the child, or fork before the threads start.")  # fmt: skip
+            self._forked = (
+                "this process was forked while another thread was in a call of the engine, which cannot go on "
+                "here: load the model again in the child, or fork before the threads start."
+            )
         else:
             torch.set_num_threads(1)
             logger.info("torch engine: in this forked process it computes with one thread")
@@ -204,8 +214,10 @@ class TorchEngine:
     @staticmethod
     def _require_room(cache: SequenceCache, tokens: int) -> None:
         if cache.length + tokens > cache.capacity:
-            raise EngineError(f"the sequence has room for {cache.capacity} tokens, holds {cache.length} and was given "
-                              f"{tokens} more; open it with a larger max_tokens.")  # fmt: skip
+            raise EngineError(
+                f"the sequence has room for {cache.capacity} tokens, holds {cache.length} and was given "
+                f"{tokens} more; open it with a larger max_tokens."
+            )
 
 
 def _to_numpy(logits: Tensor) -> FloatArray:

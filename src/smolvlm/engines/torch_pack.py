@@ -47,11 +47,11 @@ class PackedTextLayer(TextLayer):
         nn.Module.__init__(self)
         attention, mlp = layer.self_attn, layer.mlp
         config = attention.config
-        self.heads, self.kv_heads, self.head_dim = (
-            config.num_attention_heads, config.num_key_value_heads, config.head_dim,
-        )  # fmt: skip
-        self.norms = [(norm.weight.detach(), 1 / norm.weight.shape[0], torch.tensor(config.rms_norm_eps))
-                      for norm in (layer.input_layernorm, layer.post_attention_layernorm)]  # fmt: skip
+        self.heads, self.kv_heads, self.head_dim = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        self.norms = [
+            (norm.weight.detach(), 1 / norm.weight.shape[0], torch.tensor(config.rms_norm_eps))
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        ]
         self.qkv_proj = PackedLinear([attention.q_proj, attention.k_proj, attention.v_proj])
         self.o_proj = PackedLinear([attention.o_proj])
         self.gate_up_proj = PackedLinear([mlp.gate_proj, mlp.up_proj])

@@ -129,9 +129,7 @@ class StaticDecoder:
         token_ids = torch.zeros(rows, dtype=torch.int64, device=device)
         positions = torch.full((rows,), self.store.capacity, dtype=torch.int64, device=device)
         logits = torch.empty(rows, self.model.config.text.vocab_size, dtype=self.store.dtype, device=device)
-        limit = (
-            self.model.config.text.max_position_embeddings - 1
-        )  # the scratch position may lie behind the rotary table
+        limit = self.model.config.text.max_position_embeddings - 1  # the scratch position may lie behind the rotary table
 
         def forward() -> None:
             attend = StaticAttend(self.store, rows, span, positions)

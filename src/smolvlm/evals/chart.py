@@ -26,10 +26,20 @@ def save_chart(report: Report, folder: Path) -> Path:
     places = range(len(rows))
     shares = [100 * row.share for row in rows]
     axes.barh(places, shares, height=0.62, color="#5b8db8", zorder=2, label="right")
-    axes.errorbar(shares, places, fmt="none", ecolor="#1d3c57", elinewidth=1.4, capsize=3, zorder=3, label="95 % interval",
-                  xerr=[[100 * (row.share - row.low) for row in rows], [100 * (row.high - row.share) for row in rows]])  # fmt: skip
-    axes.scatter([100 * row.baseline for row in rows], places, marker="|", s=190, linewidths=2.6, color="#d1495b", zorder=4,
-                 label="constant answer")  # fmt: skip
+    axes.errorbar(
+        shares,
+        places,
+        fmt="none",
+        ecolor="#1d3c57",
+        elinewidth=1.4,
+        capsize=3,
+        zorder=3,
+        label="95 % interval",
+        xerr=[[100 * (row.share - row.low) for row in rows], [100 * (row.high - row.share) for row in rows]],
+    )
+    axes.scatter(
+        [100 * row.baseline for row in rows], places, marker="|", s=190, linewidths=2.6, color="#d1495b", zorder=4, label="constant answer"
+    )
     for place, row in zip(places, rows, strict=True):
         axes.text(101.5, place, percent(row.share), va="center", ha="left", fontsize=9)
     axes.set_yticks(places, [row.task.replace("_", " ") for row in rows])

@@ -50,9 +50,7 @@ def handmade_suite(folder: Traversable | None = None) -> Suite:
     lines: defaultdict[str, list[_Line]] = defaultdict(list)
     for line in _read(root):
         lines[line.task].append(line)
-    tasks = {
-        name: Task(name, text, is_caption=name == "caption") for name, text in _DESCRIPTIONS.items() if name in lines
-    }
+    tasks = {name: Task(name, text, is_caption=name == "caption") for name, text in _DESCRIPTIONS.items() if name in lines}
 
     def cases(task: str, count: int, first: int) -> Iterator[Case]:
         for number, line in enumerate(lines[task][:count]):
@@ -73,8 +71,10 @@ def _read(root: Traversable) -> Iterator[_Line]:
         except (ValueError, TypeError):
             good = False
         if not good or "/" in line.file or "\\" in line.file:
-            raise EvalError(f"{path}, line {number}: expected file, task, question and answer, the task one of "
-                            f"{', '.join(_DESCRIPTIONS)}; restore the file.")  # fmt: skip
+            raise EvalError(
+                f"{path}, line {number}: expected file, task, question and answer, the task one of "
+                f"{', '.join(_DESCRIPTIONS)}; restore the file."
+            )
         yield line
 
 
@@ -82,6 +82,4 @@ def _bytes(path: Traversable) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EvalError(
-            f"{path}: cannot be read ({error.strerror}); the set is incomplete, install it again."
-        ) from None
+        raise EvalError(f"{path}: cannot be read ({error.strerror}); the set is incomplete, install it again.") from None

@@ -15,9 +15,7 @@ Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 _SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 # "top left" before "top": the alternatives are tried in order.
-_PLACE = re.compile(
-    r"\s+(?:at|on|in)\s+the\s+(?:" + "|".join(sorted((p for row in PLACES for p in row), key=len, reverse=True)) + r")$"
-)
+_PLACE = re.compile(r"\s+(?:at|on|in)\s+the\s+(?:" + "|".join(sorted((p for row in PLACES for p in row), key=len, reverse=True)) + r")$")
 
 
 def normalised(text: str) -> str:

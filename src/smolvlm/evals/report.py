@@ -51,14 +51,15 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form, as report.json holds it."""
         return {
-            **self.identity, "smolvlm": __version__, "seconds": round(self.seconds, 1),
-            "tasks": [{name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(row).items()}
-                      for row in self.rows],
-        }  # fmt: skip
+            **self.identity,
+            "smolvlm": __version__,
+            "seconds": round(self.seconds, 1),
+            "tasks": [{name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(row).items()} for row in self.rows],
+        }
 
     @property
     def title(self) -> str:
-        """ "synth, version 1, small world: MODEL"."""
+        """As in "synth, version 1, small world: MODEL"."""
         world = f", {self.identity['world']} world" if "world" in self.identity else ""
         return f"{self.identity['suite']}, version {self.identity['suite_version']}{world}: {self.identity['model']}"
 
@@ -75,9 +76,7 @@ class Report:
         return path
 
 
-def make_report(
-    suite: Suite, identity: Mapping[str, Any], results: Mapping[str, Sequence[Result]], seconds: float
-) -> Report:
+def make_report(suite: Suite, identity: Mapping[str, Any], results: Mapping[str, Sequence[Result]], seconds: float) -> Report:
     """Count the results of each task."""
     return Report(identity, tuple(_row(suite, name, found) for name, found in results.items()), seconds)
 
@@ -88,20 +87,29 @@ def _row(suite: Suite, name: str, results: Sequence[Result]) -> Row:
     answer, share = constant_baseline([result.expected for result in results])
     strict = sum(result.strict for result in results)
     task = suite.tasks[name]
-    return Row(name, task.description, total, right, right / max(total, 1), low, high, strict / max(total, 1), share,
-               answer, task.is_caption)  # fmt: skip
+    return Row(
+        name, task.description, total, right, right / max(total, 1), low, high, strict / max(total, 1), share, answer, task.is_caption
+    )
 
 
 def cells(report: Report) -> list[tuple[str, ...]]:
     """The table's rows as text, in the order of HEADER; captions get a second row for the strict count."""
     table: list[tuple[str, ...]] = []
     for row in report.rows:
-        table.append((row.task, str(row.items), percent(row.share), f"{percent(row.low)} - {percent(row.high)}",
-                      f"{percent(row.baseline)} {_shortened(row.baseline_answer)}"))  # fmt: skip
+        table.append(
+            (
+                row.task,
+                str(row.items),
+                percent(row.share),
+                f"{percent(row.low)} - {percent(row.high)}",
+                f"{percent(row.baseline)} {_shortened(row.baseline_answer)}",
+            )
+        )
         if row.is_caption:
             low, high = wilson(round(row.strict_share * row.items), row.items)
-            table.append((f"{row.task} (word for word)", str(row.items), percent(row.strict_share),
-                          f"{percent(low)} - {percent(high)}", ""))  # fmt: skip
+            table.append(
+                (f"{row.task} (word for word)", str(row.items), percent(row.strict_share), f"{percent(low)} - {percent(high)}", "")
+            )
     return table
 
 
@@ -109,16 +117,24 @@ def plain_table(report: Report) -> str:
     """Columns held apart by spaces, numbers to the right."""
     rows = [HEADER, *cells(report)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    lines = ["  ".join(cell.rjust(width) if 0 < i < 4 else cell.ljust(width)
-                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]  # fmt: skip
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 0 < i < 4 else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join((report.title, *lines)) + "\n"
 
 
 def markdown(report: Report) -> str:
     """A table for a README; the caption names model, fingerprint and version."""
     print_of = report.identity.get("fingerprint")
-    lines = [f"{report.title}" + (f" (weights {print_of})" if print_of else ""), "", "| " + " | ".join(HEADER) + " |",
-             "| --- | ---: | ---: | ---: | --- |"]  # fmt: skip
+    lines = [
+        f"{report.title}" + (f" (weights {print_of})" if print_of else ""),
+        "",
+        "| " + " | ".join(HEADER) + " |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells(report)]
     return "\n".join(lines) + "\n"
 
@@ -137,7 +153,7 @@ def rich_table(report: Report) -> Table:
 
 
 def percent(share: float) -> str:
-    """ "83.2 %"."""
+    """As in "83.2 %"."""
     return f"{100 * share:.1f} %"
 
 

@@ -57,14 +57,17 @@ class ResultLog:
             with (self.folder / ITEMS_FILE).open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in new))
         except OSError as error:
-            raise EvalError(f"{self.folder / ITEMS_FILE}: cannot be written ({error.strerror}); "
-                            "make room and run the same command again: it goes on from there.") from None  # fmt: skip
+            raise EvalError(
+                f"{self.folder / ITEMS_FILE}: cannot be written ({error.strerror}); "
+                "make room and run the same command again: it goes on from there."
+            ) from None
 
     def _claim(self, path: Path, identity: Mapping[str, Any]) -> None:
         if not path.exists():
             if (path.parent / ITEMS_FILE).exists():
-                raise EvalError(f"{path.parent} holds an {ITEMS_FILE} but no {RUN_FILE}, so whose answers they are is not "
-                                "known; pass another folder.")  # fmt: skip
+                raise EvalError(
+                    f"{path.parent} holds an {ITEMS_FILE} but no {RUN_FILE}, so whose answers they are is not known; pass another folder."
+                )
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(identity, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             os.replace(temporary, path)
@@ -90,9 +93,7 @@ class ResultLog:
             try:
                 result = _result(json.loads(line))
             except (ValueError, TypeError):
-                raise EvalError(
-                    f"{path}, line {number}: not a result; remove the line or pass another folder."
-                ) from None
+                raise EvalError(f"{path}, line {number}: not a result; remove the line or pass another folder.") from None
             self.results[result.task, result.number] = result
         if len(whole) < len(raw):
             os.truncate(path, len(whole))

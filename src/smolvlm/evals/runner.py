@@ -42,17 +42,20 @@ def evaluate(
     ("answers", done, total). Raises EvalError for an unknown task, counts below 1, or a folder with another run's results.
     """
     if min(items, batch_size, max_new_tokens) < 1:
-        raise EvalError(
-            f"items={items}, batch_size={batch_size}, max_new_tokens={max_new_tokens}: each must be 1 or more."
-        )
+        raise EvalError(f"items={items}, batch_size={batch_size}, max_new_tokens={max_new_tokens}: each must be 1 or more.")
     wanted = [suite.task(name).name for name in dict.fromkeys(tasks or suite.tasks)]
     media_options = dict(options or {})
     identity = {
-        "suite": suite.name, "suite_version": suite.version, **suite.settings, "model": model.name,
-        "fingerprint": fingerprint, "dtype": model.engine.dtype,
-        "prompt_style": model.processor.prompt_style, "max_new_tokens": max_new_tokens,
+        "suite": suite.name,
+        "suite_version": suite.version,
+        **suite.settings,
+        "model": model.name,
+        "fingerprint": fingerprint,
+        "dtype": model.engine.dtype,
+        "prompt_style": model.processor.prompt_style,
+        "max_new_tokens": max_new_tokens,
         "options": media_options,
-    }  # fmt: skip
+    }
     log = ResultLog(out, identity)
     total = sum(suite.count(name, items) for name in wanted)
     done = sum((name, number) in log.results for name in wanted for number in range(suite.count(name, items)))

@@ -13,17 +13,7 @@ from smolvlm.families.grammar import PromptGrammar, VideoWording
 from smolvlm.families.idefics3 import IDEFICS3
 from smolvlm.families.smolvlm import SMOLVLM
 
-__all__ = [
-    "DOCLING",
-    "FAMILIES",
-    "IDEFICS3",
-    "MODEL_TYPES",
-    "SMOLVLM",
-    "Family",
-    "PromptGrammar",
-    "VideoWording",
-    "family_of",
-]
+__all__ = ["DOCLING", "FAMILIES", "IDEFICS3", "MODEL_TYPES", "SMOLVLM", "Family", "PromptGrammar", "VideoWording", "family_of"]
 
 # Of several families with one `model_type`, the one with the most marks comes first.
 FAMILIES = (SMOLVLM, DOCLING, IDEFICS3)

@@ -45,12 +45,11 @@ def to_document(doctags: str, image: Image.Image | None = None, *, name: str = "
         raise MissingExtraError("turning DocTags into a document", "docling") from None
     text = doctags.strip()
     if len(text) > _MAX_CHARS:
-        raise PromptError(
-            f"the DocTags have {len(text):,} characters; expected those of one page, at most {_MAX_CHARS:,}."
-        )
+        raise PromptError(f"the DocTags have {len(text):,} characters; expected those of one page, at most {_MAX_CHARS:,}.")
     if "<" not in text:
-        raise PromptError(f"{text[:60]!r} holds no DocTags; expected the answer of a docling model, such as "
-                          "<doctag><text>...</text></doctag>.")  # fmt: skip
+        raise PromptError(
+            f"{text[:60]!r} holds no DocTags; expected the answer of a docling model, such as <doctag><text>...</text></doctag>."
+        )
     pages = DocTagsDocument.from_doctags_and_image_pairs([text], None if image is None else [image])
     return DoclingDocument.load_from_doctags(pages, document_name=name)
 

@@ -61,14 +61,11 @@ class PromptGrammar:
         if rows == 0 and cols == 0:
             return overview
         lines = [
-            "".join(f"{FAKE_IMAGE_TOKEN}<row_{row}_col_{col}>{tokens}" for col in range(1, cols + 1)) + "\n"
-            for row in range(1, rows + 1)
+            "".join(f"{FAKE_IMAGE_TOKEN}<row_{row}_col_{col}>{tokens}" for col in range(1, cols + 1)) + "\n" for row in range(1, rows + 1)
         ]
         return "".join(lines) + "\n" + overview
 
-    def video_text(
-        self, timestamps_s: Sequence[float], duration_s: float | None, image_seq_len: int, *, outro: str | None = None
-    ) -> str:
+    def video_text(self, timestamps_s: Sequence[float], duration_s: float | None, image_seq_len: int, *, outro: str | None = None) -> str:
         """A video's frames, each behind its time in seconds; a duration of None is the last frame's time.
 
         The reference writes the padded number of frames when clips of a batch differ; this is always the clip's own.
@@ -96,10 +93,7 @@ class PromptGrammar:
 
     def is_control(self, token: str) -> bool:
         """Whether an added token belongs to the prompt itself: turns, roles, pictures. Others are what a model writes."""
-        return (
-            token in (IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN, FAKE_IMAGE_TOKEN, *self.end_of_turn)
-            or token.startswith(("<|", "<row_"))
-        )  # fmt: skip
+        return token in (IMAGE_TOKEN, GLOBAL_IMAGE_TOKEN, FAKE_IMAGE_TOKEN, *self.end_of_turn) or token.startswith(("<|", "<row_"))
 
 
 def timestamp(seconds: float) -> str:

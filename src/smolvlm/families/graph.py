@@ -37,10 +37,7 @@ def _absent(model: str) -> Rule:
 def _each(value: float | str, model: str) -> Rule:
     """A list with one value throughout, one entry a layer."""
     one = _only(value)
-    return Rule(
-        lambda found: isinstance(found, list) and all(map(one.accepts, found)),
-        f"a list of {one.expected} only: {model}",
-    )
+    return Rule(lambda found: isinstance(found, list) and all(map(one.accepts, found)), f"a list of {one.expected} only: {model}")
 
 
 _FULL = "every layer of this decoder looks at all earlier tokens"

@@ -73,9 +73,7 @@ class EndingPlanner:
         """Whether `plan` makes a complete document of what the matcher has."""
         return matcher.fitting([*plan, self._eos_id]) == len(plan) + 1
 
-    def plan(
-        self, matcher: Matcher, state: JsonState, limit: int, old: list[int], memo: Memo, effort: Effort
-    ) -> list[int] | None:
+    def plan(self, matcher: Matcher, state: JsonState, limit: int, old: list[int], memo: Memo, effort: Effort) -> list[int] | None:
         """Tokens, at most `limit`, after which the document is complete; None when none were found with this `effort`.
 
         Raises GrammarError when a limit of the grammar was met on the way, which says nothing of `matcher` itself.
@@ -120,8 +118,9 @@ class EndingPlanner:
                 return index
         return len(plan)
 
-    def _walk(self, matcher: Matcher, state: JsonState, limit: int, choice: IntArray, tail: list[int], memo: Memo,
-              effort: Effort) -> tuple[list[int] | None, bool]:  # fmt: skip
+    def _walk(
+        self, matcher: Matcher, state: JsonState, limit: int, choice: IntArray, tail: list[int], memo: Memo, effort: Effort
+    ) -> tuple[list[int] | None, bool]:
         """One try, which uses the matcher up; also whether `choice` mattered (else another does no better)."""
         plan: list[int] = []
         chose = False
@@ -157,9 +156,7 @@ class EndingPlanner:
         # A digit begins a value, but in a number it ends nothing.
         return None if not hits or (state.number_chars and self._texts[hits[0]].isdigit()) else hits[0]
 
-    def _search_once(
-        self, matcher: Matcher, state: JsonState, allowed: BitArray, memo: Memo, effort: Effort
-    ) -> list[int]:
+    def _search_once(self, matcher: Matcher, state: JsonState, allowed: BitArray, memo: Memo, effort: Effort) -> list[int]:
         """`_search`, but the same mask is searched once; what was found there is tried here."""
         key = allowed.tobytes()
         steps = memo.get(key)
@@ -229,8 +226,36 @@ def _inside_rank(text: bytes) -> tuple[int, int] | None:
     return (1, closers) if text in (b'":', b'":"', b'",', b'","') else None
 
 
-_OUTSIDE = (b',"', b",", b":", b"null", b'""', b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"true",
-            b"false", b"[]", b'"', b"[", b"{}", b"{", b'{"', b"t", b"n", b"f", b"-", b".")  # fmt: skip
+_OUTSIDE = (
+    b',"',
+    b",",
+    b":",
+    b"null",
+    b'""',
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"4",
+    b"5",
+    b"6",
+    b"7",
+    b"8",
+    b"9",
+    b"true",
+    b"false",
+    b"[]",
+    b'"',
+    b"[",
+    b"{}",
+    b"{",
+    b'{"',
+    b"t",
+    b"n",
+    b"f",
+    b"-",
+    b".",
+)
 
 
 def _outside_rank(text: bytes) -> tuple[int, int] | None:

@@ -16,9 +16,7 @@ _BINS = 2048
 _DEEPEST = 40.0  # e**-40 = 4e-18: what lies deeper has no weight beside a float64 total of 1
 
 
-def candidates(
-    scaled: FloatArray, top_k: int, top_p: float, min_p: float
-) -> tuple[npt.NDArray[np.intp] | None, FloatArray]:
+def candidates(scaled: FloatArray, top_k: int, top_p: float, min_p: float) -> tuple[npt.NDArray[np.intp] | None, FloatArray]:
     """The tokens that survive the filters, by rising id, and their weights (not normalised; the best has 1).
 
     `scaled` is (vocab,): logits less their maximum, over the temperature. Ids are None when every token survives.

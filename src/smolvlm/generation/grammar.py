@@ -129,9 +129,7 @@ class Grammar:
         self._matcher, self._state, self._plan = after, state, plan
         return forced
 
-    def _ending(
-        self, matcher: Matcher, state: JsonState, taken: list[int], limit: int
-    ) -> list[int] | None:
+    def _ending(self, matcher: Matcher, state: JsonState, taken: list[int], limit: int) -> list[int] | None:
         """A plan of at most `limit` tokens after `taken`: what is left of the old one if it holds, else a new one."""
         if matcher.is_stopped:
             return []
@@ -151,9 +149,7 @@ class Grammar:
 class _Shared:
     """What all grammars of one tokenizer share: token texts, and which tokens may ever be chosen."""
 
-    def __init__(
-        self, tokenizer: llguidance.LLTokenizer, vocab_size: int, eos_ids: list[int], special: set[int]
-    ) -> None:
+    def __init__(self, tokenizer: llguidance.LLTokenizer, vocab_size: int, eos_ids: list[int], special: set[int]) -> None:
         self.vocab_size = vocab_size
         kept = np.ones(32 * ((vocab_size + 31) // 32), dtype=np.uint8)
         kept[vocab_size:] = 0
@@ -180,9 +176,7 @@ class GrammarCompiler:
     `tokenizer_json` is the text of `tokenizer.json`, `vocab_size` the width of the logits, `eos_ids` every stop token.
     """
 
-    def __init__(
-        self, tokenizer_json: str, vocab_size: int, eos_ids: Iterable[int], remember: int = _REMEMBERED_SCHEMAS
-    ) -> None:
+    def __init__(self, tokenizer_json: str, vocab_size: int, eos_ids: Iterable[int], remember: int = _REMEMBERED_SCHEMAS) -> None:
         """`remember`: schemas that are kept compiled."""
         self._tokenizer_json = tokenizer_json
         self._vocab_size = vocab_size
@@ -228,8 +222,10 @@ class GrammarCompiler:
             effort = Effort(*_FIRST_PLAN)
             found = shared.planner.plan(matcher, JsonState(), LONGEST_SHORTEST_ANSWER, [], {}, effort)
             if found is None and effort.spent:
-                raise SchemaError("The schema is too complex: no answer to it was found in time; simplify its patterns, "
-                                  "multipleOf and minimum lengths, or shorten it.")  # fmt: skip
+                raise SchemaError(
+                    "The schema is too complex: no answer to it was found in time; simplify its patterns, "
+                    "multipleOf and minimum lengths, or shorten it."
+                )
             if found is None:
                 raise SchemaError(
                     "No answer to the schema could be found: its constraints exclude each other or demand too much; "
@@ -245,9 +241,7 @@ class GrammarCompiler:
             if not self._eos_ids:
                 raise CheckpointError("The checkpoint names no stop token (eos_token_id in generation_config.json).")
             try:
-                tokenizer = llguidance.LLTokenizer(
-                    self._tokenizer_json, n_vocab=self._vocab_size, eos_token=self._eos_ids
-                )
+                tokenizer = llguidance.LLTokenizer(self._tokenizer_json, n_vocab=self._vocab_size, eos_token=self._eos_ids)
                 raw = json.loads(self._tokenizer_json)
                 special = {int(token["id"]) for token in raw.get("added_tokens", ())}
             except Exception as error:  # the Rust library raises more kinds than it names

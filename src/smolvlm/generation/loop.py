@@ -156,9 +156,7 @@ class _Guards:
 class LiveAnswer:
     """The state of one request between steps: `step` samples, `advance` then brings what was sampled into the cache."""
 
-    def __init__(
-        self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None
-    ) -> None:
+    def __init__(self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None) -> None:
         params, prompt_tokens = request.params, len(request.prompt_ids)
         if max_length is not None and prompt_tokens > max_length:
             raise ContextLengthError(

@@ -70,4 +70,3 @@ def _read(schema: Any) -> Any:
 
 def _kind(value: Any) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
-

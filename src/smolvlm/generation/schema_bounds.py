@@ -29,22 +29,52 @@ _TYPES = {
     "string": {"minLength", "maxLength", "pattern", "format"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
 }
-_COUNTS = (("minLength", "maxLength", MAX_LENGTH), ("minItems", "maxItems", MAX_COUNT),
-           ("minProperties", "maxProperties", MAX_COUNT))  # fmt: skip
+_COUNTS = (("minLength", "maxLength", MAX_LENGTH), ("minItems", "maxItems", MAX_COUNT), ("minProperties", "maxProperties", MAX_COUNT))
 _LARGEST = 10**MAX_DIGITS
 _TYPE_NAMES = (*_TYPES, "integer", "boolean", "null")
 _COMBINED = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
 _KEPT = set().union(*_TYPES.values()) | _COMBINED | {"type", "$defs", "definitions"}
 # Say nothing about which documents are valid. `discriminator` is pydantic's hint beside a oneOf.
 _DROPPED = {
-    "title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly", "discriminator",
-    "$comment", "$schema", "$id", "id", "contentMediaType", "contentEncoding",
-}  # fmt: skip
+    "title",
+    "description",
+    "default",
+    "example",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "discriminator",
+    "$comment",
+    "$schema",
+    "$id",
+    "id",
+    "contentMediaType",
+    "contentEncoding",
+}
 _REFUSED = {
-    "not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames",
-    "dependencies", "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties", "nullable",
-    "additionalItems", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor",
-}  # fmt: skip
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "propertyNames",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "nullable",
+    "additionalItems",
+    "$dynamicRef",
+    "$dynamicAnchor",
+    "$recursiveRef",
+    "$recursiveAnchor",
+    "$anchor",
+}
 
 
 def bounded(schema: Node) -> Node:
@@ -185,12 +215,7 @@ def any_value(depth: int = ANY_DEPTH) -> Node:
         inner = any_value(depth - 1)
         branches.append({"type": "array", "items": inner, "maxItems": MAX_ARRAY_ITEMS})
         branches.append(
-            {
-                "type": "object",
-                "patternProperties": {FREE_KEY: inner},
-                "additionalProperties": False,
-                "maxProperties": MAX_FREE_KEYS,
-            }
+            {"type": "object", "patternProperties": {FREE_KEY: inner}, "additionalProperties": False, "maxProperties": MAX_FREE_KEYS}
         )
     return {"anyOf": branches}
 

@@ -40,9 +40,7 @@ def require_finite(root: Node, resolve: Callable[[str], Any]) -> None:
                     todo.append(ref)
                 waiting.setdefault(ref, set()).add(place)
     if "#" not in ending:
-        raise SchemaError(
-            "The schema requires itself without end: make the recursive property optional, nullable or an array."
-        )
+        raise SchemaError("The schema requires itself without end: make the recursive property optional, nullable or an array.")
 
 
 def _ends(node: Any, ends: Ends) -> bool:

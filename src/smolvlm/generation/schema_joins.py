@@ -53,16 +53,19 @@ class _Joins:
                     todo.append(child)
                     steps += 1
                     if steps > MAX_STEPS:
-                        raise SchemaError("The schema is too complex: allOf, anyOf and references lead to too many places; "
-                                          "join less, or make it smaller.")  # fmt: skip
+                        raise SchemaError(
+                            "The schema is too complex: allOf, anyOf and references lead to too many places; join less, or make it smaller."
+                        )
 
     def _alternatives(self, node: Any, where: str, depth: int) -> list[Together]:
         """The ways to obey `node`: in each, plain schemas without references and branches that hold together."""
         if not isinstance(node, dict):
             return [()] if node else []
         if depth > MAX_CHAIN:
-            raise SchemaError(f"The schema is too complex: {at(where)} leads through more than {MAX_CHAIN} references and "
-                              "branches before it says anything; shorten the chain.")  # fmt: skip
+            raise SchemaError(
+                f"The schema is too complex: {at(where)} leads through more than {MAX_CHAIN} references and "
+                "branches before it says anything; shorten the chain."
+            )
         if id(node) not in self._ways:
             if id(node) in self._open:  # it joins itself, which adds nothing
                 return [()]
@@ -91,15 +94,19 @@ class _Joins:
 
 def _require_few(count: int, limit: int, where: str) -> None:
     if count > limit:
-        raise SchemaError(f"The schema is too complex: {at(where)} has more than {limit} alternatives when its allOf, anyOf and "
-                          "references are multiplied out; write fewer branches.")  # fmt: skip
+        raise SchemaError(
+            f"The schema is too complex: {at(where)} has more than {limit} alternatives when its allOf, anyOf and "
+            "references are multiplied out; write fewer branches."
+        )
 
 
 def _check_one(flat: Together, where: str) -> None:
     texts = sum(("pattern" in node) + ("format" in node) for node in flat)
     if texts > MAX_JOINED_TEXTS:
-        raise SchemaError(f"The schema is too complex: {at(where)} joins {texts} patterns and formats for one text, expected "
-                          f"at most {MAX_JOINED_TEXTS}; write one pattern.")  # fmt: skip
+        raise SchemaError(
+            f"The schema is too complex: {at(where)} joins {texts} patterns and formats for one text, expected "
+            f"at most {MAX_JOINED_TEXTS}; write one pattern."
+        )
     steps = [multiple(node["multipleOf"], f"{where}/multipleOf") for node in flat if "multipleOf" in node]
     if common_multiple(steps) > MAX_MULTIPLE:
         raise SchemaError(f"The schema is too complex: {at(where)} joins multipleOf {steps} for one number; write one.")

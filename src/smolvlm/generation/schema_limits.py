@@ -90,8 +90,10 @@ def multiple(value: Any, where: str) -> int:
         raise SchemaError(f"{at(where)} is {value!r:.60}; expected a number above 0.")
     whole = int(repr(value).lower().partition("e")[0].replace(".", "").strip("0") or "1")
     if whole > MAX_MULTIPLE:
-        raise SchemaError(f"{at(where)} is {value!r:.60}; multiples are followed up to {MAX_MULTIPLE} (or that with a point, "
-                          "as 0.05); round it, or check it in code.")  # fmt: skip
+        raise SchemaError(
+            f"{at(where)} is {value!r:.60}; multiples are followed up to {MAX_MULTIPLE} (or that with a point, "
+            "as 0.05); round it, or check it in code."
+        )
     return whole
 
 

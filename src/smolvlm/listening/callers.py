@@ -53,8 +53,11 @@ class Callers:
         host = found.get(b"host", "")
         name = _name(host)
         if host and (name is None or not (_is_address(name) or self._knows(name))):
-            return Refusal(421, f"this server does not answer to the host name {_shown(host)}; if it is the server's, start "
-                                f"it with --allowed-hosts {_shown(name or 'NAME')}.")  # fmt: skip
+            return Refusal(
+                421,
+                f"this server does not answer to the host name {_shown(host)}; if it is the server's, start "
+                f"it with --allowed-hosts {_shown(name or 'NAME')}.",
+            )
         if method in SAFE_METHODS:
             return None
         origin = found.get(b"origin")
@@ -105,15 +108,18 @@ def _is_loopback(name: str) -> bool:
 
 def _pattern(text: str) -> str:
     if not _PATTERN.fullmatch(text.lower()):
-        raise ParamsError(f"allowed_hosts={text[:80]!r}: expected a host name such as chat.example.org, *.example.org or *, "
-                          "without a scheme or a port.")  # fmt: skip
+        raise ParamsError(
+            f"allowed_hosts={text[:80]!r}: expected a host name such as chat.example.org, *.example.org or *, without a scheme or a port."
+        )
     return text.lower()
 
 
 def _origin(text: str) -> str:
     if text != "*" and not _is_origin(text):
-        raise ParamsError(f"cors_origin={text[:80]!r}: expected what a browser sends as Origin, such as http://localhost:3000 "
-                          "or https://example.org, without a path, or *.")  # fmt: skip
+        raise ParamsError(
+            f"cors_origin={text[:80]!r}: expected what a browser sends as Origin, such as http://localhost:3000 "
+            "or https://example.org, without a path, or *."
+        )
     return text.lower()
 
 

@@ -1,9 +1,9 @@
 """Photos and videos -> the uint8 tiles and frames that the vision encoder reads. NumPy, Pillow and PyAV; no torch.
 
-    image = load_image("photo.jpg")                      # any form -> an upright RGB picture
-    tiled = split_image(image, config, MediaOptions())   # the tile rule
-    pixel_values = normalise(tiled.tiles, config)        # float32 (tiles, 3, side, side)
-    video = sample_video("clip.mp4", config)             # frames by seeking, with their times
+image = load_image("photo.jpg")                      # any form -> an upright RGB picture
+tiled = split_image(image, config, MediaOptions())   # the tile rule
+pixel_values = normalise(tiled.tiles, config)        # float32 (tiles, 3, side, side)
+video = sample_video("clip.mp4", config)             # frames by seeking, with their times
 """
 
 from smolvlm.media.images import ImageLike, load_image

@@ -31,7 +31,7 @@ AVIF_SEQUENCE = b"avis"
 
 
 def animated_format(source: Source) -> str | None:
-    """"GIF", "WEBP", "PNG" or "AVIF" of a file with more than one frame, else None. Reads no further than it must."""
+    """One of "GIF", "WEBP", "PNG" or "AVIF" of a file with more than one frame, else None. Reads no further than it must."""
     head = source.head(64)
     if head[4:8] == b"ftyp":
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, len(head) - 3, 4))}
@@ -66,15 +66,17 @@ class AnimationReader:
             raise VideoError(str(error)) from None
         except Exception as error:
             self.close()
-            raise VideoError(f"{source.label}: the animation is damaged or cut off ({one_line(error)}); copy or download it "
-                             "again.") from None  # fmt: skip
+            raise VideoError(
+                f"{source.label}: the animation is damaged or cut off ({one_line(error)}); copy or download it again."
+            ) from None
 
     def _opened(self) -> Image.Image:
         try:
             return open_picture(self._stream, self.source.label)
         except SmolVLMError:  # its first bytes are an animation's
-            raise VideoError(f"{self.source.label}: the animation ({self._format}) is damaged or cut off; copy or download it "
-                             "again.") from None  # fmt: skip
+            raise VideoError(
+                f"{self.source.label}: the animation ({self._format}) is damaged or cut off; copy or download it again."
+            ) from None
 
     @property
     def size(self) -> tuple[int, int]:

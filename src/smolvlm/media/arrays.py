@@ -30,8 +30,9 @@ def to_array(value: Any) -> npt.NDArray[Any]:
             value = value.detach().cpu()
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except Exception as error:
-        raise ImageError(f"a {type(value).__name__} cannot be read as an array ({one_line(error)}); "
-                         "convert it to a uint8 or float32 NumPy array first.") from None  # fmt: skip
+        raise ImageError(
+            f"a {type(value).__name__} cannot be read as an array ({one_line(error)}); convert it to a uint8 or float32 NumPy array first."
+        ) from None
     if array.dtype == object:
         raise ImageError(f"a {type(value).__name__} of Python objects is no picture; pass a uint8 NumPy array.")
     return array
@@ -47,8 +48,7 @@ def array_to_image(value: Any, limits: Limits, background: str | None = None) ->
     pixels = to_uint8(_channels_last(array))
     height, width, channels = pixels.shape
     if height * width > limits.max_image_pixels:
-        raise ImageError(f"an array of shape {array.shape} has more pixels than the limit of "
-                         f"{limits.max_image_pixels}; shrink it first.")  # fmt: skip
+        raise ImageError(f"an array of shape {array.shape} has more pixels than the limit of {limits.max_image_pixels}; shrink it first.")
     if channels == 1:
         return Image.fromarray(np.repeat(pixels, 3, axis=2))
     if channels == 4:
@@ -65,8 +65,10 @@ def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return array
     if array.ndim == 3 and array.shape[0] in _CHANNELS:
         return np.moveaxis(array, 0, 2)
-    raise ImageError(f"an array of shape {array.shape} is no picture; expected (height, width), (height, width, C) or "
-                     "(C, height, width) with 1, 3 or 4 channels.")  # fmt: skip
+    raise ImageError(
+        f"an array of shape {array.shape} is no picture; expected (height, width), (height, width, C) or "
+        "(C, height, width) with 1, 3 or 4 channels."
+    )
 
 
 def to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -84,8 +86,10 @@ def to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         raise ImageError("the array holds NaN or infinite values; replace them first.")
     low, high = array.min(), array.max()
     if low < 0 or high > 255:
-        raise ImageError(f"an array of {array.dtype} with values from {low:g} to {high:g}: expected "
-                         "0 to 1 or 0 to 255; rescale it first (normalised pixels are no picture).")  # fmt: skip
+        raise ImageError(
+            f"an array of {array.dtype} with values from {low:g} to {high:g}: expected "
+            "0 to 1 or 0 to 255; rescale it first (normalised pixels are no picture)."
+        )
     return from_float(array) if kind == "f" else array.astype(np.uint8)
 
 

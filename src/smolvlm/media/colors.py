@@ -19,8 +19,7 @@ from smolvlm.media.transparency import has_transparency
 _REMEDY = 'pass tone_map="auto" to convert it'
 
 
-def to_srgb(image: Image.Image, profile: bytes | None, head: bytes, options: MediaOptions,
-            on_warning: OnWarning) -> Image.Image:  # fmt: skip
+def to_srgb(image: Image.Image, profile: bytes | None, head: bytes, options: MediaOptions, on_warning: OnWarning) -> Image.Image:
     """`image` itself, or its colors in sRGB with `tone_map="auto"`. `head`: the beginning of its file, or nothing."""
     tags = color_tags(head)
     convert = options.tone_map == "auto"
@@ -62,9 +61,13 @@ def _from_profile(image: Image.Image, profile: bytes, name: str, on_warning: OnW
     image, alpha = _split(image)
     try:
         converted = ImageCms.profileToProfile(
-            image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB",
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
+            image,
+            io.BytesIO(profile),
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         on_warning(f"its color profile ({name}) is damaged or for other pixels ({error}); it was not applied.")
         converted = None

@@ -121,4 +121,3 @@ def _rows(image: Image.Image | None, rows: int, height: int = 0) -> Rest:
     share = rows / (height or (image.height if image is not None else 1))
     where = f"{max(share * 100, 1):.0f} % of it, at its end, is missing"
     return Rest(image, share, where if rows else "no row of it is missing")
-

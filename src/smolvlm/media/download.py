@@ -115,8 +115,9 @@ def parse_url(url: str) -> Target:
     return Target(urlunsplit(parts._replace(fragment="")), host, port or {"http": 80, "https": 443}[scheme], scheme)
 
 
-def _fetch(target: Target, write: Callable[[bytes], object], label: str, allow_private_hosts: bool, limits: Limits,
-           deadline: float) -> str | None:  # fmt: skip
+def _fetch(
+    target: Target, write: Callable[[bytes], object], label: str, allow_private_hosts: bool, limits: Limits, deadline: float
+) -> str | None:
     """One request: the body goes to `write`; a redirect's address comes back instead."""
     url, headers = target.url, dict(HEADERS)
     extensions: dict[str, str] = {}
@@ -153,8 +154,7 @@ def check_head(response: httpx.Response, label: str, max_bytes: int) -> str | No
 
 
 def too_large(label: str, max_bytes: int) -> SourceError:
-    return SourceError(f"{label}: more than the limit of {max_bytes} bytes; "
-                       "download it and cut it first, or raise the limit.")  # fmt: skip
+    return SourceError(f"{label}: more than the limit of {max_bytes} bytes; download it and cut it first, or raise the limit.")
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -179,8 +179,9 @@ def checked_address(addresses: list[str], label: str, accepted: Callable[[str], 
     """The first of a host's addresses if every one is accepted: a mixed answer is an attack or a mistake."""
     for address in addresses:
         if not accepted(address):
-            raise SourceError(f"{label}: the host is on a private network, which is not allowed here; "
-                              "pass a public address or send the bytes.")  # fmt: skip
+            raise SourceError(
+                f"{label}: the host is on a private network, which is not allowed here; pass a public address or send the bytes."
+            )
     if not addresses:
         raise SourceError(f"{label}: the host has no address; check the URL.")
     return addresses[0]

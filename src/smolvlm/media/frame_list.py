@@ -32,8 +32,9 @@ class FrameList:
         if is_array_like(frames):
             self._array = to_array(frames)
             if self._array.ndim != 4 or 0 in self._array.shape:
-                raise VideoError(f"an array of shape {self._array.shape} is no video; expected (frames, height, width, "
-                                 "3) or (frames, 3, height, width).")  # fmt: skip
+                raise VideoError(
+                    f"an array of shape {self._array.shape} is no video; expected (frames, height, width, 3) or (frames, 3, height, width)."
+                )
         else:
             self._items = frames
             if not len(self._items):
@@ -55,8 +56,10 @@ class FrameList:
         if options.end is not None:
             last = min(last, math.floor((options.end + 1e-6) * self.fps))
         if last < first:
-            raise VideoError(f"no frame of the list lies between start={options.start} and end={options.end}; at "
-                             f"{self.fps:g} frames a second it lasts {self.duration_s:.2f} s.")  # fmt: skip
+            raise VideoError(
+                f"no frame of the list lies between start={options.start} and end={options.end}; at "
+                f"{self.fps:g} frames a second it lasts {self.duration_s:.2f} s."
+            )
         cap = options.max_frames or config.max_frames
         return sample_span_indices(max(first, 0), last, last - first + 1.0, sample_fps=1.0, max_frames=cap)
 

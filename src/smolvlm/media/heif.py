@@ -52,8 +52,9 @@ def open_heif(source: Source, check_size: Callable[[tuple[int, int]], None], on_
     except ImageError:
         raise
     except Exception as error:  # the decoder raises anything on damaged data
-        raise ImageError(f"{source.label}: the HEIC picture is damaged or cut off ({one_line(error)}); "
-                         "copy the file again or save it as JPEG.") from None  # fmt: skip
+        raise ImageError(
+            f"{source.label}: the HEIC picture is damaged or cut off ({one_line(error)}); copy the file again or save it as JPEG."
+        ) from None
     # libheif has already turned the pixels by the container's own rotation; EXIF would turn them twice.
     image.info.pop("exif", None)
     return image

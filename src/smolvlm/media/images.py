@@ -35,8 +35,9 @@ ImageLike: TypeAlias = "SourceLike | Image.Image | np.ndarray[Any, Any]"
 _MOST_BYTES = 1 << 28  # of a damaged file, held in memory
 
 
-def load_image(source: ImageLike, policy: SourcePolicy | None = None, *, options: MediaOptions | None = None,
-               on_warning: OnWarning | None = None) -> Image.Image:  # fmt: skip
+def load_image(
+    source: ImageLike, policy: SourcePolicy | None = None, *, options: MediaOptions | None = None, on_warning: OnWarning | None = None
+) -> Image.Image:
     """An upright RGB picture from a path, URL, data URL, bytes, file object, Pillow picture, array or tensor.
 
     Of `options`, `background`, `max_pixels` and `tone_map` matter here. `on_warning` is told in one sentence what a look at
@@ -109,8 +110,7 @@ class _Reading:
             return rest.image
         if rest is not None:
             reason = rest.what
-        raise ImageError(f"{self._label}: the picture is damaged or cut off ({reason}); "
-                         "copy or download the file again.") from cause  # fmt: skip
+        raise ImageError(f"{self._label}: the picture is damaged or cut off ({reason}); copy or download the file again.") from cause
 
     def _rest(self, stream: BinaryIO, image: Image.Image) -> Rest | None:
         def reopen(whole: BinaryIO) -> Image.Image:
@@ -135,8 +135,10 @@ class _Reading:
             found = next(unlinked(stream, offsets_of(stream, TIFF_STARTS)), None)
             if found is not None:
                 image = self._open(at_page(*found))
-                self._warn(f"its directory names a small preview only; the full picture of {image.width} x {image.height} "
-                           "pixels that the file also holds was read.")  # fmt: skip
+                self._warn(
+                    f"its directory names a small preview only; the full picture of {image.width} x {image.height} "
+                    "pixels that the file also holds was read."
+                )
         elif page is not None and (sentence := describe_page(tiff, page)):
             self._warn(sentence)
         check_pixels(self._label, image.size, self._most)
@@ -166,12 +168,16 @@ class _Reading:
                 return self._developed(stream, image)
             except (ImageError, OSError):
                 pass
-        raise ImageError(f"{self._label} is a camera's raw photo ({kind}) without a developed picture in it; "
-                         "develop it to JPEG or TIFF first, by the camera's program, darktable or dcraw.")  # fmt: skip
+        raise ImageError(
+            f"{self._label} is a camera's raw photo ({kind}) without a developed picture in it; "
+            "develop it to JPEG or TIFF first, by the camera's program, darktable or dcraw."
+        )
 
     def _developed(self, stream: BinaryIO, image: Image.Image) -> Image.Image:
-        self._warn(f"a camera's raw photo: the developed picture of {image.width} x {image.height} pixels inside it was read, "
-                   "not the sensor's values.")  # fmt: skip
+        self._warn(
+            f"a camera's raw photo: the developed picture of {image.width} x {image.height} pixels inside it was read, "
+            "not the sensor's values."
+        )
         own = orientation_of(image)
         return self._convert(image, b"", orientation=own if own != 1 else raw_orientation(stream))
 
@@ -179,8 +185,10 @@ class _Reading:
         """Whoever passes several pictures in one file should know that one of them was looked at."""
         with source.open() as stream:
             if is_row(stream, image.format):
-                self._warn("the file holds several pictures, one behind the other, as raw MJPEG does; only the first was read. "
-                           "Convert it to MP4 for all of them.")  # fmt: skip
+                self._warn(
+                    "the file holds several pictures, one behind the other, as raw MJPEG does; only the first was read. "
+                    "Convert it to MP4 for all of them."
+                )
         if image.format in ("GIF", "WEBP", "PNG", "AVIF") and animated_format(source):
             self._warn("an animation: only its first frame was read; pass it as a video for all of it.")
         if image.format == "MPO":
@@ -188,8 +196,7 @@ class _Reading:
             if any("Multi-Frame" in str(entry.get("Attribute", {}).get("MPType")) for entry in entries):
                 self._warn(f"only the first of its {len(entries)} pictures was read.")
 
-    def _convert(self, image: Image.Image, head: bytes, *, from_file: bool = True,
-                 orientation: int | None = None) -> Image.Image:  # fmt: skip
+    def _convert(self, image: Image.Image, head: bytes, *, from_file: bool = True, orientation: int | None = None) -> Image.Image:
         """Upright, 8 bits, RGB; a new picture that shares nothing with `image`."""
         try:
             deep = eight_bit(image)
@@ -200,5 +207,7 @@ class _Reading:
         except SmolVLMError:
             raise
         except Exception as error:
-            raise ImageError(f"{self._label}: a picture of mode {image.mode} cannot be converted to RGB ({one_line(error)}); "
-                             "save it as PNG or JPEG first.") from None  # fmt: skip
+            raise ImageError(
+                f"{self._label}: a picture of mode {image.mode} cannot be converted to RGB ({one_line(error)}); "
+                "save it as PNG or JPEG first."
+            ) from None

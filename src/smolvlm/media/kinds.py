@@ -17,14 +17,25 @@ from smolvlm.media.strangers import READABLE, what_instead
 MediaKind = Literal["image", "video"]
 
 _PICTURES = (
-    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
-)  # fmt: skip
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+)
 _VIDEOS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
-    b"\0\0\x01\xba", b"\0\0\x01\xb3",  # MPEG program and elementary streams
-    b"FLV\x01", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"DKIF", b"\x06\x0e\x2b\x34\x02\x05\x01\x01",
-)  # fmt: skip
+    b"\0\0\x01\xba",
+    b"\0\0\x01\xb3",  # MPEG program and elementary streams
+    b"FLV\x01",
+    b"OggS",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"DKIF",
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01",
+)
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 READABLE_VIDEOS = "MP4, MOV, Matroska, WebM, AVI, MPEG, MPEG-TS, FLV, Ogg and WMV"
 
@@ -55,14 +66,14 @@ def _starts_like_video(head: bytes) -> bool:
 
 
 def signature_kind(head: bytes) -> MediaKind | None:
-    """"image" or "video" by the first bytes alone (256 do), None where these tell nothing."""
+    """Whether "image" or "video", by the first bytes alone (256 do), None where these tell nothing."""
     if picture_format(head) is not None:
         return "image"
     return "video" if _starts_like_video(head) else None
 
 
 def media_kind(source: Source, limits: Limits | None = None, wanted: WantedKind = "auto") -> MediaKind:
-    """"image" or "video", by the first bytes, then by asking the decoders. An animated picture is a video.
+    """Whether "image" or "video": by the first bytes, then by asking the decoders. An animated picture is a video.
 
     `wanted` is `MediaOptions.media_kind`: any other than "auto" is the answer, and reading shows whether it holds.
     Raises SourceError naming what can be read when it is neither; whether the rest is sound shows only on reading.
@@ -87,5 +98,7 @@ def media_kind(source: Source, limits: Limits | None = None, wanted: WantedKind 
         with VideoReader(source, limits):
             return "video"
     except SmolVLMError:
-        raise SourceError(f"{source.label} is neither a picture nor a video that can be read{what_instead(head)}; expected "
-                          f"{READABLE}; or {READABLE_VIDEOS}.") from None  # fmt: skip
+        raise SourceError(
+            f"{source.label} is neither a picture nor a video that can be read{what_instead(head)}; expected "
+            f"{READABLE}; or {READABLE_VIDEOS}."
+        ) from None

@@ -45,15 +45,15 @@ def check_sample_counts(source: Source) -> None:
         claimed = 0
         for box in boxes(stream, size_bytes):
             if box.kind == b"cmov":
-                raise VideoError(f"{source.label}: its header is compressed (cmov), which is not read; "
-                                 "convert it to MP4.")  # fmt: skip
+                raise VideoError(f"{source.label}: its header is compressed (cmov), which is not read; convert it to MP4.")
             if box.kind not in _COUNT_AT:
                 continue
             stream.seek(box.body + _COUNT_AT[box.kind])
             claimed += int.from_bytes(stream.read(4), "big")
             if claimed > size_bytes:
-                raise VideoError(f"{source.label}: its header claims {claimed} samples in {size_bytes} bytes; "
-                                 "it is damaged. Copy or download it again.")  # fmt: skip
+                raise VideoError(
+                    f"{source.label}: its header claims {claimed} samples in {size_bytes} bytes; it is damaged. Copy or download it again."
+                )
 
 
 def boxes(stream: BinaryIO, size_bytes: int) -> Iterator[Box]:

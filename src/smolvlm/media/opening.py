@@ -34,10 +34,14 @@ if hasattr(os, "register_at_fork"):  # another thread may hold it while this pro
     os.register_at_fork(after_in_child=_unlock)
 
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+}
 
 
 @contextmanager
@@ -68,21 +72,20 @@ def open_picture(stream: BinaryIO, label: str) -> Image.Image:
                     return image
         raise UnidentifiedImageError
     except UnidentifiedImageError:
-        raise ImageError(f"{label} is not a picture that can be read{what_instead(head)}; "
-                         f"expected {READABLE}.") from None  # fmt: skip
+        raise ImageError(f"{label} is not a picture that can be read{what_instead(head)}; expected {READABLE}.") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{label}: the picture is damaged (a frame of it claims far too many pixels); save it again.") from None
     except Exception as error:  # plugins raise anything on hostile headers; all of it means the same
         check_texts(label, error)
-        raise ImageError(f"{label}: the picture's header is damaged ({one_line(error)}); "
-                         "copy or download the file again.") from None  # fmt: skip
+        raise ImageError(f"{label}: the picture's header is damaged ({one_line(error)}); copy or download the file again.") from None
 
 
 def check_texts(label: str, error: Exception) -> None:
     """Raise ImageError if `error` is Pillow's bound on what a PNG's text chunks unpack to: such a file is not damaged."""
     if isinstance(error, ValueError) and re.search(r"MAX_TEXT_CHUNK|text chunks|MAX_TEXT_MEMORY", str(error)):
-        raise ImageError(f"{label}: its metadata unpack to more than is read; remove them, as by `exiftool -all= FILE`, or "
-                         "save the picture again.") from None  # fmt: skip
+        raise ImageError(
+            f"{label}: its metadata unpack to more than is read; remove them, as by `exiftool -all= FILE`, or save the picture again."
+        ) from None
 
 
 def _as_format(name: str, head: bytes, stream: BinaryIO) -> Image.Image | None:
@@ -107,8 +110,9 @@ def check_pixels(label: str, size: tuple[int, int], most: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{label}: the picture is {width} x {height} pixels; it needs at least one.")
     if width * height > most:
-        raise ImageError(f"{label}: the picture is {width} x {height} pixels, more than the limit of {most}; "
-                         "shrink it first, or raise max_pixels.")  # fmt: skip
+        raise ImageError(
+            f"{label}: the picture is {width} x {height} pixels, more than the limit of {most}; shrink it first, or raise max_pixels."
+        )
 
 
 def orientation_of(image: Image.Image) -> int:

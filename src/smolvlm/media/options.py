@@ -91,8 +91,7 @@ class MediaOptions:
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("detail", DETAILS), ("sampling", SAMPLINGS), ("tone_map", TONE_MAPS),
-                              ("media_kind", MEDIA_KINDS)):  # fmt: skip
+        for name, choices in (("detail", DETAILS), ("sampling", SAMPLINGS), ("tone_map", TONE_MAPS), ("media_kind", MEDIA_KINDS)):
             if getattr(self, name) not in choices:
                 raise ParamsError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}.")
         if self.image_splitting is not None and not isinstance(self.image_splitting, bool):

@@ -8,9 +8,7 @@ from typing import BinaryIO
 from smolvlm.media.jpeg_frame import read_frame
 
 _MOST_BYTES = 1 << 24  # of a larger file the beginning is looked through: pictures in a row are small
-_NEXT = {
-    "JPEG": re.compile(rb"\xff\xd9\x00{0,16}(?=\xff\xd8\xff)"), "PNG": re.compile(rb"IEND\xaeB`\x82(?=\x89PNG\r\n\x1a\n)"),
-}  # fmt: skip
+_NEXT = {"JPEG": re.compile(rb"\xff\xd9\x00{0,16}(?=\xff\xd8\xff)"), "PNG": re.compile(rb"IEND\xaeB`\x82(?=\x89PNG\r\n\x1a\n)")}
 
 
 def is_row(stream: BinaryIO, format: str | None) -> bool:

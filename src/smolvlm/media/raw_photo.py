@@ -18,9 +18,15 @@ _MAX_CANDIDATES = 20_000  # a DNG in tiles holds a JPEG a tile
 JPEG_STARTS = (b"\xff\xd8\xff",)
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 _MAGIC = (
-    (b"FUJIFILMCCD-RAW ", "RAF"), (b"IIRO", "ORF"), (b"IIRS", "ORF"), (b"MMOR", "ORF"), (b"IIU\0", "RW2"),
-    (b"FOVb", "X3F"), (b"\0MRM", "MRW"), (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
-)  # fmt: skip
+    (b"FUJIFILMCCD-RAW ", "RAF"),
+    (b"IIRO", "ORF"),
+    (b"IIRS", "ORF"),
+    (b"MMOR", "ORF"),
+    (b"IIU\0", "RW2"),
+    (b"FOVb", "X3F"),
+    (b"\0MRM", "MRW"),
+    (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
+)
 
 
 def raw_format(head: bytes) -> str | None:

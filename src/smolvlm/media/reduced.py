@@ -32,8 +32,10 @@ def shrink_to_limit(image: Image.Image, stream: BinaryIO, label: str, most: int,
     step = next((s for s in _STEPS if -(-width // s) * -(-height // s) <= most), None)
     if step is None or width * height > _MOST_TIMES * most or not _reduce(image, stream, step, most):
         check_pixels(label, (width, height), most)
-    on_warning(f"its {width} x {height} pixels are more than the limit of {most}; it was decoded at 1/{step} of its size "
-               "(max_pixels raises the limit).")  # fmt: skip
+    on_warning(
+        f"its {width} x {height} pixels are more than the limit of {most}; it was decoded at 1/{step} of its size "
+        "(max_pixels raises the limit)."
+    )
 
 
 def _reduce(image: Any, stream: BinaryIO, step: int, most: int) -> bool:

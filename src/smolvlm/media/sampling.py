@@ -16,13 +16,7 @@ _MOST_MOMENTS = 100_000  # more than any context holds
 
 
 def sample_frame_indices(
-    total_num_frames: int,
-    fps: float,
-    duration_s: float,
-    *,
-    sample_fps: float,
-    max_frames: int,
-    skip_s: float = 1.0,
+    total_num_frames: int, fps: float, duration_s: float, *, sample_fps: float, max_frames: int, skip_s: float = 1.0
 ) -> list[int]:
     """Indices, ascending and distinct: `round(sample_fps * duration_s)` frames, at most `max_frames`, evenly spread.
 

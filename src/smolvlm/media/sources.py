@@ -53,9 +53,7 @@ class Source:
     a `with` block, or when the object is collected.
     """
 
-    def __init__(
-        self, label: str, *, path: Path | None = None, data: bytes | None = None, temporary: bool = False
-    ) -> None:
+    def __init__(self, label: str, *, path: Path | None = None, data: bytes | None = None, temporary: bool = False) -> None:
         if (path is None) == (data is None):
             raise SourceError(f"{label}: a source is either a file or bytes.")
         self.label = label
@@ -128,8 +126,7 @@ def open_source(source: SourceLike, policy: SourcePolicy | None = None) -> Sourc
         return Source(f"<{memoryview(source).nbytes} bytes>", data=bytes(source))
     if callable(getattr(source, "read", None)):
         return _from_stream(source, policy.limits)
-    raise SourceError(f"a {type(source).__name__} is not a media source; "
-                      "pass a path, bytes, a binary file, a data URL or an http(s) URL.")  # fmt: skip
+    raise SourceError(f"a {type(source).__name__} is not a media source; pass a path, bytes, a binary file, a data URL or an http(s) URL.")
 
 
 def _from_string(text: str, policy: SourcePolicy) -> Source:
@@ -260,4 +257,3 @@ def _path_problem(label: str, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return f"{label} cannot be read: permission denied; change its permissions or copy it."
     return f"{label}: not a path that can be opened ({one_line(error)}); pass the path of a picture or video."
-

@@ -109,8 +109,10 @@ def read_tiff(stream: BinaryIO) -> TiffFile | None:
 def describe_page(file: TiffFile, page: Page) -> str | None:
     """A sentence for whoever expects another page, or None."""
     if page.reduced and any(other.pixels > page.pixels and not other.sensor for other in file.pages):
-        return (f"its full picture is beyond the pixel limit; its reduced copy of {page.width} x {page.height} pixels was "
-                "read (raise max_pixels for the full one).")  # fmt: skip
+        return (
+            f"its full picture is beyond the pixel limit; its reduced copy of {page.width} x {page.height} pixels was "
+            "read (raise max_pixels for the full one)."
+        )
     if file.pages[0] is not page and file.pages[0].reduced:
         return f"its first page is a small preview; the full picture of {page.width} x {page.height} pixels was read."
     if file.page_count > 1:
@@ -141,8 +143,16 @@ def _page(offset: int, tags: dict[int, tuple[int, ...]], sub: bool) -> Page:
 
     kind = value(_SUBFILE_TYPE)
     orientation = value(_ORIENTATION)
-    return Page(offset, value(_WIDTH), value(_HEIGHT), bool(kind & 1), bool(kind & 4), value(_PHOTOMETRIC) in _SENSOR,
-                orientation if 1 <= orientation <= 8 else 1, sub)  # fmt: skip
+    return Page(
+        offset,
+        value(_WIDTH),
+        value(_HEIGHT),
+        bool(kind & 1),
+        bool(kind & 4),
+        value(_PHOTOMETRIC) in _SENSOR,
+        orientation if 1 <= orientation <= 8 else 1,
+        sub,
+    )
 
 
 def _directory(stream: BinaryIO, offset: int, order: str, big: bool) -> tuple[dict[int, tuple[int, ...]], int] | None:

@@ -117,8 +117,9 @@ def _plan(height: int, width: int, config: ProcessorConfig, options: MediaOption
     splitting = splitting and options.detail != "low"
     longest_edge = options.longest_edge or config.longest_edge
     if splitting and options.longest_edge is not None and options.longest_edge < tile:
-        raise ParamsError(f"longest_edge={options.longest_edge} is below the tile size {tile}; "
-                          f"pass at least {tile}, or image_splitting=False.")  # fmt: skip
+        raise ParamsError(
+            f"longest_edge={options.longest_edge} is below the tile size {tile}; pass at least {tile}, or image_splitting=False."
+        )
     if options.detail == "fit":
         longest_edge = min(longest_edge, max(height, width))
         splitting = splitting and max(height, width) > tile

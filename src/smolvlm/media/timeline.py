@@ -65,13 +65,22 @@ class Timeline:
         if whole_s is not None:
             cut_off, total = True, max(round(whole_s * fps), available + 1)
         if not 0 < total / fps <= _MAX_DURATION_S:
-            raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, "
-                             "which cannot be; re-encode it.")  # fmt: skip
+            raise VideoError(f"{reader.source.label}: its header claims {total} frames at {fps:g} a second, which cannot be; re-encode it.")
         duration_s = whole_s if whole_s is not None else _length(reader, index, total, fps, cut_off)
         if abs(duration_s * fps - total) > 0.5:  # an average that the frames contradict
             fps = total / duration_s
-        return cls(reader.source.label, index, total, available, fps, duration_s, seconds, _varies(seconds, fps),
-                   ends_early=early is not None and not cut_off, is_joined=is_joined(reader.source))  # fmt: skip
+        return cls(
+            reader.source.label,
+            index,
+            total,
+            available,
+            fps,
+            duration_s,
+            seconds,
+            _varies(seconds, fps),
+            ends_early=early is not None and not cut_off,
+            is_joined=is_joined(reader.source),
+        )
 
     @classmethod
     def of_times(cls, label: str, seconds: npt.NDArray[np.float64], duration_s: float, stated_frames: int = 0) -> Timeline:
@@ -97,8 +106,9 @@ class Timeline:
         duration_s = self.duration_s if usable else total / self.fps
         if usable and seconds[-1] >= duration_s:
             duration_s = float(seconds[-1]) + 1 / self.fps
-        return replace(self, total_num_frames=total, available=len(times), seconds=seconds, duration_s=duration_s,
-                       variable=_varies(seconds, self.fps))  # fmt: skip
+        return replace(
+            self, total_num_frames=total, available=len(times), seconds=seconds, duration_s=duration_s, variable=_varies(seconds, self.fps)
+        )
 
     def times(self, indices: Sequence[int]) -> tuple[float, ...]:
         """Seconds from the first frame: `index / fps` as in the reference, the real time where the rate varies."""
@@ -112,8 +122,9 @@ class Timeline:
         in_time = options.sampling == "time" and self.variable  # at a constant rate both rules are one
         if options.start is None and options.end is None:
             if not in_time:
-                return self._there(sample_frame_indices(self.total_num_frames, self.fps, self.duration_s,
-                                                        sample_fps=sample_fps, max_frames=max_frames))  # fmt: skip
+                return self._there(
+                    sample_frame_indices(self.total_num_frames, self.fps, self.duration_s, sample_fps=sample_fps, max_frames=max_frames)
+                )
             start, end, length_s = 0.0, self.duration_s, self.duration_s
         else:
             start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
@@ -129,8 +140,7 @@ class Timeline:
         if self.is_joined and (options.end is None or options.end > self.duration_s):
             found.append("the file holds several videos, one behind the other; only the first was used. Join them by ffmpeg.")
         if self.ends_early and (options.end is None or options.end > self._there_s):
-            found.append("the file ends early: it is cut off, or still being written; what is there, "
-                         f"{self._there_s:.1f} s, was used.")  # fmt: skip
+            found.append(f"the file ends early: it is cut off, or still being written; what is there, {self._there_s:.1f} s, was used.")
         return found
 
     def _lonely(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
@@ -157,8 +167,10 @@ class Timeline:
         shortest_s = float((times[most - 1 :] - times[: len(times) - most + 1]).min())
         if shortest_s >= spread_s / 3:
             return []
-        return [f"its frame rate varies: {most} of the {len(indices)} frames sampled lie within {shortest_s:.1f} s of "
-                f'{spread_s:.1f} s; sampling="time" spreads them evenly.']  # fmt: skip
+        return [
+            f"its frame rate varies: {most} of the {len(indices)} frames sampled lie within {shortest_s:.1f} s of "
+            f'{spread_s:.1f} s; sampling="time" spreads them evenly.'
+        ]
 
     @property
     def _there_s(self) -> float:
@@ -168,9 +180,11 @@ class Timeline:
     def _there(self, indices: list[int]) -> list[int]:
         """`indices` if the file holds them all. Raises VideoError."""
         if indices[-1] >= self.available:
-            raise VideoError(f"{self.label} is cut off: it holds {self.available} of {self.total_num_frames} frames. "
-                             "Copy or download it again, or pass "
-                             f"end={math.floor(self._there_s * 10) / 10:g} to use what is there.")  # fmt: skip
+            raise VideoError(
+                f"{self.label} is cut off: it holds {self.available} of {self.total_num_frames} frames. "
+                "Copy or download it again, or pass "
+                f"end={math.floor(self._there_s * 10) / 10:g} to use what is there."
+            )
         return indices
 
     def _span(self, start: float, end: float) -> list[int]:
@@ -194,8 +208,7 @@ def _early(reader: VideoReader, index: FrameIndex) -> Early | None:
     return reader.ends_early or (Early(True) if index.cut_off and not is_mp4(reader.source.head(12)) else None)
 
 
-def _whole_s(reader: VideoReader, early: Early | None, index: FrameIndex, seconds: npt.NDArray[np.float64],
-             fps: float) -> float | None:  # fmt: skip
+def _whole_s(reader: VideoReader, early: Early | None, index: FrameIndex, seconds: npt.NDArray[np.float64], fps: float) -> float | None:
     """Seconds of the whole video where the header of a file that ends early states more than its frames fill, else None."""
     stated = None if early is None or not early.promised else early.duration_s or reader.whole_duration_s
     if stated is None or not 0 < stated <= _MAX_DURATION_S:

@@ -42,5 +42,4 @@ def _plain(rgb: Image.Image) -> bool:
 
 def _warning(rgb: Image.Image, share: float, what: str) -> str:
     seen = ", so that nothing of it can be told apart" if _plain(rgb) else ""
-    return (f"{max(share * 100, 1):.0f} % of it is transparent and {what}{seen}; "
-            'background="white" or another color lays it over that.')  # fmt: skip
+    return f'{max(share * 100, 1):.0f} % of it is transparent and {what}{seen}; background="white" or another color lays it over that.'

@@ -129,14 +129,14 @@ def square_frame(pixels: Pixels, config: ProcessorConfig) -> Pixels:
 def _reader(source: Source, policy: SourcePolicy) -> VideoReader:
     kind = picture_format(source.head(64))
     if kind is not None and not is_sequence(source.head(12)):
-        raise VideoError(f"{source.label} is a picture ({kind}), not a video; pass it as an image, or several as "
-                         "a list.")  # fmt: skip
+        raise VideoError(f"{source.label} is a picture ({kind}), not a video; pass it as an image, or several as a list.")
     check_sample_counts(source)
     return VideoReader(source, policy.limits)
 
 
-def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy,
-                 on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
+def _sample_file(
+    source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy, on_frame: OnFrame | None
+) -> SampledVideo:
     try:
         if animated_format(source):
             return _sample_animation(source, config, options, policy, on_frame)
@@ -160,20 +160,24 @@ def _sample_file(source: Source, config: ProcessorConfig, options: MediaOptions,
                 wanted = timeline.choose(config, options)
                 frames = pictures.collect(reader.frames_from_start(wanted[-1] + 1), wanted)
             return SampledVideo(
-                np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
-                _info(reader, timeline), reader.decoded_frames,
+                np.stack([frames[i] for i in wanted]),
+                timeline.times(wanted),
+                timeline.duration_s,
+                tuple(wanted),
+                _info(reader, timeline),
+                reader.decoded_frames,
                 (*pictures.warnings, *timeline.warnings(options, wanted)),
-            )  # fmt: skip
+            )
     except SmolVLMError:
         raise
     except Exception as error:  # whatever libav and PyAV raise on hostile files
         logger.debug("%s: reading failed", source.label, exc_info=True)
-        raise VideoError(f"{source.label}: the video is damaged ({one_line(error)}); "
-                         "re-encode or download it again.") from None  # fmt: skip
+        raise VideoError(f"{source.label}: the video is damaged ({one_line(error)}); re-encode or download it again.") from None
 
 
-def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy,
-                      on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
+def _sample_animation(
+    source: Source, config: ProcessorConfig, options: MediaOptions, policy: SourcePolicy, on_frame: OnFrame | None
+) -> SampledVideo:
     with AnimationReader(source, policy.limits, options) as reader:
         timeline = _animation_timeline(reader)
         wanted = timeline.choose(config, options)
@@ -186,9 +190,14 @@ def _sample_animation(source: Source, config: ProcessorConfig, options: MediaOpt
             timeline = replace(timeline, available=reader.frames_there())
             timeline.choose(config, options)  # says how much is there
         return SampledVideo(
-            np.stack([frames[i] for i in wanted]), timeline.times(wanted), timeline.duration_s, tuple(wanted),
-            _info(reader, timeline), reader.decoded_frames, tuple(timeline.warnings(options, wanted)),
-        )  # fmt: skip
+            np.stack([frames[i] for i in wanted]),
+            timeline.times(wanted),
+            timeline.duration_s,
+            tuple(wanted),
+            _info(reader, timeline),
+            reader.decoded_frames,
+            tuple(timeline.warnings(options, wanted)),
+        )
 
 
 def _animation_timeline(reader: AnimationReader) -> Timeline:
@@ -224,12 +233,10 @@ class _Pictures:
 
 def _info(reader: VideoReader | AnimationReader, timeline: Timeline) -> VideoInfo:
     width, height = reader.size
-    return VideoInfo(timeline.total_num_frames, timeline.fps, timeline.duration_s, width, height, reader.codec,
-                     timeline.variable)  # fmt: skip
+    return VideoInfo(timeline.total_num_frames, timeline.fps, timeline.duration_s, width, height, reader.codec, timeline.variable)
 
 
-def _sample_list(items: FrameList, config: ProcessorConfig, options: MediaOptions,
-                 on_frame: OnFrame | None) -> SampledVideo:  # fmt: skip
+def _sample_list(items: FrameList, config: ProcessorConfig, options: MediaOptions, on_frame: OnFrame | None) -> SampledVideo:
     wanted = items.choose(config, options)
     frames: list[Pixels] = []
     sizes: list[tuple[int, int]] = []

@@ -117,8 +117,16 @@ def build_index(packets: Iterable[Any], time_base: Fraction) -> FrameIndex:
     while end and is_corrupt[end - 1]:
         end -= 1
     cut_off = failed or end < len(pts)
-    return _index(_ticks(pts[:end]), _ticks(dts[:end]), _ticks(durations[:end]), _flags(is_key[:end]),
-                  _flags(is_discarded[:end]), empty, time_base, cut_off)  # fmt: skip
+    return _index(
+        _ticks(pts[:end]),
+        _ticks(dts[:end]),
+        _ticks(durations[:end]),
+        _flags(is_key[:end]),
+        _flags(is_discarded[:end]),
+        empty,
+        time_base,
+        cut_off,
+    )
 
 
 def _ticks(values: array[int]) -> Ticks:
@@ -129,15 +137,13 @@ def _flags(values: bytearray) -> Flags:
     return np.frombuffer(bytes(values), np.bool_)
 
 
-def _index(pts: Ticks, dts: Ticks, durations: Ticks, is_key: Flags, is_discarded: Flags, empty: int,
-           time_base: Fraction, cut_off: bool) -> FrameIndex:  # fmt: skip
+def _index(
+    pts: Ticks, dts: Ticks, durations: Ticks, is_key: Flags, is_discarded: Flags, empty: int, time_base: Fraction, cut_off: bool
+) -> FrameIndex:
     shown = np.sort(pts[~is_discarded])
-    has_timestamps = bool(
-        len(pts) and is_key.any() and (pts != _UNKNOWN).all() and len(np.unique(pts)) == len(pts) and len(shown)
-    )
+    has_timestamps = bool(len(pts) and is_key.any() and (pts != _UNKNOWN).all() and len(np.unique(pts)) == len(pts) and len(shown))
     by_pts = np.argsort(pts, kind="stable")
     frame_pts = shown if has_timestamps else np.empty(0, np.int64)
     last = int(by_pts[-1]) if len(pts) else 0
     end_s = float((pts[last] + durations[last] - shown[0]) * time_base) if has_timestamps and durations[last] > 0 else None
-    return FrameIndex(pts, dts, is_key, is_discarded, by_pts, frame_pts, len(shown), empty, end_s, time_base,
-                      has_timestamps, cut_off)  # fmt: skip
+    return FrameIndex(pts, dts, is_key, is_discarded, by_pts, frame_pts, len(shown), empty, end_s, time_base, has_timestamps, cut_off)

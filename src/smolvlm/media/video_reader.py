@@ -32,8 +32,7 @@ from smolvlm.media.video_stream import main_video_stream, stated_duration_s
 logger = logging.getLogger(__name__)
 
 # Containers that hold their own data. Playlists (hls, dash, concat, sdp) are not here: they open other files and hosts.
-_FORMATS = ("mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu,mxf,nut,rm,wtv,dv,"
-            "yuv4mpegpipe")  # fmt: skip
+_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu,mxf,nut,rm,wtv,dv,yuv4mpegpipe"
 # Frame threads decode a group 1.5 times as fast on two cores (H.264 1080p: 359 against 244 frames a second); draining
 # after each group keeps them from reading ahead. Only where they are safe: libav's VP9 (8.1) crashes the process on a
 # file that calls a predicted frame a key, after a flush; and the other decoders are rarer than the risk is worth.
@@ -72,15 +71,16 @@ class VideoReader:
         bound = {"max_pixels": str(self.limits.max_video_pixels)}
         try:
             self._container = av.open(
-                target, mode="r", options=bound, **_TOLERANT,
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            )  # fmt: skip
+                target, mode="r", options=bound, **_TOLERANT, container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+            )
         except Exception as error:  # libav's many errors, and PyAV's own, mean one thing here
             other = what_instead(self.source.head(400))
             if other and "as a video" not in other:
                 raise VideoError(f"{label} cannot be read as a video{other}.") from None
-            raise VideoError(f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
-                             "its index (moov), or not a video; copy or download it again.") from None  # fmt: skip
+            raise VideoError(
+                f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
+                "its index (moov), or not a video; copy or download it again."
+            ) from None
         try:
             self._stream = main_video_stream(self._container, label)
             self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
@@ -96,8 +96,7 @@ class VideoReader:
             raise
         except Exception as error:
             self.close()
-            raise VideoError(f"{label}: its video stream cannot be decoded ({one_line(error)}); "
-                             "re-encode it.") from None  # fmt: skip
+            raise VideoError(f"{label}: its video stream cannot be decoded ({one_line(error)}); re-encode it.") from None
 
     def close(self) -> None:
         self._packets = None
@@ -156,8 +155,7 @@ class VideoReader:
         """All packets' timestamps, with leading frames that cannot be decoded already left out."""
         index = build_index(self._container.demux(self._stream), self._stream.time_base)
         if not index.num_frames:
-            raise VideoError(f"{self.source.label}: the video stream holds no frame; it is cut off or damaged. "
-                             "Copy or download it again.")  # fmt: skip
+            raise VideoError(f"{self.source.label}: the video stream holds no frame; it is cut off or damaged. Copy or download it again.")
         if index.has_timestamps and not index.starts_cleanly():
             first = next(self._all_frames(), None)
             if first is not None and first.pts is not None:
@@ -259,8 +257,10 @@ class VideoReader:
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.limits.max_video_pixels:
-            raise VideoError(f"{self.source.label}: its frames are {width} x {height} pixels, more than the limit of "
-                             f"{self.limits.max_video_pixels}; scale it down first.")  # fmt: skip
+            raise VideoError(
+                f"{self.source.label}: its frames are {width} x {height} pixels, more than the limit of "
+                f"{self.limits.max_video_pixels}; scale it down first."
+            )
 
     def tags(self, frame: Any) -> ColorTags:
         """How the frame's colors are coded."""

@@ -24,8 +24,7 @@ def main_video_stream(container: Any, label: str) -> Any:
     if container.streams.audio and container.streams.video:
         raise VideoError(f"{label} is a sound file; the only picture in it is its cover. Pass a file with moving pictures.")
     kinds = sorted({s.type for s in container.streams})
-    raise VideoError(f"{label} has no video stream (it holds {', '.join(kinds) or 'nothing'}); pass a file with moving "
-                     "pictures.")  # fmt: skip
+    raise VideoError(f"{label} has no video stream (it holds {', '.join(kinds) or 'nothing'}); pass a file with moving pictures.")
 
 
 def _rank(stream: Any) -> tuple[bool, bool, int]:

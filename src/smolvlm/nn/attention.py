@@ -31,8 +31,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, mask: 
         return F.scaled_dot_product_attention(folded, key, value).flatten(1, 2).unsqueeze(2)
     if causal and seq != kv_seq:
         mask = torch.ones(seq, kv_seq, dtype=torch.bool, device=query.device).tril(kv_seq - seq)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal and mask is None,
-                                          enable_gqa=groups > 1)  # fmt: skip
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=groups > 1)
 
 
 def _blocked_is_faster(query: Tensor) -> bool:

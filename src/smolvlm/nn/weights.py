@@ -24,8 +24,7 @@ def read_tensor(reader: CheckpointReader, name: str) -> Tensor:
     """One tensor in the dtype of the file, in memory of its own: the file may change or vanish afterwards."""
     info = reader.infos[name]
     if info.dtype not in _TORCH_DTYPES:
-        raise CheckpointError(f"{info.file}: {name} has type {info.dtype}; expected a float type "
-                              f"({', '.join(_TORCH_DTYPES)}).")  # fmt: skip
+        raise CheckpointError(f"{info.file}: {name} has type {info.dtype}; expected a float type ({', '.join(_TORCH_DTYPES)}).")
     tensor = torch.empty(info.shape, dtype=_TORCH_DTYPES[info.dtype])
     tensor.view(-1).view(torch.uint8).numpy()[:] = reader.raw(name)
     reader.release(name)
@@ -68,17 +67,33 @@ def load_model(
     return model.eval()
 
 
-def save_model(model: SmolVLMForConditionalGeneration, folder: Path, processor_config: ProcessorConfig, tokenizer_json: str | Path,
-               chat_template: str | None = None, *, overwrite: bool = False,
-               extra_files: Mapping[str, str] | None = None) -> Path:  # fmt: skip
+def save_model(
+    model: SmolVLMForConditionalGeneration,
+    folder: Path,
+    processor_config: ProcessorConfig,
+    tokenizer_json: str | Path,
+    chat_template: str | None = None,
+    *,
+    overwrite: bool = False,
+    extra_files: Mapping[str, str] | None = None,
+) -> Path:
     """Write `model` as an official checkpoint in the dtype of its parameters; `transformers` loads it as it is.
 
     `extra_files`: texts that belong to it, such as its card, by name. Raises CheckpointError for a folder that is not empty
     (unless `overwrite`) or a disk that refuses.
     """
     dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
-    return write_checkpoint(folder, official_tensors(model), model.config, processor_config, tokenizer_json, chat_template,
-                            dtype=dtype, overwrite=overwrite, extra_files=extra_files)  # fmt: skip
+    return write_checkpoint(
+        folder,
+        official_tensors(model),
+        model.config,
+        processor_config,
+        tokenizer_json,
+        chat_template,
+        dtype=dtype,
+        overwrite=overwrite,
+        extra_files=extra_files,
+    )
 
 
 def official_tensors(model: SmolVLMForConditionalGeneration) -> Iterator[tuple[str, RawTensor]]:

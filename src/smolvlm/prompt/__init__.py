@@ -7,6 +7,18 @@ from smolvlm.prompt.template import ChatTemplate
 from smolvlm.prompt.tokenizer import PromptTokenizer
 
 __all__ = [
-    "PROMPT_STYLES", "ChatTemplate", "IdSegment", "ImagePart", "Message", "PromptStyle", "PromptTokenizer", "Segment",
-    "TextPart", "TextSegment", "TokenPart", "VideoPart", "apply_style", "normalise_messages",
-]  # fmt: skip
+    "PROMPT_STYLES",
+    "ChatTemplate",
+    "IdSegment",
+    "ImagePart",
+    "Message",
+    "PromptStyle",
+    "PromptTokenizer",
+    "Segment",
+    "TextPart",
+    "TextSegment",
+    "TokenPart",
+    "VideoPart",
+    "apply_style",
+    "normalise_messages",
+]

@@ -73,16 +73,19 @@ def normalise_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> 
     key, empty content, and placeholders that do not match the media given.
     """
     if isinstance(messages, str | bytes | Mapping | Message) or not isinstance(messages, Sequence):
-        raise PromptError(f"messages is a {type(messages).__name__}; expected a list such as "
-                          '[{"role": "user", "content": "What is this?"}].')  # fmt: skip
+        raise PromptError(
+            f'messages is a {type(messages).__name__}; expected a list such as [{{"role": "user", "content": "What is this?"}}].'
+        )
     if not messages:
         raise PromptError('messages is empty; pass at least one, such as {"role": "user", "content": "What is this?"}.')
     queues = {"image": _media_queue(images, "images"), "video": _media_queue(videos, "videos")}
     result = [_message(message, f"message {i}", queues) for i, message in enumerate(messages)]
     for kind, queue in queues.items():
         if left := sum(1 for _ in queue):
-            raise PromptError(f'{kind}s=[...] holds {left} more than the messages have bare {{"type": "{kind}"}} '
-                              "parts; add a part for each or pass fewer.")  # fmt: skip
+            raise PromptError(
+                f'{kind}s=[...] holds {left} more than the messages have bare {{"type": "{kind}"}} '
+                "parts; add a part for each or pass fewer."
+            )
     return result
 
 
@@ -174,8 +177,10 @@ def _source(known: dict[str, Any], keys: tuple[str, ...], kind: str, where: str,
         source = next(queue, None)
         if source is None:
             article = "an" if kind == "image" else "a"
-            raise PromptError(f"{where} is {article} {kind} placeholder without {article} {kind}; give it a 'url', "
-                              f"'path' or '{kind}' key, or pass {kind}s=[...] with one entry for each.")  # fmt: skip
+            raise PromptError(
+                f"{where} is {article} {kind} placeholder without {article} {kind}; give it a 'url', "
+                f"'path' or '{kind}' key, or pass {kind}s=[...] with one entry for each."
+            )
         return source
     source = known.pop(given[0])
     if given[0] in ("url", "path") and isinstance(source, str) and not source:

@@ -26,11 +26,44 @@ BUDGET = 500_000
 MAX_SOURCE_CHARS = 200_000
 
 _FILTERS = (
-    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "indent", "int",
-    "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace",
-    "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper",
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "trim",
+    "unique",
+    "upper",
     "wordcount",
-)  # fmt: skip
+)
 # These look at one item or a length, so their cost does not grow with the conversation.
 _CONSTANT_COST = ("count", "d", "default", "first", "last", "length")
 
@@ -82,15 +115,20 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], optimized=False,
-                         finalize=_charge_output, cache_size=0)  # fmt: skip
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], optimized=False, finalize=_charge_output, cache_size=0
+        )
         self.left = BUDGET
         chosen = {name: self.filters[name] for name in _FILTERS} | {"tojson": _tojson}
-        self.filters = {name: function if name in _CONSTANT_COST else _metered(self, function)
-                        for name, function in chosen.items()}  # fmt: skip
+        self.filters = {name: function if name in _CONSTANT_COST else _metered(self, function) for name, function in chosen.items()}
         self.tests = {name: _metered(self, function) for name, function in self.tests.items()}
-        self.globals = {"range": self.globals["range"], "dict": _dict, "namespace": _Namespace,
-                        "raise_exception": _raise_exception, "strftime_now": _strftime_now}  # fmt: skip
+        self.globals = {
+            "range": self.globals["range"],
+            "dict": _dict,
+            "namespace": _Namespace,
+            "raise_exception": _raise_exception,
+            "strftime_now": _strftime_now,
+        }
 
     def charge(self, cost: int) -> None:
         self.left -= cost
@@ -192,8 +230,7 @@ class _Namespace(jinja2.utils.Namespace):
         super().__setitem__(name, value)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
-            sort_keys: bool = False) -> str:  # fmt: skip
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
     """JSON as the reference writes it: without the HTML escapes of Jinja's own filter."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

@@ -57,8 +57,13 @@ class _Mark(str):
 class ChatTemplate:
     """A compiled chat template; None is the family's own. Raises PromptError for one that Jinja cannot compile."""
 
-    def __init__(self, source: str | None = None, special_tokens: Mapping[str, str] | None = None,
-                 label: str = "the chat template", grammar: PromptGrammar = SMOLVLM.prompt) -> None:  # fmt: skip
+    def __init__(
+        self,
+        source: str | None = None,
+        special_tokens: Mapping[str, str] | None = None,
+        label: str = "the chat template",
+        grammar: PromptGrammar = SMOLVLM.prompt,
+    ) -> None:
         self.source = grammar.template if source is None else source
         self.special_tokens = dict(special_tokens or {})
         self.label = label
@@ -98,11 +103,15 @@ class ChatTemplate:
         """
         parts: list[Part] = [part for message in messages for part in message.parts]
         numbers = iter(range(len(parts)))
-        plain = [{"role": message.role, "content": [_plain(part, next(numbers)) for part in message.parts]}
-                 for message in messages]  # fmt: skip
+        plain = [{"role": message.role, "content": [_plain(part, next(numbers)) for part in message.parts]} for message in messages]
         has_video = any(isinstance(part, VideoPart) for part in parts)
-        variables = {**self.special_tokens, "messages": plain, "add_generation_prompt": add_generation_prompt,
-                     "tools": None, "documents": None}  # fmt: skip
+        variables = {
+            **self.special_tokens,
+            "messages": plain,
+            "add_generation_prompt": add_generation_prompt,
+            "tools": None,
+            "documents": None,
+        }
         limit = MAX_RENDERED_CHARS + 100 * len(parts)
         code = self._code
         if has_video:
@@ -110,8 +119,11 @@ class ChatTemplate:
             code = self._video_code
             if self.source not in (self.grammar.template, video.template) and not self._said:
                 self._said = True
-                logger.warning("%s is not the published one; a prompt with a video is worded by the published one all the same, "
-                               "as the official processor does", self.label)  # fmt: skip
+                logger.warning(
+                    "%s is not the published one; a prompt with a video is worded by the published one all the same, "
+                    "as the official processor does",
+                    self.label,
+                )
         try:
             rendered = render_template(code, variables, limit)
         except Exception as error:  # the template is a stranger's code: it may raise anything at all

@@ -36,15 +36,15 @@ class PromptTokenizer:
     is not a tokenizer.
     """
 
-    def __init__(self, json_text: str, label: str = "tokenizer.json", model_type: str = "smolvlm",
-                 vocab_size: int | None = None) -> None:  # fmt: skip
+    def __init__(self, json_text: str, label: str = "tokenizer.json", model_type: str = "smolvlm", vocab_size: int | None = None) -> None:
         self.label = label
         raw = checked_tokenizer(json_text, label)
         self.added_tokens = frozenset(token["content"] for token in raw["added_tokens"])
         family = family_of(model_type, self.added_tokens)
         if vocab_size is not None:
-            raw["added_tokens"] = [token for token in raw["added_tokens"]
-                                   if token["id"] < vocab_size or token["content"] not in family.surplus_tokens]  # fmt: skip
+            raw["added_tokens"] = [
+                token for token in raw["added_tokens"] if token["id"] < vocab_size or token["content"] not in family.surplus_tokens
+            ]
         self.json = as_text(raw)
         try:
             self._decoder = Tokenizer.from_str(self.json)
@@ -57,8 +57,9 @@ class PromptTokenizer:
         except BaseException as error:
             if not is_failure(error):
                 raise
-            raise CheckpointError(f"{label}: not a tokenizer that can be read ({_reason(error)}); "
-                                  "take the file of the published checkpoint.") from None  # fmt: skip
+            raise CheckpointError(
+                f"{label}: not a tokenizer that can be read ({_reason(error)}); take the file of the published checkpoint."
+            ) from None
         self._controls = {t.content: _Control(i, t.lstrip, t.rstrip) for i, t in known.items() if t.content}
         self.control_ids = frozenset(known)
         self.special_ids = frozenset(i for i, token in known.items() if token.special)
@@ -134,8 +135,9 @@ class PromptTokenizer:
         if not self.control_ids.isdisjoint(ids):
             token = next(i for i in ids if i in self.control_ids)
             name = self._decoder.id_to_token(token)
-            raise CheckpointError(f"{self.label}: plain text would become the control token {name!r}; "
-                                  "take the file of the published checkpoint.")  # fmt: skip
+            raise CheckpointError(
+                f"{self.label}: plain text would become the control token {name!r}; take the file of the published checkpoint."
+            )
         return ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:

@@ -52,10 +52,16 @@ def checked_tokenizer(json_text: str, label: str) -> dict[str, Any]:
         _check_post_processor(raw.get("post_processor"), read)
         model = _model(read.inner("model"))
         return {
-            "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "normalizer": None,
+            "post_processor": None,
             "added_tokens": _added_tokens(raw.get("added_tokens"), read),
-            "pre_tokenizer": _pre_tokenizer(read), "decoder": _decoder(read), "model": model,
-        }  # fmt: skip
+            "pre_tokenizer": _pre_tokenizer(read),
+            "decoder": _decoder(read),
+            "model": model,
+        }
     except ConfigError as error:
         raise CheckpointError(f"{str(error).rstrip('.')}; {_REMEDY}.") from None
 
@@ -75,10 +81,17 @@ def _model(read: Fields) -> dict[str, Any]:
     if unknown is not None and unknown not in vocab:
         raise read.wrong("unk_token", unknown, "a token of the vocabulary")
     return {
-        "type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": read.flag("fuse_unk", False), "byte_fallback": False,
-        "ignore_merges": read.flag("ignore_merges", False), "vocab": vocab, "merges": _merges(read, vocab),
-    }  # fmt: skip
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": unknown,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": read.flag("fuse_unk", False),
+        "byte_fallback": False,
+        "ignore_merges": read.flag("ignore_merges", False),
+        "vocab": vocab,
+        "merges": _merges(read, vocab),
+    }
 
 
 def _vocab(read: Fields) -> Mapping[str, int]:

@@ -98,8 +98,10 @@ class Asker:
             problem = f"{what}: a defect of smolvlm, please report it."
             self._strange += 1
         if self._strange >= _MAX_STRANGE:
-            raise BatchError(f"{self._strange} inputs in a row failed although they could be read ({problem.rstrip('.')}); see "
-                             "whether this machine is well, and run the same command again.")  # fmt: skip
+            raise BatchError(
+                f"{self._strange} inputs in a row failed although they could be read ({problem.rstrip('.')}); see "
+                "whether this machine is well, and run the same command again."
+            )
         for asked in done:
             if asked.prompted is not None:
                 asked.prompted.cache.close()

@@ -35,8 +35,9 @@ class Attempts:
         try:
             RunFolder.write_json(self._path, {"item": item_id, "deaths": deaths + 1})
         except OSError as error:
-            raise BatchError(f"{self._path}: cannot be written ({one_line(error)}); make room and run the same command "
-                             "again: what is done is kept.") from None  # fmt: skip
+            raise BatchError(
+                f"{self._path}: cannot be written ({one_line(error)}); make room and run the same command again: what is done is kept."
+            ) from None
         return True
 
     def __enter__(self) -> Attempts:

@@ -21,8 +21,31 @@ from smolvlm.vlm import SmolVLM
 logger = logging.getLogger(__name__)
 
 # Names that promise another format than is written.
-_OTHER_FORMATS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".xlsx", ".xls", ".arrow", ".feather", ".orc", ".avro",
-                  ".db", ".sqlite", ".yaml", ".yml", ".xml", ".html", ".md", ".tar", ".zip", ".gz", ".zst")  # fmt: skip
+_OTHER_FORMATS = (
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".arrow",
+    ".feather",
+    ".orc",
+    ".avro",
+    ".db",
+    ".sqlite",
+    ".yaml",
+    ".yml",
+    ".xml",
+    ".html",
+    ".md",
+    ".tar",
+    ".zip",
+    ".gz",
+    ".zst",
+)
 OnProgress = Callable[[int, int, int], None]
 
 
@@ -74,8 +97,10 @@ def run_batch(
 def check_out(out: Path, overwrite: bool) -> None:
     """Raise BatchError unless a run may write `out`. Cheap: to be asked before anything is loaded."""
     if out.suffix.lower() in _OTHER_FORMATS:
-        raise BatchError(f"{out}: answers are written as Parquet only, not as {out.suffix[1:].lower()}; name it "
-                         f"{out.with_suffix('.parquet').name}, and read it with pandas, polars or DuckDB.")  # fmt: skip
+        raise BatchError(
+            f"{out}: answers are written as Parquet only, not as {out.suffix[1:].lower()}; name it "
+            f"{out.with_suffix('.parquet').name}, and read it with pandas, polars or DuckDB."
+        )
     try:
         if out.is_dir():
             raise BatchError(f"{out} is a folder; name the file to write, such as {out / 'results.parquet'}.")
@@ -97,8 +122,11 @@ def _planned(folder: RunFolder, settings: BatchSettings, out: Path) -> Plan:
             folder.remove()  # nothing is done yet
             raise
         if inputs.left_out:
-            logger.warning("%d files are neither pictures nor videos by their names and first bytes and were left out, "
-                           "such as %s", len(inputs.left_out), inputs.left_out[0])  # fmt: skip
+            logger.warning(
+                "%d files are neither pictures nor videos by their names and first bytes and were left out, such as %s",
+                len(inputs.left_out),
+                inputs.left_out[0],
+            )
         if inputs.repeated:
             logger.warning("%d inputs were named more than once; each is asked about once", inputs.repeated)
         if not count:

@@ -26,10 +26,18 @@ from smolvlm.scale.settings import BatchSettings
 _RUN, _PLAN, _LOCK = "run.json", "plan.parquet", "lock"
 _FORMAT = 2  # since 2 a plan says which folder binds a path, and answers have warnings
 COLUMNS = {
-    "id": "string", "source": "string", "question": "string", "answer": "string", "finish_reason": "string",
-    "prompt_tokens": "int64", "completion_tokens": "int64", "seconds": "float64", "error": "string", "model": "string",
+    "id": "string",
+    "source": "string",
+    "question": "string",
+    "answer": "string",
+    "finish_reason": "string",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "seconds": "float64",
+    "error": "string",
+    "model": "string",
     "warnings": "string",
-}  # fmt: skip
+}
 
 
 def output_schema() -> Any:
@@ -77,8 +85,10 @@ class RunFolder:
                     left.unlink(missing_ok=True)
                 yield
         except OSError as error:
-            raise BatchError(f"{self.path}: cannot be used ({one_line(error)}); make room or pass another --out, and "
-                             "run the same command again: what is done is kept.") from None  # fmt: skip
+            raise BatchError(
+                f"{self.path}: cannot be used ({one_line(error)}); make room or pass another --out, and "
+                "run the same command again: what is done is kept."
+            ) from None
 
     def settings(self) -> BatchSettings:
         """Of the run that this folder belongs to: how workers learn what to do."""
@@ -88,19 +98,16 @@ class RunFolder:
         if not self.plan.exists():  # nothing is done yet: an earlier start that ended here binds nobody
             ours = (_LOCK, _RUN)
             if others := [e.name for e in os.scandir(self.path) if e.name not in ours and not e.name.endswith(".tmp")]:
-                raise BatchError(
-                    f"{self.path} holds {others[0]} but no {_PLAN}, so whose it is is not known; pass another --out."
-                )
+                raise BatchError(f"{self.path} holds {others[0]} but no {_PLAN}, so whose it is is not known; pass another --out.")
             self.write_json(self.path / _RUN, {"format": _FORMAT, "settings": settings.to_dict()})
             return
         before, now = self.settings().identity(), settings.identity()
         changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
         if changed:
-            what = "; ".join(
-                f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}" for name in changed
+            what = "; ".join(f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}" for name in changed)
+            raise BatchError(
+                f"{self.path} holds parts of a run with other settings: {what}. Pass another --out, or delete that folder to begin again."
             )
-            raise BatchError(f"{self.path} holds parts of a run with other settings: {what}. Pass another --out, or delete "
-                             "that folder to begin again.")  # fmt: skip
 
     def _record(self) -> dict[str, Any]:
         path = self.path / _RUN
@@ -110,8 +117,9 @@ class RunFolder:
                 raise ValueError("of another version")
             BatchSettings.from_dict(record["settings"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BatchError(f"{path}: is not the record of a run ({one_line(error)}); pass another --out, or delete "
-                             f"{self.path}.") from None  # fmt: skip
+            raise BatchError(
+                f"{path}: is not the record of a run ({one_line(error)}); pass another --out, or delete {self.path}."
+            ) from None
         return dict(record)
 
     @contextlib.contextmanager
@@ -147,8 +155,9 @@ class RunFolder:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise BatchError(f"{path}: cannot be written ({one_line(error)}); make room and run the same command again: "
-                             "what is done is kept.") from None  # fmt: skip
+            raise BatchError(
+                f"{path}: cannot be written ({one_line(error)}); make room and run the same command again: what is done is kept."
+            ) from None
 
     @staticmethod
     def write_json(path: Path, value: Any) -> None:

@@ -108,9 +108,7 @@ def _listed(path: Path) -> Iterator[Item]:
         while line := file.readline(_MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > _MAX_LINE_BYTES:
-                raise BatchError(
-                    f"{path}, line {number}: longer than {_MAX_LINE_BYTES:,} bytes; write one path a line."
-                )
+                raise BatchError(f"{path}, line {number}: longer than {_MAX_LINE_BYTES:,} bytes; write one path a line.")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:

@@ -49,8 +49,10 @@ def merge(folder: RunFolder, plan: Plan, questions: int, out: Path, *, overwrite
             sync(file)
         _put(temporary, out, overwrite)
     except OSError as error:
-        raise BatchError(f"{out}: cannot be written ({one_line(error)}); make room and run the same command again: all "
-                         f"parts are done, and kept in {folder.path}.") from None  # fmt: skip
+        raise BatchError(
+            f"{out}: cannot be written ({one_line(error)}); make room and run the same command again: all "
+            f"parts are done, and kept in {folder.path}."
+        ) from None
     return Merged(rows, errors, seconds)
 
 
@@ -61,8 +63,7 @@ def _part(folder: RunFolder, number: int, expected: int):  # type: ignore[no-unt
     except (OSError, ValueError) as error:
         raise BatchError(f"{path}: is damaged ({one_line(error)}); delete it and run the same command again.") from None
     if table.num_rows != expected:
-        raise BatchError(f"{path}: holds {table.num_rows} rows where the plan has {expected}; delete it and run the same "
-                         "command again.")  # fmt: skip
+        raise BatchError(f"{path}: holds {table.num_rows} rows where the plan has {expected}; delete it and run the same command again.")
     return table
 
 
@@ -73,8 +74,10 @@ def _put(temporary: Path, out: Path, overwrite: bool) -> None:
     try:
         os.link(temporary, out)  # unlike a rename it never replaces what came meanwhile
     except FileExistsError:
-        raise BatchError(f"{out} has come into being while the run went on; run the same command with --overwrite, or "
-                         "move that file away: all parts are done.") from None  # fmt: skip
+        raise BatchError(
+            f"{out} has come into being while the run went on; run the same command with --overwrite, or "
+            "move that file away: all parts are done."
+        ) from None
     except OSError:  # a file system without links
         os.rename(temporary, out)
         return

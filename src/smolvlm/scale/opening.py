@@ -73,8 +73,10 @@ class Opener:
         for folder in (os.path.realpath(item.base), *self._allowed):
             if Path(path).is_relative_to(folder):
                 return path
-        raise SourceError(f"{short_path(item.source)}: lies outside {short_path(item.base)}, the folder of the list or table "
-                          "that names it; allow its folder with --allow-paths DIR.")  # fmt: skip
+        raise SourceError(
+            f"{short_path(item.source)}: lies outside {short_path(item.base)}, the folder of the list or table "
+            "that names it; allow its folder with --allow-paths DIR."
+        )
 
     def _fetched(self, url: str) -> Source:
         if not self._remote.hosts:
@@ -93,6 +95,4 @@ class Opener:
 
 def _remote_limits(limits: Limits) -> MediaLimits:
     """The library's limits in the server's words."""
-    return MediaLimits(
-        max_media_bytes=limits.max_download_bytes, download_s=limits.max_download_s, wait_s=limits.timeout_s
-    )
+    return MediaLimits(max_media_bytes=limits.max_download_bytes, download_s=limits.max_download_s, wait_s=limits.timeout_s)

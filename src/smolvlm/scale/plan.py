@@ -48,14 +48,7 @@ def _plannable(item: Item) -> Item:
     source, place, base = _utf8(item.source), _utf8(item.place), _utf8(item.base)
     if place == item.place:
         return replace(item, source=source, base=base, note=_utf8(item.note))
-    return replace(
-        item,
-        source=source,
-        place=place,
-        base=base,
-        kind="unreadable",
-        note=f"{source}: the name is not UTF-8; rename it.",
-    )
+    return replace(item, source=source, place=place, base=base, kind="unreadable", note=f"{source}: the name is not UTF-8; rename it.")
 
 
 def _utf8(text: str) -> str:
@@ -69,8 +62,7 @@ class Plan:
         try:
             self._file = parquet().ParquetFile(path)
         except (OSError, ValueError) as error:
-            raise BatchError(f"{path}: is not the plan of a run ({one_line(error)}); "
-                             f"delete {path.parent} to begin again.") from None  # fmt: skip
+            raise BatchError(f"{path}: is not the plan of a run ({one_line(error)}); delete {path.parent} to begin again.") from None
         self.inputs: int = self._file.metadata.num_rows
         self.parts: int = self._file.metadata.num_row_groups
 

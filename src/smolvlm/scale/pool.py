@@ -103,8 +103,10 @@ def do_on_ray(folder: RunFolder, todo: Sequence[int], options: PoolOptions) -> I
                 yield PartReport(part, 0, 0, 0.0, fresh=False)
             fruitless = fruitless + 1 if len(left) == before else 0
             if left and fruitless >= _MAX_FRUITLESS_ROUNDS:
-                raise BatchError(f"the workers on Ray finish nothing ({_reason(problem)}); {len(left)} parts are left, what "
-                                 "is done is kept: run the same command again.")  # fmt: skip
+                raise BatchError(
+                    f"the workers on Ray finish nothing ({_reason(problem)}); {len(left)} parts are left, what "
+                    "is done is kept: run the same command again."
+                )
             if left:
                 logger.warning("%d parts are handed out again (%s)", len(left), _reason(problem))
                 time.sleep(_PAUSE_S * fruitless)
@@ -134,9 +136,7 @@ def _round(ray: Any, folder: RunFolder, parts: Sequence[int], cluster: _Cluster)
     for row in reports.iter_rows():
         if row["problem"]:
             raise BatchError(row["problem"])
-        yield PartReport(
-            int(row["part"]), int(row["rows"]), int(row["errors"]), float(row["seconds"]), bool(row["fresh"])
-        )
+        yield PartReport(int(row["part"]), int(row["rows"]), int(row["errors"]), float(row["seconds"]), bool(row["fresh"]))
 
 
 class _Cluster:
@@ -165,8 +165,9 @@ class _Cluster:
                     ray.init(address=options.address, **quiet)
             except Exception as error:  # ConnectionError, ValueError, RuntimeError: by what is wrong with the address
                 where = "here" if options.address is None else f"at {options.address}"
-                raise BatchError(f"Ray {where} cannot be reached or started ({one_line(error)}); check the address, or "
-                                 "leave --ray and --workers out.") from None  # fmt: skip
+                raise BatchError(
+                    f"Ray {where} cannot be reached or started ({one_line(error)}); check the address, or leave --ray and --workers out."
+                ) from None
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what went wrong is said by us
         if options.worker_cpus is not None:
             self.worker_cpus = options.worker_cpus
@@ -183,8 +184,10 @@ class _Cluster:
         if self.worker_gpus:
             possible = min(possible, int(gpus / self.worker_gpus))
         if possible < 1:
-            raise BatchError(f"no worker of {self.worker_cpus} processors and {self.worker_gpus:g} GPUs fits into the cluster, "
-                             f"which has {cpus:g} and {gpus:g}.")  # fmt: skip
+            raise BatchError(
+                f"no worker of {self.worker_cpus} processors and {self.worker_gpus:g} GPUs fits into the cluster, "
+                f"which has {cpus:g} and {gpus:g}."
+            )
         return min(self._options.workers or possible, possible)
 
     def __exit__(self, *_: object) -> None:

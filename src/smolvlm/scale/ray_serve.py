@@ -46,9 +46,7 @@ class Replica:
             raise _missing(error) from None
         log_as_json(config.log_level)
         assert config.model is not None, "`app` refuses a deployment without a model"
-        model = load(
-            config.model, adapter=config.adapter, engine=config.engine, device=config.device, dtype=config.dtype
-        )
+        model = load(config.model, adapter=config.adapter, engine=config.engine, device=config.device, dtype=config.dtype)
         application, self._found = create_app(model, config)
         self._application = Doorway(application, uploads=config.files_folder is not None)
 
@@ -93,8 +91,12 @@ async def _refuse_upload(scope: Scope, receive: Receive, send: Send) -> None:
     from smolvlm.serve.errors import ServeError
     from smolvlm.serve.sse import PlainJSON
 
-    error = ServeError(400, "this deployment keeps no uploads, for another replica would not find them: send media as data URLs, "
-                            "or give the deployment a files_folder that all replicas share.", code="no_uploads")  # fmt: skip
+    error = ServeError(
+        400,
+        "this deployment keeps no uploads, for another replica would not find them: send media as data URLs, "
+        "or give the deployment a files_folder that all replicas share.",
+        code="no_uploads",
+    )
     await PlainJSON(error.body(), error.status, error.headers)(scope, receive, send)
 
 
@@ -129,9 +131,7 @@ def app(args: dict[str, Any]) -> Application:
     return deployment(serve.ingress()(Replica)).bind(_from_anywhere(config))
 
 
-def read_arguments(
-    args: Mapping[str, Any], environ: Mapping[str, str] = os.environ
-) -> tuple[ReplicaOptions, ServeConfig]:
+def read_arguments(args: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> tuple[ReplicaOptions, ServeConfig]:
     """What `app` was given, else what the environment says, else the TOML file. Raises ParamsError."""
     ours = {name: value for name, value in args.items() if name in ReplicaOptions.model_fields}
     settings = {name: value for name, value in args.items() if name not in ours and name != "config"}
@@ -153,9 +153,7 @@ def read_arguments(
 
 def _from_anywhere(config: ServeConfig) -> ServeConfig:
     """With whole paths: a replica works in another folder than whoever deploys it."""
-    paths = {
-        name: path for name in ("adapter", "keys_file", "files_folder") if (path := getattr(config, name)) is not None
-    }
+    paths = {name: path for name in ("adapter", "keys_file", "files_folder") if (path := getattr(config, name)) is not None}
     if os.path.isdir(os.path.expanduser(str(config.model))):
         paths["model"] = config.model
     return replace(config, **{name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items()})

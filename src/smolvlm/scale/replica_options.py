@@ -41,9 +41,7 @@ class ReplicaOptions(BaseModel):
             options = cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            raise ParamsError(
-                f"{first['loc'][0]}={str(first['input'])[:60]}: {first['msg'][:1].lower()}{first['msg'][1:]}."
-            ) from None
+            raise ParamsError(f"{first['loc'][0]}={str(first['input'])[:60]}: {first['msg'][:1].lower()}{first['msg'][1:]}.") from None
         if options.min_replicas > options.max_replicas:
             raise ParamsError(f"min_replicas={options.min_replicas} is more than max_replicas={options.max_replicas}.")
         return options

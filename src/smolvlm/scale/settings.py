@@ -94,8 +94,6 @@ class BatchSettings:
         """What a resumed run must have in common with the parts that are there, flat, by name."""
         raw = self.to_dict()
         model, options = raw.pop("model"), raw.pop("options")
-        named: dict[str, Any] = {
-            "model" if name == "name" else f"model's {name}": value for name, value in model.items()
-        }
+        named: dict[str, Any] = {"model" if name == "name" else f"model's {name}": value for name, value in model.items()}
         named |= options
         return named | {name: value for name, value in raw.items() if name not in _NOT_ANSWERS}

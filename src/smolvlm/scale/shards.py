@@ -20,8 +20,25 @@ from smolvlm.media.sources import Source
 from smolvlm.scale.errors import BatchError, parquet
 from smolvlm.scale.items import Item, item_id
 
-_MEDIA_COLUMNS = ("image", "video", "media", "bytes", "path", "file", "file_name", "url", "image_path", "video_path",
-                  "image_url", "video_url", "image_bytes", "video_bytes", "jpg", "png", "mp4")  # fmt: skip
+_MEDIA_COLUMNS = (
+    "image",
+    "video",
+    "media",
+    "bytes",
+    "path",
+    "file",
+    "file_name",
+    "url",
+    "image_path",
+    "video_path",
+    "image_url",
+    "video_url",
+    "image_bytes",
+    "video_bytes",
+    "jpg",
+    "png",
+    "mp4",
+)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"(data:|[A-Za-z][A-Za-z0-9+.\-]+://)", re.ASCII)
 _HEAD_BYTES = 4096
@@ -73,11 +90,22 @@ def tar_items(path: Path, left_out: list[str]) -> Iterator[Item]:
                 if member.sparse is not None or not is_medium(member.name, head):
                     left_out.append(f"{path}/{member.name}")
                     continue
-                yield Item(item_id(path, member.name, member.offset_data), f"{path}/{member.name}", "tar", str(path),
-                           member.offset_data, member.size)  # fmt: skip
+                yield Item(
+                    item_id(path, member.name, member.offset_data),
+                    f"{path}/{member.name}",
+                    "tar",
+                    str(path),
+                    member.offset_data,
+                    member.size,
+                )
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        yield Item(item_id(path, "end"), str(path), "unreadable", str(path),
-                   note=f"{path}: the shard cannot be read to its end ({one_line(error)}); make it again.")  # fmt: skip
+        yield Item(
+            item_id(path, "end"),
+            str(path),
+            "unreadable",
+            str(path),
+            note=f"{path}: the shard cannot be read to its end ({one_line(error)}); make it again.",
+        )
 
 
 def parquet_items(path: Path, column: str | None) -> Iterator[Item]:
@@ -97,8 +125,9 @@ def parquet_items(path: Path, column: str | None) -> Iterator[Item]:
                     if text:
                         yield text_item(text, path.parent, path, row)
                     else:
-                        yield Item(item_id(path, row), f"{path}#{row}", "unreadable", str(path), row,
-                                   note=f"{path}, row {row}: the cell is empty.")  # fmt: skip
+                        yield Item(
+                            item_id(path, row), f"{path}#{row}", "unreadable", str(path), row, note=f"{path}, row {row}: the cell is empty."
+                        )
                     row += 1
     except BatchError:
         raise
@@ -111,14 +140,15 @@ def _media_column(schema: Any, wanted: str | None, path: Path) -> str:
     if wanted is not None:
         if wanted in usable:
             return wanted
-        raise BatchError(f"{path}: has no column {wanted!r} of bytes, paths or addresses; "
-                         f"it has {', '.join(usable) or 'none'}.")  # fmt: skip
+        raise BatchError(f"{path}: has no column {wanted!r} of bytes, paths or addresses; it has {', '.join(usable) or 'none'}.")
     named = [name for name in usable if name.lower() in _MEDIA_COLUMNS]
     for found in (usable, named):
         if len(found) == 1:
             return found[0]
-    raise BatchError(f"{path}: which column holds the media is not clear; choose one with --column: "
-                     f"{', '.join(usable) or 'there is none of bytes, paths or addresses'}.")  # fmt: skip
+    raise BatchError(
+        f"{path}: which column holds the media is not clear; choose one with --column: "
+        f"{', '.join(usable) or 'there is none of bytes, paths or addresses'}."
+    )
 
 
 def _is_text(kind: Any) -> bool:

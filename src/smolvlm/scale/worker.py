@@ -61,7 +61,16 @@ def load_model(spec: ModelSpec, on_progress: Callable[[str, int, int], None] | N
     """The model of a run. Raises BatchError where the same name leads to other weights, as on a machine of a cluster."""
     found = fingerprint_of(resolve(spec.name), spec.adapter)
     if found != spec.fingerprint:
-        raise BatchError(f"{spec.name} has other weights here ({found[:8]}) than the run began with "
-                         f"({spec.fingerprint[:8]}); put the same checkpoint on every machine.")  # fmt: skip
-    return load(spec.name, adapter=spec.adapter, engine=spec.engine, device=spec.device, dtype=spec.dtype,
-                prompt_style=spec.prompt_style, on_progress=on_progress)  # fmt: skip
+        raise BatchError(
+            f"{spec.name} has other weights here ({found[:8]}) than the run began with "
+            f"({spec.fingerprint[:8]}); put the same checkpoint on every machine."
+        )
+    return load(
+        spec.name,
+        adapter=spec.adapter,
+        engine=spec.engine,
+        device=spec.device,
+        dtype=spec.dtype,
+        prompt_style=spec.prompt_style,
+        on_progress=on_progress,
+    )

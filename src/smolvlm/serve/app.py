@@ -65,10 +65,8 @@ def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
     metrics = Metrics()
     quotas = Quotas(config.key_rate, config.key_concurrency)
     backend = Backend(model, config, metrics)
-    files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours,
-                      share=min(1.0, config.key_files_share))  # fmt: skip
-    found = Services(config, backend, files, metrics, quotas, keys,
-                     BodyBudget(config.max_bodies_bytes, config.max_body_bytes))  # fmt: skip
+    files = FileStore(config.files_folder, config.max_files_bytes, 3600 * config.file_hours, share=min(1.0, config.key_files_share))
+    found = Services(config, backend, files, metrics, quotas, keys, BodyBudget(config.max_bodies_bytes, config.max_body_bytes))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,9 +90,16 @@ def create_app(model: SmolVLM, config: ServeConfig) -> tuple[ASGIApp, Services]:
             files.close()
 
     refusals = {status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 415, 421, 429, 500, 503)}
-    app = FastAPI(title="smolvlm", version=__version__, lifespan=lifespan, responses=refusals,  # type: ignore[arg-type]
-                  description=f"OpenAI-compatible API of {backend.name}.", docs_url=None, redoc_url=None,
-                  redirect_slashes=False)  # fmt: skip
+    app = FastAPI(
+        title="smolvlm",
+        version=__version__,
+        lifespan=lifespan,
+        responses=refusals,  # type: ignore[arg-type]
+        description=f"OpenAI-compatible API of {backend.name}.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.services = found
     for router in (routes_basic.router, routes_chat.router, routes_responses.router, routes_files.router):
         app.include_router(router)

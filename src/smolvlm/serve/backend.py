@@ -129,16 +129,16 @@ class Backend:
         self._tiles = TileCache(config.tile_cache_bytes, tile_bytes)
         self._seen: OrderedDict[str, tuple[MediaInfo, tuple[str, ...]]] = OrderedDict()
         self._coming = 0  # requests whose prompt is being made
-        self._schemas = SchemaProcesses(
-            model.processor.tokenizer.json, engine_config.text.vocab_size, engine_config.eos_token_ids
-        )
+        self._schemas = SchemaProcesses(model.processor.tokenizer.json, engine_config.text.vocab_size, engine_config.eos_token_ids)
         self.scheduler = Scheduler(
-            model.engine, self._encodable,
+            model.engine,
+            self._encodable,
             model.processor.tokenizer.answer_text,
             BatchLimits(config.max_waiting, config.max_waiting_bytes, config.max_running, config.kv_tokens),
             Pace(chunk=config.prefill_chunk, tiles=config.encode_tiles, stall_ratio=config.stall_ratio, patience_s=config.patience_s),
-            self._tiles, metrics,
-        )  # fmt: skip
+            self._tiles,
+            metrics,
+        )
         metrics.gauge("media_workers_lost", "Decoding processes that died.", lambda: self.gate.workers_lost)
         metrics.gauge("schema_workers_lost", "Compiling processes that died.", lambda: self._schemas.lost)
         self.ready = False
@@ -182,8 +182,15 @@ class Backend:
         """The text of one token, special ones spelled out."""
         return self.model.processor.tokenizer.decode([token_id], skip_special_tokens=False)
 
-    def _submit(self, inputs: ModelInputs, tiles: list[Tile], params: tuple[GenerationParams, ...],
-                grammars: tuple[Grammar | None, ...], owner: str, media: int) -> Asked:  # fmt: skip
+    def _submit(
+        self,
+        inputs: ModelInputs,
+        tiles: list[Tile],
+        params: tuple[GenerationParams, ...],
+        grammars: tuple[Grammar | None, ...],
+        owner: str,
+        media: int,
+    ) -> Asked:
         asked = Asked(inputs, len(tiles) * self.model.engine.config.image_seq_len, media, len(params))
         job = Job(owner, tuple(inputs.input_ids), tiles, params, grammars, asked.listen, self.config.request_timeout_s)
         self.scheduler.submit(job)
@@ -200,16 +207,12 @@ class Backend:
         named = ask.media()
         parts = list(named.values())
         if len(parts) > self.config.max_media:
-            raise PromptError(
-                f"the request holds {len(parts)} media, more than the limit of {self.config.max_media}; send fewer."
-            )
+            raise PromptError(f"the request holds {len(parts)} media, more than the limit of {self.config.max_media}; send fewer.")
         keys = [await _content_key(part) for part in parts]
         known = [self._recall(key) for key in keys]
         missing = [place for place, found in zip(named, known, strict=True) if found is None]
         found_now = await self.gate.open_all(
-            [named[place] for place in missing],
-            owner=ask.owner,
-            wrapped=lambda number, error: ask.refusal(missing[number], error),
+            [named[place] for place in missing], owner=ask.owner, wrapped=lambda number, error: ask.refusal(missing[number], error)
         )
         opened = iter(found_now)
         prepared: list[PreparedMedia] = []
@@ -254,9 +257,7 @@ class Backend:
         side = processor.config.tile_size
         grey = np.full((side, side, 3), 127, np.uint8)
         info = MediaInfo("image", "warm-up", 1)
-        messages = [
-            {"role": "user", "content": [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]}
-        ]
+        messages = [{"role": "user", "content": [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]}]
         inputs = processor.build(messages, [PreparedMedia(info, self._no_pixels)])
         params = GenerationParams(max_new_tokens=8, ignore_eos=True, loop_guard=False)
         asked = self._submit(inputs, [Tile(tile_key(grey), grey)], (params,), (None,), "warm-up", 1)

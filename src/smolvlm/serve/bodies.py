@@ -24,8 +24,9 @@ class BodyBudget:
         if self.total + count > self._max_bytes:
             raise busy("the requests that are coming in hold as much memory as they may; try again later.", 2.0, "bodies_full")
         if self._held[owner] + count > self._share_bytes:
-            raise busy("the requests of this key that are coming in hold as much memory as they may; send fewer at once.",
-                       2.0, "bodies_full")  # fmt: skip
+            raise busy(
+                "the requests of this key that are coming in hold as much memory as they may; send fewer at once.", 2.0, "bodies_full"
+            )
         self.total += count
         self._held[owner] += count
 

@@ -11,33 +11,23 @@ from smolvlm.serve.dialects import CHAT, RESPONSES, Dialect
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.responses_schema import TextFormat
 
-_SHARED = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "loop_guard",
-    "ignore_eos",
-)
+_SHARED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size", "loop_guard", "ignore_eos")
 
 
 def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParams, ...]:
     """One set of parameters a choice: with a seed, each choice has its own. Raises ServeError or ParamsError."""
     choices = body.n or 1
     if choices > config.max_choices:
-        raise ServeError(
-            400,
-            f"n={choices}: this server gives at most {config.max_choices} choices.",
-            param="n",
-            code="invalid_value",
-        )
+        raise ServeError(400, f"n={choices}: this server gives at most {config.max_choices} choices.", param="n", code="invalid_value")
     if body.top_logprobs and not body.logprobs:
         raise ServeError(400, "top_logprobs needs logprobs=true.", param="top_logprobs", code="invalid_value")
     if None not in (given := {body.max_tokens, body.max_completion_tokens}) and len(given) > 1:
-        raise ServeError(400, f"max_completion_tokens={body.max_completion_tokens} and max_tokens={body.max_tokens} disagree; send "
-                         "one of them.", param="max_tokens", code="invalid_value")  # fmt: skip
+        raise ServeError(
+            400,
+            f"max_completion_tokens={body.max_completion_tokens} and max_tokens={body.max_tokens} disagree; send one of them.",
+            param="max_tokens",
+            code="invalid_value",
+        )
     values = shared_params(body, body.max_completion_tokens or body.max_tokens, config, limit_of(body))
     if body.stop is not None:
         values["stop"] = body.stop
@@ -58,8 +48,12 @@ def shared_params(body: SamplingFields, max_tokens: int | None, config: ServeCon
     """What both APIs share, as keyword arguments; what was left out keeps the default of `GenerationParams`."""
     values: dict[str, Any] = {key: getattr(body, key) for key in _SHARED if getattr(body, key) is not None}
     if max_tokens is not None and max_tokens > config.max_answer_tokens:
-        raise ServeError(400, f"{name}={max_tokens}: this server writes at most {config.max_answer_tokens} tokens an answer.",
-                         param=name, code="invalid_value")  # fmt: skip
+        raise ServeError(
+            400,
+            f"{name}={max_tokens}: this server writes at most {config.max_answer_tokens} tokens an answer.",
+            param=name,
+            code="invalid_value",
+        )
     # Who names no number gets the default, but never more than may be asked for.
     values["max_new_tokens"] = max_tokens or min(GenerationParams.max_new_tokens, config.max_answer_tokens)
     if values.get("top_p") == 0:  # OpenAI's smallest nucleus: the likeliest token alone
@@ -97,9 +91,7 @@ def _schema_of(kind: str, schema: dict[str, Any] | None, dialect: Dialect) -> di
     if kind == "json_object":
         return schema or {}
     if not schema:
-        raise _schema_error(
-            f'has the type "json_schema" and no schema, or an empty one; send {dialect.a_schema}', dialect
-        )
+        raise _schema_error(f'has the type "json_schema" and no schema, or an empty one; send {dialect.a_schema}', dialect)
     return schema
 
 

@@ -9,16 +9,7 @@ from typing import Any
 from smolvlm.errors import PromptError
 from smolvlm.prompt.messages import Message, normalise_messages
 from smolvlm.serve.addresses import canonical, is_upload_id
-from smolvlm.serve.chat_schema import (
-    Body,
-    ChatMessage,
-    FilePart,
-    ImageUrl,
-    ImageUrlPart,
-    TextPartBody,
-    VideoUrl,
-    VideoUrlPart,
-)
+from smolvlm.serve.chat_schema import Body, ChatMessage, FilePart, ImageUrl, ImageUrlPart, TextPartBody, VideoUrl, VideoUrlPart
 from smolvlm.serve.dialects import CHAT, Dialect
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.media_limits import StoredFile
@@ -68,15 +59,11 @@ def wrong(path: str, problem: str) -> ServeError:
     return ServeError(400, f"{path}: {problem}.", param=path, code="invalid_value")
 
 
-async def _part(
-    part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, path: str, find_file: FindFile
-) -> dict[str, Any]:
+async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, path: str, find_file: FindFile) -> dict[str, Any]:
     if isinstance(part, TextPartBody):
         return {"type": "text", "text": part.text}
     if isinstance(part, ImageUrlPart):
-        inner: Any = (
-            ImageUrl.model_validate({"url": part.image_url}) if isinstance(part.image_url, str) else part.image_url
-        )
+        inner: Any = ImageUrl.model_validate({"url": part.image_url}) if isinstance(part.image_url, str) else part.image_url
         return await image_part(inner.url, _either(part, inner, ("detail", *APPEARANCE), path), path, CHAT)
     if isinstance(part, VideoUrlPart):
         inner = VideoUrl.model_validate({"url": part.video_url}) if isinstance(part.video_url, str) else part.video_url
@@ -92,9 +79,7 @@ def _either(part: Body, inner: Body, names: Sequence[str], path: str) -> dict[st
     for name in names:
         outside, inside = getattr(part, name), getattr(inner, name)
         if outside is not None and inside is not None and outside != inside:
-            raise wrong(
-                path, f"{name}={outside!r} stands beside the address and {name}={inside!r} in its object; send one"
-            )
+            raise wrong(path, f"{name}={outside!r} stands beside the address and {name}={inside!r} in its object; send one")
         if (value := inside if outside is None else outside) is not None:
             options[name] = value
     return options
@@ -122,23 +107,16 @@ async def video_part(url: str, options: dict[str, Any], path: str, dialect: Dial
 
 def _checked(url: str, path: str, dialect: Dialect) -> str:
     if is_upload_id(url):
-        raise wrong(
-            path,
-            f"{short(url)} is the id of an upload and stands where an address is expected; an upload is {dialect.an_upload}",
-        )
+        raise wrong(path, f"{short(url)} is the id of an upload and stands where an address is expected; an upload is {dialect.an_upload}")
     return url
 
 
-async def file_part(
-    file_id: str, find_file: FindFile, options: dict[str, Any], wanted: str | None, path: str
-) -> dict[str, Any]:
+async def file_part(file_id: str, find_file: FindFile, options: dict[str, Any], wanted: str | None, path: str) -> dict[str, Any]:
     """A part for an upload: `wanted`, or a picture or a video as its content is; `options` of the other kind are refused."""
     try:
         stored, kind = await find_file(file_id)
     except ServeError as error:
-        raise ServeError(
-            error.status, f"{path}: {error}", code=error.code, param=path, kind=error.kind, headers=error.headers
-        ) from None
+        raise ServeError(error.status, f"{path}: {error}", code=error.code, param=path, kind=error.kind, headers=error.headers) from None
     if wanted in ("image", "video"):
         kind = wanted
     detail = options.pop("detail", None)

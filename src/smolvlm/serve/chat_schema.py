@@ -103,9 +103,7 @@ ContentPart = Annotated[
     Discriminator(tag_of_part),
 ]
 Content = Annotated[
-    Annotated[str, Tag("(text)")]
-    | Annotated[list[ContentPart], Field(max_length=MOST_PARTS), Tag("(list)")],
-    Discriminator(tag_of_shape),
+    Annotated[str, Tag("(text)")] | Annotated[list[ContentPart], Field(max_length=MOST_PARTS), Tag("(list)")], Discriminator(tag_of_shape)
 ]
 
 

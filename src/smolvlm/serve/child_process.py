@@ -14,17 +14,7 @@ from smolvlm.serve.media_wire import header_length
 START_S = 30.0  # until it is ready; 0.3 s on an idle machine
 _STREAM_BUFFER_BYTES = 1 << 20
 # What it needs of the server's environment. Keys and tokens stay behind.
-_ENVIRONMENT = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TEMP",
-    "SYSTEMROOT",
-    "LD_LIBRARY_PATH",
-    "PYTHONHOME",
-    "VIRTUAL_ENV",
-)
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TEMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
 class ChildDied(Exception):
@@ -100,13 +90,20 @@ async def launch(command: Sequence[str], pass_fds: Sequence[int] = ()) -> asynci
     environment = {k: v for k in _ENVIRONMENT if (v := os.environ.get(k)) is not None}
     environment.update(
         # The package as this process found it.
-        PYTHONPATH=os.pathsep.join(p for p in sys.path if p), PYTHONSAFEPATH="1", PYTHONIOENCODING="utf-8",
+        PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
+        PYTHONSAFEPATH="1",
+        PYTHONIOENCODING="utf-8",
         PYTHONDONTWRITEBYTECODE="1",  # it may not write files
-        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
+        OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
         MALLOC_ARENA_MAX="2",  # each arena reserves 64 MB of the address space, whether used or not
-    )  # fmt: skip
+    )
     return await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment,
-        limit=_STREAM_BUFFER_BYTES, pass_fds=pass_fds,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+        limit=_STREAM_BUFFER_BYTES,
+        pass_fds=pass_fds,
         start_new_session=True,  # Ctrl-C is for the server, which lets requests finish
-    )  # fmt: skip
+    )

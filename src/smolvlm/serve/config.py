@@ -14,8 +14,10 @@ from smolvlm.listening import Callers
 
 PREFIX = "SMOLVLM_SERVE_"
 # A setting of earlier versions.
-_WORKERS = ("workers={}: one server uses all cores, and there is one process of it. For several processes or machines run "
-            "`serve run smolvlm.scale.ray_serve:app model=256m max_replicas=4` (docs/scale.md).")  # fmt: skip
+_WORKERS = (
+    "workers={}: one server uses all cores, and there is one process of it. For several processes or machines run "
+    "`serve run smolvlm.scale.ray_serve:app model=256m max_replicas=4` (docs/scale.md)."
+)
 
 
 def _setting(default: Any, text: str, *, least: float | None = None) -> Any:
@@ -39,9 +41,7 @@ class ServeConfig:
     host: str = _setting("127.0.0.1", "The address to listen on; 0.0.0.0 is every network of this machine.")
     port: int = _setting(8000, "The port; 0 takes a free one and prints it.", least=0)
     keys_file: str | None = _setting(None, "A file of API keys, as --new-key writes it; without one, anybody may ask.")
-    files_folder: str | None = _setting(
-        None, "Where uploads are kept; else a temporary folder that goes with the server."
-    )
+    files_folder: str | None = _setting(None, "Where uploads are kept; else a temporary folder that goes with the server.")
     allowed_hosts: tuple[str, ...] = _setting(
         (), "Host names that the server answers to, beside localhost, addresses and --host: chat.example.org, *.example.org or *."
     )
@@ -50,9 +50,7 @@ class ServeConfig:
     )
     max_body_bytes: int = _setting(100 * 1024**2, "Bytes of a request.", least=1)
     max_json_bytes: int = _setting(1024**2, "Bytes of a request's JSON beside its pictures and videos.", least=1)
-    max_bodies_bytes: int = _setting(
-        512 * 1024**2, "Bytes of requests that are held at the same time, over all connections.", least=1
-    )
+    max_bodies_bytes: int = _setting(512 * 1024**2, "Bytes of requests that are held at the same time, over all connections.", least=1)
     head_timeout_s: float = _setting(10.0, "Seconds in which the head of a request must come.", least=0.01)
     body_timeout_s: float = _setting(60.0, "Seconds between two pieces of a request's body.", least=0.01)
     max_files_bytes: int = _setting(2 * 1024**3, "Bytes of all uploads together.", least=1)
@@ -70,21 +68,13 @@ class ServeConfig:
         65536, "Tokens of KV cache, in whole pages, for all answers, finished ones that are kept among them.", least=1
     )
     tile_cache_bytes: int = _setting(512 * 1024**2, "Bytes of encoded pictures that are kept.", least=0)
-    prefill_chunk: int = _setting(
-        256, "Tokens of a new prompt that are read between two decode steps, at most.", least=16
-    )
+    prefill_chunk: int = _setting(256, "Tokens of a new prompt that are read between two decode steps, at most.", least=16)
     encode_tiles: int = _setting(2, "Tiles that are encoded at once while no answer is being written.", least=1)
-    stall_ratio: float = _setting(
-        3.0, "How many times longer than alone a token may take while prompts are read.", least=1
-    )
-    patience_s: float = _setting(
-        2.0, "Seconds that a picture waits at most for answers that are being written.", least=0
-    )
+    stall_ratio: float = _setting(3.0, "How many times longer than alone a token may take while prompts are read.", least=1)
+    patience_s: float = _setting(2.0, "Seconds that a picture waits at most for answers that are being written.", least=0)
     key_rate: float = _setting(0.0, "Requests a minute of one key; 0: any.", least=0)
     key_concurrency: int = _setting(0, "Requests of one key at the same time; 0: any.", least=0)
-    remote_hosts: tuple[str, ...] = _setting(
-        (), "Hosts that pictures may be fetched from: example.org, *.example.org or *."
-    )
+    remote_hosts: tuple[str, ...] = _setting((), "Hosts that pictures may be fetched from: example.org, *.example.org or *.")
     media_workers: int = _setting(
         2, "Processes that decode pictures and videos; at least two, one of which is kept for other keys.", least=1
     )
@@ -103,9 +93,7 @@ class ServeConfig:
             raise ParamsError(f"log_level={self.log_level!r}: expected debug, info, warning or error.")
 
     @classmethod
-    def gather(
-        cls, flags: Mapping[str, Any], file: str | None = None, environ: Mapping[str, str] = os.environ
-    ) -> ServeConfig:
+    def gather(cls, flags: Mapping[str, Any], file: str | None = None, environ: Mapping[str, str] = os.environ) -> ServeConfig:
         """The settings: what `flags` give (None is not given), else the environment, else the TOML file, else the default.
 
         Raises ParamsError for an unknown name, naming where it stands, and for a file that cannot be read.
@@ -119,9 +107,7 @@ class ServeConfig:
             if str(workers := given.pop("workers", None)) not in ("None", "1"):
                 raise ParamsError(_WORKERS.format(str(workers)[:20]))
         if unknown := sorted(set(values) - known):
-            raise ParamsError(
-                f"{file}: unknown setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}."
-            )
+            raise ParamsError(f"{file}: unknown setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}.")
         if unknown := sorted(set(named) - known - {"config"}):
             raise ParamsError(f"{PREFIX}{unknown[0].upper()} is no setting of the server; see `smolvlm serve --help`.")
         values |= {f.name: _from_text(f.name, str(f.type), named[f.name]) for f in fields(cls) if f.name in named}
@@ -157,9 +143,7 @@ def _checked(name: str, kind: str, value: Any, least: float | None) -> Any:
     if kind in ("int", "float"):
         right = isinstance(value, int) or (kind == "float" and isinstance(value, float))
         if isinstance(value, bool) or not right or not float(value) >= (least or 0):  # NaN fails the comparison
-            raise ParamsError(
-                f"{name}={value!r}: expected a {'whole ' if kind == 'int' else ''}number of at least {least or 0:g}."
-            )
+            raise ParamsError(f"{name}={value!r}: expected a {'whole ' if kind == 'int' else ''}number of at least {least or 0:g}.")
         return value
     if not isinstance(value, str) and not (value is None and "None" in kind):
         raise ParamsError(f"{name}={value!r}: expected text.")

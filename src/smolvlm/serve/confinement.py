@@ -46,9 +46,11 @@ def _limit(memory_mb: int) -> list[str]:
         return ["memory", "processor time", "open files", "file size", "core dumps"]
     missing = []
     for what, name, amount in (
-        ("memory", "RLIMIT_AS", memory_mb << 20), ("open files", "RLIMIT_NOFILE", _OPEN_FILES),
-        ("file size", "RLIMIT_FSIZE", 0), ("core dumps", "RLIMIT_CORE", 0),
-    ):  # fmt: skip
+        ("memory", "RLIMIT_AS", memory_mb << 20),
+        ("open files", "RLIMIT_NOFILE", _OPEN_FILES),
+        ("file size", "RLIMIT_FSIZE", 0),
+        ("core dumps", "RLIMIT_CORE", 0),
+    ):
         try:
             which = getattr(resource, name)
             hard = resource.getrlimit(which)[1]

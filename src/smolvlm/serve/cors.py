@@ -37,9 +37,7 @@ class Cors(CORSMiddleware):
             return answer
         origin, method = request_headers["origin"], request_headers["access-control-request-method"]
         if self.is_allowed_origin(origin):
-            error = ServeError(
-                405, f"pages may send {', '.join(_METHODS)}, not {method[:20]}.", code="method_not_allowed"
-            )
+            error = ServeError(405, f"pages may send {', '.join(_METHODS)}, not {method[:20]}.", code="method_not_allowed")
         else:
             refusal = refused_page(origin)
             error = ServeError(refusal.status, refusal.sentence, code="origin_not_allowed")

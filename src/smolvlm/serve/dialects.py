@@ -44,9 +44,7 @@ CHAT = Dialect(
     part_types="text, image_url, video_url or file",
     a_conversation=_json({"messages": [{"role": "user", "content": "What is this?"}]}),
     a_message=_json({"role": "user", "content": "What is this?"}),
-    a_system_message=_json(
-        {"messages": [{"role": "system", "content": "..."}, {"role": "user", "content": "What is this?"}]}
-    ),
+    a_system_message=_json({"messages": [{"role": "system", "content": "..."}, {"role": "user", "content": "What is this?"}]}),
     a_schema=_json({"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": _ANSWER}}}),
     an_enum=_json({"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": _YES_NO}}}),
     a_text=_json({"type": "text", "text": "What is this?"}),

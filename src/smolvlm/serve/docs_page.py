@@ -23,9 +23,11 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; bo
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
-                               "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
-}  # fmt: skip
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -46,9 +48,8 @@ class Pages:
         schemas = document.get("components", {}).get("schemas", {})
         shown = [{"name": name, "text": _text(schema), "fields": _fields(schema)} for name, schema in sorted(schemas.items())]
         operations = [
-            _operation(method, path, item[method])
-            for path, item in document["paths"].items() for method in _METHODS if method in item
-        ]  # fmt: skip
+            _operation(method, path, item[method]) for path, item in document["paths"].items() for method in _METHODS if method in item
+        ]
         return self._template.render(style=_safe(STYLE), endpoints=[], operations=operations, schemas=shown, **facts)
 
 
@@ -60,20 +61,26 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> dict[str
     content = operation.get("requestBody", {}).get("content", {})
     media_type = next(iter(content), "")
     return {
-        "method": method.upper(), "path": path, "summary": operation.get("summary", ""), "text": _text(operation),
-        "media_type": media_type, "body": _type(content[media_type].get("schema", {})) if media_type else [],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation.get("summary", ""),
+        "text": _text(operation),
+        "media_type": media_type,
+        "body": _type(content[media_type].get("schema", {})) if media_type else [],
         "parameters": [
             {"name": p["name"], "required": p.get("required", False), "type": _type(p.get("schema", {})), "text": _text(p)}
             for p in operation.get("parameters", ())
         ],
         "answers": ", ".join(operation.get("responses", {})),
-    }  # fmt: skip
+    }
 
 
 def _fields(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     required = schema.get("required", ())
-    return [{"name": name, "required": name in required, "type": _type(field), "text": _text(field)}
-            for name, field in schema.get("properties", {}).items()]  # fmt: skip
+    return [
+        {"name": name, "required": name in required, "type": _type(field), "text": _text(field)}
+        for name, field in schema.get("properties", {}).items()
+    ]
 
 
 def _text(described: Mapping[str, Any]) -> str:

@@ -6,15 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from smolvlm.errors import (
-    CheckpointError,
-    ContextLengthError,
-    EngineError,
-    GrammarError,
-    ParamsError,
-    SchemaError,
-    SmolVLMError,
-)
+from smolvlm.errors import CheckpointError, ContextLengthError, EngineError, GrammarError, ParamsError, SchemaError, SmolVLMError
 from smolvlm.serve.dialects import CHAT, Dialect
 from smolvlm.serve.media_limits import MediaBusyError, MediaUnavailableError
 
@@ -26,8 +18,16 @@ _NAMED = re.compile(r"([a-z_]+)[= ]", re.ASCII)  # how messages of ParamsError b
 class ServeError(SmolVLMError):
     """An error with its HTTP status and the four fields of OpenAI's error object."""
 
-    def __init__(self, status: int, message: str, *, kind: str = INVALID, code: str | None = None,
-                 param: str | None = None, headers: Mapping[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.kind, self.code, self.param = status, kind, code, param
         self.headers = dict(headers or {})
@@ -60,9 +60,7 @@ def unavailable(message: str, code: str, retry_after_s: float = 5.0) -> ServeErr
 
 def deadline_exceeded(limit_s: float) -> ServeError:
     """503 for a request that took longer than the server allows."""
-    return unavailable(
-        f"the request was not answered within {limit_s:g} seconds; ask for less, or again later.", "deadline_exceeded"
-    )
+    return unavailable(f"the request was not answered within {limit_s:g} seconds; ask for less, or again later.", "deadline_exceeded")
 
 
 def as_serve_error(error: BaseException, dialect: Dialect = CHAT) -> ServeError:
@@ -88,5 +86,9 @@ def as_serve_error(error: BaseException, dialect: Dialect = CHAT) -> ServeError:
         return ServeError(500, str(error), kind="server_error", code="engine_error")
     if isinstance(error, SmolVLMError):
         return ServeError(400, str(error))
-    return ServeError(500, "the server failed to answer this request; its log has the details under the request id.",
-                      kind="server_error", code="internal_error")  # fmt: skip
+    return ServeError(
+        500,
+        "the server failed to answer this request; its log has the details under the request id.",
+        kind="server_error",
+        code="internal_error",
+    )

@@ -194,14 +194,29 @@ class Exchange:
         owner = self.scope.get("smolvlm.owner")
         method = self.scope["method"] if self.scope["method"] in _METHODS else "other"
         level = logging.DEBUG if self.scope["path"] in UNCOUNTED else logging.INFO
-        logger.log(level, "request", extra={"facts": {
-            "request_id": self.request_id, "method": method, "route": route, "status": self._status or 0,
-            "ms": round(1000 * seconds, 1), "key": owner.name if owner else None, "body_bytes": self._body_bytes, **self.facts,
-        }})  # fmt: skip
+        logger.log(
+            level,
+            "request",
+            extra={
+                "facts": {
+                    "request_id": self.request_id,
+                    "method": method,
+                    "route": route,
+                    "status": self._status or 0,
+                    "ms": round(1000 * seconds, 1),
+                    "key": owner.name if owner else None,
+                    "body_bytes": self._body_bytes,
+                    **self.facts,
+                }
+            },
+        )
 
     def _too_large(self) -> ServeError:
-        return ServeError(413, f"the request is larger than {self._found.config.max_body_bytes} bytes; send smaller media, or "
-                          "upload them one by one.", code="request_too_large")  # fmt: skip
+        return ServeError(
+            413,
+            f"the request is larger than {self._found.config.max_body_bytes} bytes; send smaller media, or upload them one by one.",
+            code="request_too_large",
+        )
 
 
 def _shutting_down() -> ServeError:

@@ -37,15 +37,21 @@ class FileRecord:
 
     def public(self) -> dict[str, object]:
         """OpenAI's file object."""
-        return {"id": self.id, "object": "file", "bytes": self.bytes, "created_at": self.created_at, "filename": self.filename,
-                "purpose": self.purpose, "status": "processed"}  # fmt: skip
+        return {
+            "id": self.id,
+            "object": "file",
+            "bytes": self.bytes,
+            "created_at": self.created_at,
+            "filename": self.filename,
+            "purpose": self.purpose,
+            "status": "processed",
+        }
 
 
 class FileStore:
     """A folder of `ID.bin` with `ID.json` beside each. Several processes may share it: what counts is what lies there."""
 
-    def __init__(self, folder: str | None, max_bytes: int, keep_s: float, max_files: int = 4096,
-                 share: float = 1.0) -> None:  # fmt: skip
+    def __init__(self, folder: str | None, max_bytes: int, keep_s: float, max_files: int = 4096, share: float = 1.0) -> None:
         """Without `folder`, a temporary one that `close` deletes. Raises ServeError when it cannot be made.
 
         `max_files` bounds the time that a look into the folder takes; `share`: see `UploadQuota`.
@@ -55,9 +61,7 @@ class FileStore:
             self.folder = self._own.path if self._own is not None else Path(str(folder))
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise unavailable(
-                f"{folder}: the folder for uploads cannot be made ({error.strerror}).", "no_storage"
-            ) from None
+            raise unavailable(f"{folder}: the folder for uploads cannot be made ({error.strerror}).", "no_storage") from None
         self._keep_s = keep_s
         self._known: dict[str, FileRecord] = {}  # by id: as of the last look, and what this process stored since
         self._quota = UploadQuota(max_bytes, max_files, share, lambda: self._known.values())
@@ -73,8 +77,7 @@ class FileStore:
         """So many bytes of it have come. Raises ServeError 429 when the owner has no room for them."""
         self._quota.grow(coming, size)
 
-    async def save(self, owner: str, filename: str, purpose: str, read: Read,
-                   coming: Reservation | None = None) -> FileRecord:  # fmt: skip
+    async def save(self, owner: str, filename: str, purpose: str, read: Read, coming: Reservation | None = None) -> FileRecord:
         """Store an upload, for which there may be a reservation.
 
         Raises ServeError: 400 for an empty one, 429 when the space or the number is used up, 503 for a full disk.
@@ -109,8 +112,7 @@ class FileStore:
         """The record of an upload. Raises ServeError 404, also for those of other owners."""
         record = self._read(self.folder / f"{file_id}.json") if _ID.fullmatch(file_id) else None
         if record is None or record.owner != owner or self._expired(record):
-            raise ServeError(404, f"No such file: {file_id[:60]!r}; upload it with POST /v1/files.", param="file_id",
-                             code="file_not_found")  # fmt: skip
+            raise ServeError(404, f"No such file: {file_id[:60]!r}; upload it with POST /v1/files.", param="file_id", code="file_not_found")
         return record
 
     def open(self, owner: str, file_id: str) -> StoredFile:

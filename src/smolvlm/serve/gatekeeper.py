@@ -111,8 +111,12 @@ class Gatekeeper:
         owner = self._found.keys.owner(_key(header(scope, b"authorization"), browsed))
         if owner is None:
             ask_for = 'Bearer, Basic realm="smolvlm: any name, and the key as password"' if browsed else "Bearer"
-            raise ServeError(401, "A valid API key is needed: send the header Authorization: Bearer KEY.", code="invalid_api_key",
-                             headers={"WWW-Authenticate": ask_for})  # fmt: skip
+            raise ServeError(
+                401,
+                "A valid API key is needed: send the header Authorization: Bearer KEY.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": ask_for},
+            )
         return owner
 
 

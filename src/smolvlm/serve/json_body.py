@@ -30,9 +30,16 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\\\-]*")
 _MEDIA_KEYS = frozenset({"data", "image", "images", "video", "videos", "frames", "audio", "file_data", "image_data", "source"})
 # Escapes that encoders write into base64 although JSON does not ask for them.
 _ESCAPES = (
-    (rb"\/", b"/"), (rb"\n", b"\n"), (rb"\r", b"\r"), (rb"\u002B", b"+"), (rb"\u002b", b"+"), (rb"\u002F", b"/"),
-    (rb"\u002f", b"/"), (rb"\u003D", b"="), (rb"\u003d", b"="),
-)  # fmt: skip
+    (rb"\/", b"/"),
+    (rb"\n", b"\n"),
+    (rb"\r", b"\r"),
+    (rb"\u002B", b"+"),
+    (rb"\u002b", b"+"),
+    (rb"\u002F", b"/"),
+    (rb"\u002f", b"/"),
+    (rb"\u003D", b"="),
+    (rb"\u003d", b"="),
+)
 _PIECE = 1 << 20  # bytes that are looked through with the interpreter's lock held
 
 # A list or object, the key or place that it has in its parent, and its parent.
@@ -66,8 +73,9 @@ class JsonBody:
     def value(self) -> Any:
         """The JSON of the whole body. Takes a while for large media: not for the event loop."""
         try:
-            tree = json.loads(self._small.decode("utf-8-sig"), parse_float=_float, parse_int=_int, parse_constant=_constant,
-                              object_pairs_hook=_object)  # fmt: skip
+            tree = json.loads(
+                self._small.decode("utf-8-sig"), parse_float=_float, parse_int=_int, parse_constant=_constant, object_pairs_hook=_object
+            )
         except UnicodeDecodeError:
             raise _invalid("it is not UTF-8") from None
         except RecursionError:
@@ -225,8 +233,7 @@ def _constant(text: str) -> float:
 
 
 def _too_much(what: str) -> ServeError:
-    return ServeError(413, f"the request's JSON holds {what}; only pictures and videos, as base64, may be large.",
-                      code="request_too_large")  # fmt: skip
+    return ServeError(413, f"the request's JSON holds {what}; only pictures and videos, as base64, may be large.", code="request_too_large")
 
 
 def _too_deep() -> ServeError:

@@ -44,9 +44,7 @@ class KeyRing:
             if not isinstance(digest, str) or not _HASH.fullmatch(digest):
                 raise ParamsError(f"{file}: key {name} needs a sha256 of 64 hexadecimal digits.")
             for what, value in (("rate", rate), ("concurrency", concurrency)):
-                if value is not None and (
-                    isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
-                ):
+                if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
                     raise ParamsError(f"{file}: key {name} has {what}={value!r}; expected a number above 0.")
             most = None if concurrency is None else int(concurrency)
             owner = KeyOwner(name, None if rate is None else float(rate), most)

@@ -18,8 +18,10 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(), "logger": record.name, "message": _clipped(record.getMessage()),
-        }  # fmt: skip
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _clipped(record.getMessage()),
+        }
         line |= getattr(record, "facts", {})
         if record.exc_info:
             line["traceback"] = _clipped(self.formatException(record.exc_info))

@@ -47,8 +47,9 @@ class MediaGate:
     resolver: gives all addresses of a host; the system's unless a test brings its own.
     """
 
-    def __init__(self, config: ProcessorConfig, limits: MediaLimits | None = None, policy: RemotePolicy | None = None,
-                 resolver: Resolver = resolve) -> None:  # fmt: skip
+    def __init__(
+        self, config: ProcessorConfig, limits: MediaLimits | None = None, policy: RemotePolicy | None = None, resolver: Resolver = resolve
+    ) -> None:
         self.config = config
         self.limits = limits or MediaLimits()
         self.policy = policy or RemotePolicy()
@@ -83,14 +84,17 @@ class MediaGate:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def open_all(self, parts: Sequence[ImagePart | VideoPart],
-                       options: MediaOptions | None = None, owner: str = "",
-                       wrapped: Callable[[int, SmolVLMError], SmolVLMError] | None = None) -> list[PreparedMedia]:  # fmt: skip
+    async def open_all(
+        self,
+        parts: Sequence[ImagePart | VideoPart],
+        options: MediaOptions | None = None,
+        owner: str = "",
+        wrapped: Callable[[int, SmolVLMError], SmolVLMError] | None = None,
+    ) -> list[PreparedMedia]:
         """All media of one request of `owner`, in order. The first that fails ends the others; `wrapped` gives what is raised
         for its number and its error."""
         if len(parts) > self.limits.max_media:
-            raise PromptError(f"the request holds {len(parts)} media, more than the limit of {self.limits.max_media}; "
-                              "send fewer.")  # fmt: skip
+            raise PromptError(f"the request holds {len(parts)} media, more than the limit of {self.limits.max_media}; send fewer.")
 
         async def one(number: int, part: ImagePart | VideoPart) -> PreparedMedia:
             try:
@@ -106,8 +110,7 @@ class MediaGate:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def open(self, part: ImagePart | VideoPart, options: MediaOptions | None = None,
-                   owner: str = "") -> PreparedMedia:  # fmt: skip
+    async def open(self, part: ImagePart | VideoPart, options: MediaOptions | None = None, owner: str = "") -> PreparedMedia:
         """One picture or video, decoded, sampled and tiled. A part's own options come before `options`.
 
         owner: whose turn at the decoding processes it takes. `part.source` is a data URL, an http(s) URL, bytes that stood
@@ -117,8 +120,17 @@ class MediaGate:
         options = self._within_limits(dataclasses.replace(options or MediaOptions(), **part.options))
         with await self._source(part.source, want) as source:
             reply, tiles = await self._run(want, source, dataclasses.asdict(options), owner)
-        info = MediaInfo(want, source.label, reply.tile_count, reply.rows, reply.cols, tuple(reply.timestamps_s),
-                         reply.duration_s, reply.decoded_frames, tuple(reply.warnings))  # fmt: skip
+        info = MediaInfo(
+            want,
+            source.label,
+            reply.tile_count,
+            reply.rows,
+            reply.cols,
+            tuple(reply.timestamps_s),
+            reply.duration_s,
+            reply.decoded_frames,
+            tuple(reply.warnings),
+        )
         return PreparedMedia(info, tiles_of(reply, tiles, self.config.tile_size))
 
     async def kind(self, file: StoredFile, owner: str = "") -> MediaKind:
@@ -131,9 +143,7 @@ class MediaGate:
     def _within_limits(self, options: MediaOptions) -> MediaOptions:
         limit = self.limits.max_frames
         if options.max_frames is not None and options.max_frames > limit:
-            raise ParamsError(
-                f"max_frames={options.max_frames}: this server samples at most {limit} frames of a video."
-            )
+            raise ParamsError(f"max_frames={options.max_frames}: this server samples at most {limit} frames of a video.")
         return dataclasses.replace(options, max_frames=min(options.max_frames or self.config.max_frames, limit))
 
     async def _source(self, given: Any, want: str) -> Source:
@@ -149,8 +159,9 @@ class MediaGate:
         if given[:8].lower().startswith(("http://", "https://")):
             return await self._remote.fetch(given)
         if given[:5].lower() != "data:":
-            raise SourceError(f"{short(given)}: paths and addresses of this kind are not opened; send a data URL, an "
-                              "http(s) URL or an upload.")  # fmt: skip
+            raise SourceError(
+                f"{short(given)}: paths and addresses of this kind are not opened; send a data URL, an http(s) URL or an upload."
+            )
         if len(given) <= _IN_THE_LOOP_BYTES:
             source = open_source(given, self._inline)
         else:
@@ -171,12 +182,11 @@ class MediaGate:
     def _wrong_size(self, label: str, size: int) -> SourceError:
         if not size:
             return SourceError(f"{label} is empty; send the content of a picture or video file.")
-        return SourceError(
-            f"{label}: {size} bytes are more than the limit of {self.limits.max_media_bytes}; send less."
-        )
+        return SourceError(f"{label}: {size} bytes are more than the limit of {self.limits.max_media_bytes}; send less.")
 
-    async def _run(self, want: Literal["image", "video", "kind"], source: Source,
-                   options: dict[str, Any], owner: str) -> tuple[Reply, bytes]:  # fmt: skip
+    async def _run(
+        self, want: Literal["image", "video", "kind"], source: Source, options: dict[str, Any], owner: str
+    ) -> tuple[Reply, bytes]:
         job = Job(want=want, label=source.label, size=source.size, options=options)
         reply, tiles = await self._pool.run(job, source, owner)
         if reply.error is not None:

@@ -75,10 +75,14 @@ class MediaLimits:
     def of_one_source(self) -> Limits:
         """The same bounds as `media/` reads them."""
         return Limits(
-            max_image_pixels=self.max_image_pixels, max_video_pixels=self.max_frame_pixels,
-            max_download_bytes=self.max_media_bytes, max_data_url_bytes=self.max_media_bytes,
-            max_stream_bytes=self.max_media_bytes, timeout_s=self.wait_s, max_download_s=self.download_s,
-        )  # fmt: skip
+            max_image_pixels=self.max_image_pixels,
+            max_video_pixels=self.max_frame_pixels,
+            max_download_bytes=self.max_media_bytes,
+            max_data_url_bytes=self.max_media_bytes,
+            max_stream_bytes=self.max_media_bytes,
+            timeout_s=self.wait_s,
+            max_download_s=self.download_s,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +113,7 @@ class RemotePolicy:
             try:
                 ipaddress.ip_network(network)
             except ValueError:
-                raise ParamsError(
-                    f"allow_addresses: {network!r} is no address or network, such as 10.1.0.0/16."
-                ) from None
+                raise ParamsError(f"allow_addresses: {network!r} is no address or network, such as 10.1.0.0/16.") from None
 
     def check(self, target: Target, label: str) -> None:
         """Raise SourceError unless this hop's scheme, host and port are allowed. Its address is checked by `accepts`."""
@@ -121,11 +123,9 @@ class RemotePolicy:
             raise SourceError(f"{label}: {target.scheme}:// is not allowed here; use {' or '.join(self.schemes)}.")
         host = canonical_host(target.host, label)
         if not any(_matches(host, pattern) for pattern in self.hosts):
-            raise SourceError(f"{label}: the host {short(host)} is not on this server's list; send the content as a data URL "
-                              "or upload it.")  # fmt: skip
+            raise SourceError(f"{label}: the host {short(host)} is not on this server's list; send the content as a data URL or upload it.")
         if target.port not in self.ports:
-            raise SourceError(f"{label}: port {target.port} is not allowed here; expected "
-                              f"{' or '.join(map(str, self.ports))}.")  # fmt: skip
+            raise SourceError(f"{label}: port {target.port} is not allowed here; expected {' or '.join(map(str, self.ports))}.")
 
     def accepts(self, address: str) -> bool:
         """Whether a connection may go to this IP address."""
@@ -149,8 +149,10 @@ def canonical_host(host: str, label: str) -> str:
     except ValueError:
         pass
     if not _is_name(host) or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
-        raise SourceError(f"{label}: {short(host)} is not a plain host name or address; write it as www.example.org "
-                          "(xn--... for other alphabets) or 192.0.2.1.")  # fmt: skip
+        raise SourceError(
+            f"{label}: {short(host)} is not a plain host name or address; write it as www.example.org "
+            "(xn--... for other alphabets) or 192.0.2.1."
+        )
     return host.lower().removesuffix(".")
 
 

@@ -72,8 +72,10 @@ class WorkerPool:
         self._idle = list(await asyncio.gather(*(self._started() for _ in range(self._count))))
         self.missing = tuple(self._idle[0].missing)
         if self.missing:
-            logger.warning("this system does not limit %s of the decoding processes; the time that each file may take "
-                           "is limited all the same", ", ".join(self.missing))  # fmt: skip
+            logger.warning(
+                "this system does not limit %s of the decoding processes; the time that each file may take is limited all the same",
+                ", ".join(self.missing),
+            )
 
     async def run(self, job: Job, source: Source, owner: str) -> tuple[Reply, bytes]:
         """Do one job of `owner`, whose medium is `source`.
@@ -90,8 +92,10 @@ class WorkerPool:
                     )
             except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the file
                 self._replace(worker, turn)
-                raise MediaUnavailableError(f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
-                                            "busy; try again later, or send a smaller file.") from None  # fmt: skip
+                raise MediaUnavailableError(
+                    f"{job.label}: not read after {self._limits.stalled_s:g} s; the server is too "
+                    "busy; try again later, or send a smaller file."
+                ) from None
             except ChildDied as died:
                 self._replace(worker, turn)
                 logger.warning("a media worker was lost: %s", died)
@@ -115,8 +119,9 @@ class WorkerPool:
             if answer[0].detail:
                 logger.error("a media worker met an error that nobody foresaw: %s", answer[0].detail)
             return answer
-        raise MediaUnavailableError(f"{job.label}: two decoding processes were lost while reading it, for no fault of the "
-                                    "file; try again later.")  # fmt: skip
+        raise MediaUnavailableError(
+            f"{job.label}: two decoding processes were lost while reading it, for no fault of the file; try again later."
+        )
 
     async def close(self) -> None:
         """End all workers, busy ones too."""
@@ -137,8 +142,7 @@ class WorkerPool:
             self._living.add(worker)
             return worker
         except (OSError, ChildDied, WireError, ValueError, KeyError, asyncio.TimeoutError) as error:
-            raise MediaUnavailableError(f"no decoding process can be started ({type(error).__name__}: {error}); "
-                                        "try again later.") from None  # fmt: skip
+            raise MediaUnavailableError(f"no decoding process can be started ({type(error).__name__}: {error}); try again later.") from None
 
     async def _end(self, worker: Worker) -> None:
         await worker.end()
@@ -150,11 +154,13 @@ class WorkerPool:
         try:
             await self._slots.take(owner, expected_s, self._limits.queue_s)
         except LineFullError:
-            raise MediaBusyError(f"{self._limits.owner_waiting} pictures and videos of this key wait to be decoded, as many as "
-                                 "may; wait for their answers.") from None  # fmt: skip
+            raise MediaBusyError(
+                f"{self._limits.owner_waiting} pictures and videos of this key wait to be decoded, as many as may; wait for their answers."
+            ) from None
         except TimeoutError:
-            raise MediaUnavailableError(f"all decoding processes that one key may have were busy for "
-                                        f"{self._limits.queue_s:g} s; try again later.") from None  # fmt: skip
+            raise MediaUnavailableError(
+                f"all decoding processes that one key may have were busy for {self._limits.queue_s:g} s; try again later."
+            ) from None
         turn = _Turn(owner, expected_s, time.monotonic())
         while self._idle:
             worker = max(self._idle, key=lambda each: each.jobs_done)  # the warmest

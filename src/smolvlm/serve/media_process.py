@@ -42,9 +42,12 @@ class Worker(Child):
                 theirs.close()
         worker = cls(process, ours)
         setup = {
-            "config": dataclasses.asdict(config), "limits": dataclasses.asdict(limits.of_one_source()),
-            "max_video_s": limits.max_video_s, "memory_mb": limits.worker_mb, "decode_s": limits.decode_s,
-        }  # fmt: skip
+            "config": dataclasses.asdict(config),
+            "limits": dataclasses.asdict(limits.of_one_source()),
+            "max_video_s": limits.max_video_s,
+            "memory_mb": limits.worker_mb,
+            "decode_s": limits.decode_s,
+        }
         try:
             header = await asyncio.wait_for(worker.exchange(pack(setup)), START_S)
             worker.missing = [str(what) for what in json.loads(header)["missing"]] + worker.missing

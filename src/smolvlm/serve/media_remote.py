@@ -58,9 +58,7 @@ class RemoteFetcher:
         try:
             return await asyncio.wait_for(self._fetch(url, label), self._limits.download_s)
         except asyncio.TimeoutError:
-            raise SourceError(
-                f"{label}: not finished after {self._limits.download_s:g} s; download it first."
-            ) from None
+            raise SourceError(f"{label}: not finished after {self._limits.download_s:g} s; download it first.") from None
 
     async def _fetch(self, url: str, label: str) -> Source:
         async with self._free:
@@ -99,8 +97,7 @@ class RemoteFetcher:
         except (OSError, UnicodeError):
             raise unknown_host(target, label) from None
 
-    async def _get(self, client: httpx.AsyncClient, target: Target, address: str, label: str,
-                   file: FileIO) -> str | None:  # fmt: skip
+    async def _get(self, client: httpx.AsyncClient, target: Target, address: str, label: str, file: FileIO) -> str | None:
         """One request: the body goes to `file`; a redirect's address comes back instead."""
         # Certificates name a host without its final dot.
         url, headers, extensions = replace(target, host=canonical_host(target.host, label)).at(address)
@@ -109,8 +106,7 @@ class RemoteFetcher:
             if following is not None:
                 return following
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-                raise SourceError(f"{label}: the server sent a compressed transfer although none was asked for; "
-                                  "download it first.")  # fmt: skip
+                raise SourceError(f"{label}: the server sent a compressed transfer although none was asked for; download it first.")
             total = 0
             async for chunk in response.aiter_raw():
                 total += len(chunk)

@@ -26,17 +26,7 @@ from pydantic import TypeAdapter
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, MissingExtraError, SmolVLMError, VideoError
-from smolvlm.media import (
-    Limits,
-    MediaOptions,
-    Source,
-    SourcePolicy,
-    load_image,
-    media_kind,
-    probe_video,
-    sample_video,
-    split_image,
-)
+from smolvlm.media import Limits, MediaOptions, Source, SourcePolicy, load_image, media_kind, probe_video, sample_video, split_image
 from smolvlm.media.labels import short
 from smolvlm.serve.confinement import confine
 from smolvlm.serve.media_wire import MAX_WARNING_CHARS, MAX_WARNINGS, Job, Reply, header_length, pack
@@ -63,35 +53,48 @@ class Decoder:
         except Exception as error:
             if _ran_out_of_memory(error):
                 kind = VideoError if job.want == "video" else ImageError
-                return Reply(error=kind.__name__, out_of_memory=True, message=(
-                    f"{job.label}: reading it takes more than the {self._memory_mb} MB that one picture or video may take; "
-                    "send a smaller one.")), b""  # fmt: skip
+                return Reply(
+                    error=kind.__name__,
+                    out_of_memory=True,
+                    message=(
+                        f"{job.label}: reading it takes more than the {self._memory_mb} MB that one picture or video may take; "
+                        "send a smaller one."
+                    ),
+                ), b""
             if isinstance(error, MissingExtraError):
-                return Reply(error="ImageError", message=f"{job.label}: HEIC and HEIF pictures are not read here; "
-                             "send it as JPEG or PNG."), b""  # fmt: skip
+                return Reply(
+                    error="ImageError", message=f"{job.label}: HEIC and HEIF pictures are not read here; send it as JPEG or PNG."
+                ), b""
             if isinstance(error, SmolVLMError):
                 return Reply(error=type(error).__name__, message=str(error)), b""
             name = "VideoError" if job.want == "video" else "ImageError"  # a gap in ours: its place is worth a log line
-            return Reply(error=name, message=f"{job.label} cannot be decoded; save it again in a common format.",
-                         detail=_place(error)), b""  # fmt: skip
+            return Reply(error=name, message=f"{job.label} cannot be decoded; save it again in a common format.", detail=_place(error)), b""
 
     def _image(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
         found: list[str] = []
         picture = split_image(load_image(source, self._policy, options=options, on_warning=found.append), self._config, options)
         tiles = picture.tiles.tobytes()
-        return Reply(kind="image", size=len(tiles), tile_count=len(picture.tiles), rows=picture.rows,
-                     cols=picture.cols, warnings=_told(found)), tiles  # fmt: skip
+        return Reply(
+            kind="image", size=len(tiles), tile_count=len(picture.tiles), rows=picture.rows, cols=picture.cols, warnings=_told(found)
+        ), tiles
 
     def _video(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
         duration_s = probe_video(source, self._policy).duration_s  # reads packets, decodes no frame
         if duration_s > self._max_video_s:
-            raise VideoError(f"{source.label}: it lasts {duration_s:.0f} s, longer than the limit of "
-                             f"{self._max_video_s:g} s; cut it first.")  # fmt: skip
+            raise VideoError(
+                f"{source.label}: it lasts {duration_s:.0f} s, longer than the limit of {self._max_video_s:g} s; cut it first."
+            )
         video = sample_video(source, self._config, options, self._policy)
         tiles = video.frames.tobytes()
-        return Reply(kind="video", size=len(tiles), tile_count=len(video.frames), timestamps_s=list(video.timestamps_s),
-                     duration_s=video.duration_s, decoded_frames=video.decoded_frames,
-                     warnings=_told(video.warnings)), tiles  # fmt: skip
+        return Reply(
+            kind="video",
+            size=len(tiles),
+            tile_count=len(video.frames),
+            timestamps_s=list(video.timestamps_s),
+            duration_s=video.duration_s,
+            decoded_frames=video.decoded_frames,
+            warnings=_told(video.warnings),
+        ), tiles
 
 
 def _told(sentences: Sequence[str]) -> list[str]:

@@ -80,9 +80,7 @@ class PrefixCache:
         for held in (*self._held.values(), *running):
             if held.head != head or (picture_first and held.tile_keys[:1] != picture):
                 continue
-            keep, tiles = common_prefix(
-                held.ids, held.tile_keys, wanted, tile_keys, config.image_token_id, config.image_seq_len
-            )
+            keep, tiles = common_prefix(held.ids, held.tile_keys, wanted, tile_keys, config.image_token_id, config.image_seq_len)
             if keep >= _LEAST and (best is None or keep > best[0]):
                 best = keep, tiles, held
         if best is None:

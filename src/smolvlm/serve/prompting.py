@@ -16,8 +16,15 @@ from smolvlm.serve.tile_cache import Pixels, Tile, TileCache
 class Prompting:
     """Brings a sequence to hold a job's prompt. `logits` (vocab,) are there once `done`. Used by the engine's thread alone."""
 
-    def __init__(self, engine: Engine, job: Job, found: Found | None, cache: TileCache,
-                 encodable: Callable[[Sequence[Pixels]], FloatArray], queued_s: float) -> None:  # fmt: skip
+    def __init__(
+        self,
+        engine: Engine,
+        job: Job,
+        found: Found | None,
+        cache: TileCache,
+        encodable: Callable[[Sequence[Pixels]], FloatArray],
+        queued_s: float,
+    ) -> None:
         """`found` is a sequence that holds the beginning of the prompt already."""
         self._engine, self._cache, self._encodable = engine, cache, encodable
         self.job, self.queued_s, self.began_at = job, queued_s, time.monotonic()

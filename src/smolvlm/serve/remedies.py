@@ -37,10 +37,7 @@ HARMLESS = {level: frozenset(names.split()) for level, names in _HARMLESS.items(
 # Fields that change nothing with this value, and what is said to any other: even `false` is a wish there.
 FIXED: Mapping[str, tuple[Any, str]] = {
     "add_generation_prompt": (True, "an answer is always a turn of its own; leave it out"),
-    "continue_final_message": (
-        False,
-        "an answer is always a turn of its own; leave it out, and ask for the rest in words",
-    ),
+    "continue_final_message": (False, "an answer is always a turn of its own; leave it out, and ask for the rest in words"),
     "add_special_tokens": (False, _OWN_TEMPLATE),
     "skip_special_tokens": (True, "an answer never holds special tokens; leave it out"),
     "spaces_between_special_tokens": (True, "an answer never holds special tokens; leave it out"),
@@ -61,14 +58,9 @@ FIXED: Mapping[str, tuple[Any, str]] = {
 def _shared(d: Dialect) -> dict[str, str]:
     """Fields at the top of a request, for both routes."""
     return {
-        **dict.fromkeys(
-            ("guided_json", "json_schema", "structured_outputs", "format", "output_format", "schema"),
-            f"send {d.a_schema}",
-        ),
+        **dict.fromkeys(("guided_json", "json_schema", "structured_outputs", "format", "output_format", "schema"), f"send {d.a_schema}"),
         **dict.fromkeys(("guided_grammar", "grammar"), f"no grammars are taken, only schemas; send {d.a_schema}"),
-        **dict.fromkeys(
-            ("guided_choice", "guided_regex"), f"send a schema with an enum or a pattern, such as {d.an_enum}"
-        ),
+        **dict.fromkeys(("guided_choice", "guided_regex"), f"send a schema with an enum or a pattern, such as {d.an_enum}"),
         "extra_body": "extra_body is an argument of the Python client; send its fields at the top level of the body",
         "options": "send its fields at the top level of the body, under the names of this API",
         "parameters": "send its fields at the top level of the body, under the names of this API",
@@ -77,18 +69,14 @@ def _shared(d: Dialect) -> dict[str, str]:
         "media_io_kwargs": f"send fps, max_frames, start and end beside the video, {_with(d.a_video, fps=1)}",
         "chat_template": _OWN_TEMPLATE,
         "chat_template_kwargs": _OWN_TEMPLATE,
-        **dict.fromkeys(
-            ("n_predict", "max_new_tokens", "max_length", "num_predict", "max_tokens_to_sample"), f"send {d.limit}"
-        ),
+        **dict.fromkeys(("n_predict", "max_new_tokens", "max_length", "num_predict", "max_tokens_to_sample"), f"send {d.limit}"),
         **dict.fromkeys(("repeat_penalty", "rep_pen"), "send repetition_penalty"),
         "bad_words": _NO_MATCH,
         "min_tokens": _NO_MATCH,
         "logit_bias": "it is not supported; leave it out, or send a repetition_penalty",
         **dict.fromkeys(("images", "image", "image_url"), f"send each picture as a part of a message: {d.a_picture}"),
         **dict.fromkeys(("videos", "video", "video_url"), f"send each video as a part of a message: {d.a_video}"),
-        **dict.fromkeys(
-            ("files", "file", "file_id", "file_ids"), f"send each upload as a part of a message: {d.an_upload}"
-        ),
+        **dict.fromkeys(("files", "file", "file_id", "file_ids"), f"send each upload as a part of a message: {d.an_upload}"),
         "system": f"send {d.a_system_message}",
         "system_instruction": f"send {d.a_system_message}",
         **dict.fromkeys(("contents", "question", "query", "inputs"), f"send {d.a_conversation}"),
@@ -128,9 +116,7 @@ _OF_ONE: dict[str, dict[str, str]] = {
         **dict.fromkeys(("max_tokens", "max_completion_tokens"), f"{RESPONSES.path} takes max_output_tokens"),
         "response_format": f"{RESPONSES.path} takes text.format; send {RESPONSES.a_schema}",
         "conversation": "nothing is stored; send the whole conversation in input",
-        **dict.fromkeys(
-            ("logprobs", "n_probs"), 'send {"include": ["message.output_text.logprobs"], "top_logprobs": 5}'
-        ),
+        **dict.fromkeys(("logprobs", "n_probs"), 'send {"include": ["message.output_text.logprobs"], "top_logprobs": 5}'),
         **dict.fromkeys(
             ("stop_token_ids", "stop_sequences", "stop_strings", "stop"),
             f"{RESPONSES.path} has no stop; leave it out, or use {CHAT.path}, which takes stop",
@@ -156,18 +142,14 @@ def _in_a_message(d: Dialect) -> dict[str, str]:
 def _in_a_part(d: Dialect) -> dict[str, str]:
     """Media that stand in a part of another type, or beside what the part is read from."""
     return {
-        **dict.fromkeys(
-            ("image", "image_url", "source", "inline_data", "inlineData"),
-            f"a picture is a part of its own: {d.a_picture}",
-        ),
+        **dict.fromkeys(("image", "image_url", "source", "inline_data", "inlineData"), f"a picture is a part of its own: {d.a_picture}"),
         **dict.fromkeys(("video", "video_url", "frames"), f"a video is a part of its own: {d.a_video}"),
         **dict.fromkeys(("file", "file_id", "fileData"), f"an upload is a part of its own: {d.an_upload}"),
         "text": f"a text is a part of its own: {d.a_text}",
         "input_audio": _NO_SOUND,
         **dict.fromkeys(
             ("file_data", "file_url"),
-            f"send a picture as {d.a_picture}, a video as {d.a_video}, or upload the file with "
-            f"POST /v1/files and send {d.an_upload}",
+            f"send a picture as {d.a_picture}, a video as {d.a_video}, or upload the file with POST /v1/files and send {d.an_upload}",
         ),
     }
 
@@ -201,9 +183,7 @@ def _parts(d: Dialect) -> dict[str, str]:
         **dict.fromkeys(("image", "image_url", "input_image", "image_file", "image_base64"), picture),
         **dict.fromkeys(("video", "video_url", "input_video", "video_file"), clip),
         **dict.fromkeys(("text", "input_text", "output_text"), f"a text is {d.a_text}"),
-        **dict.fromkeys(
-            ("file", "input_file", "document"), f"an upload is {d.an_upload}, made by POST /v1/files; {picture}"
-        ),
+        **dict.fromkeys(("file", "input_file", "document"), f"an upload is {d.an_upload}, made by POST /v1/files; {picture}"),
         "refusal": f"send a refusal as text: {d.a_text}",
         **dict.fromkeys(
             (

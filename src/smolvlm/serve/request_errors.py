@@ -63,16 +63,9 @@ def _numbers(model: type[BaseModel]) -> dict[str, str]:
     for name, field in model.model_fields.items():
         kinds = set(get_args(field.annotation)) & {int, float}
         if kinds:
-            bounds = {
-                key: getattr(bound, key)
-                for bound in field.metadata
-                for key in ("ge", "gt", "le", "lt")
-                if hasattr(bound, key)
-            }
+            bounds = {key: getattr(bound, key) for bound in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(bound, key)}
             low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
-            words = (
-                f" of at least {low}" if high is None else f" {'over' if 'gt' in bounds else 'from'} {low} up to {high}"
-            )
+            words = f" of at least {low}" if high is None else f" {'over' if 'gt' in bounds else 'from'} {low} up to {high}"
             words = " of 64 bits" if name == "seed" else words
             found[name] = f"a {'whole ' if int in kinds else ''}number{words}"
     return found
@@ -93,11 +86,7 @@ _EXAMPLES = {
 def not_json(content_type: str) -> ServeError:
     """Of a body whose head, "" without one, does not say that it is JSON."""
     sent = f"came as {short(content_type)}" if content_type else "came without a Content-Type"
-    return ServeError(
-        415,
-        f"the body {sent}; send JSON with the header Content-Type: application/json.",
-        code="unsupported_media_type",
-    )
+    return ServeError(415, f"the body {sent}; send JSON with the header Content-Type: application/json.", code="unsupported_media_type")
 
 
 def invalid_body(shape: str, dialect: Dialect) -> ServeError:

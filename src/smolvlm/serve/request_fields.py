@@ -37,8 +37,11 @@ _LEVELS: dict[type[BaseModel], Level] = {
 }  # all others are parts
 _TOP_FIELDS = {CHAT.path: frozenset(ChatRequest.model_fields), RESPONSES.path: frozenset(ResponsesRequest.model_fields)}
 _OF_MEDIA = dict.fromkeys(Sampling.model_fields, "a video") | {
-    "tone_map": "a picture or a video", "background": "a picture or a video", "detail": "a picture", "media_kind": "an upload",
-}  # fmt: skip
+    "tone_map": "a picture or a video",
+    "background": "a picture or a video",
+    "detail": "a picture",
+    "media_kind": "an upload",
+}
 _MOST_WARNINGS = 32
 _ALIKE = 0.85  # of difflib: a letter more, less or swapped in a name
 

@@ -57,8 +57,7 @@ InputPart = Annotated[
     Discriminator(tag_of_part),
 ]
 Content = Annotated[
-    Annotated[str, Tag("(text)")] | Annotated[list[InputPart], Field(max_length=MOST_PARTS), Tag("(list)")],
-    Discriminator(tag_of_shape),
+    Annotated[str, Tag("(text)")] | Annotated[list[InputPart], Field(max_length=MOST_PARTS), Tag("(list)")], Discriminator(tag_of_shape)
 ]
 
 
@@ -87,8 +86,7 @@ class ResponsesRequest(SamplingFields):
     """An input to be answered."""
 
     input: Annotated[
-        Annotated[str, Tag("(text)")]
-        | Annotated[list[InputMessage], Field(min_length=1, max_length=MOST_MESSAGES), Tag("(list)")],
+        Annotated[str, Tag("(text)")] | Annotated[list[InputMessage], Field(min_length=1, max_length=MOST_MESSAGES), Tag("(list)")],
         Discriminator(tag_of_shape),
     ]
     instructions: str | None = None
@@ -101,8 +99,6 @@ class ResponsesRequest(SamplingFields):
     previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(
         None, description="Not supported: nothing is stored; send the conversation."
     )
-    background: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = Field(
-        None, description="Not supported, unless false."
-    )
+    background: Annotated[bool | None, WithJsonSchema({"enum": [False, None]})] = Field(None, description="Not supported, unless false.")
     tools: Empty = Field(None, description='Not supported, unless empty or with tool_choice "none".')
     tool_choice: NoTool = Field(None, description='"none", or "auto" without tools.')

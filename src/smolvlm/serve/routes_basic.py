@@ -25,8 +25,16 @@ async def front(request: Request) -> Response:
     found = services(request)
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(_PAGES.front(_ENDPOINTS, **_facts(request)), headers=HEADERS)
-    return PlainJSON({"name": "smolvlm", "version": __version__, "model": found.backend.name, "docs": "/docs",
-                      "keys": found.keys is not None, "endpoints": _ENDPOINTS})  # fmt: skip
+    return PlainJSON(
+        {
+            "name": "smolvlm",
+            "version": __version__,
+            "model": found.backend.name,
+            "docs": "/docs",
+            "keys": found.keys is not None,
+            "endpoints": _ENDPOINTS,
+        }
+    )
 
 
 @router.get("/docs", include_in_schema=False)
@@ -38,8 +46,12 @@ async def docs(request: Request) -> Response:
 
 def _facts(request: Request) -> dict[str, Any]:
     found = services(request)
-    return {"model": found.backend.name, "version": __version__, "keys": found.keys is not None,
-            "address": f"{request.url.scheme}://{request.url.netloc}"}  # fmt: skip
+    return {
+        "model": found.backend.name,
+        "version": __version__,
+        "keys": found.keys is not None,
+        "address": f"{request.url.scheme}://{request.url.netloc}",
+    }
 
 
 @router.get("/v1/models", tags=["models"], summary="The model that is served")
@@ -85,5 +97,12 @@ async def metrics(request: Request) -> Response:
 
 def _model(found: Services) -> dict[str, Any]:
     engine = found.backend.model.engine
-    return {"id": found.backend.name, "object": "model", "created": found.started_at, "owned_by": "smolvlm",
-            "context_length": found.backend.context, "engine": engine.name, "dtype": engine.dtype}  # fmt: skip
+    return {
+        "id": found.backend.name,
+        "object": "model",
+        "created": found.started_at,
+        "owned_by": "smolvlm",
+        "context_length": found.backend.context,
+        "engine": engine.name,
+        "dtype": engine.dtype,
+    }

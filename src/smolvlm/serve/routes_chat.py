@@ -40,8 +40,12 @@ async def create(request: Request, body: ChatRequest) -> Response:
     params = chat_params(body, found.config)
     schema = schema_of(body.response_format)
     if schema is not None and body.stop:
-        raise ServeError(400, "stop: an answer to response_format ends with its document; leave stop out, or response_format.",
-                         param="stop", code="invalid_value")
+        raise ServeError(
+            400,
+            "stop: an answer to response_format ends with its document; leave stop out, or response_format.",
+            param="stop",
+            code="invalid_value",
+        )
     messages = await conversation(body.messages, functools.partial(found.find_file, owner))
     asked = await found.backend.ask(Ask(messages, params, owner, schema))
     asked.warnings = (*warnings, *asked.warnings)
@@ -62,8 +66,12 @@ class _Completion:
         self._request, self._body, self._asked = request, body, asked
         backend = services(request).backend
         self._choices = [Choice(backend.token_text, bool(body.logprobs)) for _ in range(choices)]
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": backend.name,
-                      "system_fingerprint": f"{backend.model.engine.name}-{backend.model.engine.dtype}"}
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": backend.name,
+            "system_fingerprint": f"{backend.model.engine.name}-{backend.model.engine.dtype}",
+        }
 
     async def whole(self) -> Response:
         try:
@@ -77,9 +85,15 @@ class _Completion:
             self._note()
         if any(choice.finish_reason is None for choice in self._choices):
             return Response(status_code=HUNG_UP)
-        return PlainJSON({**self._head, "object": "chat.completion", "usage": self._usage(),
-                          "choices": [self._choice(i) for i in range(len(self._choices))],
-                          **self._warnings()})
+        return PlainJSON(
+            {
+                **self._head,
+                "object": "chat.completion",
+                "usage": self._usage(),
+                "choices": [self._choice(i) for i in range(len(self._choices))],
+                **self._warnings(),
+            }
+        )
 
     async def begin(self) -> None:
         """Wait until the prompt is read: what is wrong with it is still an ordinary error then."""
@@ -113,10 +127,20 @@ class _Completion:
             yield event({**self._head, "object": "chat.completion.chunk", "choices": [], "usage": self._usage()})
         yield event("[DONE]")
 
-    def _chunk(self, index: int, delta: dict[str, Any], entries: list[dict[str, Any]] | None = None,
-               reason: str | None = None, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
-        choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": {"content": entries} if entries else None,
-                                  "finish_reason": None if reason is None else openai_reason(reason)}
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        entries: list[dict[str, Any]] | None = None,
+        reason: str | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bytes:
+        choice: dict[str, Any] = {
+            "index": index,
+            "delta": delta,
+            "logprobs": {"content": entries} if entries else None,
+            "finish_reason": None if reason is None else openai_reason(reason),
+        }
         if reason == "repetition":
             choice["stop_reason"] = reason
         chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
@@ -128,7 +152,8 @@ class _Completion:
         choice = self._choices[index]
         reason = choice.finish_reason or "stop"
         made = {
-            "index": index, "finish_reason": openai_reason(reason),
+            "index": index,
+            "finish_reason": openai_reason(reason),
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
             "logprobs": {"content": choice.entries, "refusal": None} if self._body.logprobs else None,
         }
@@ -142,10 +167,10 @@ class _Completion:
         started = self._asked.started
         completion = sum(choice.tokens for choice in self._choices)
         return {
-            "prompt_tokens": self._asked.prompt_tokens, "completion_tokens": completion,
+            "prompt_tokens": self._asked.prompt_tokens,
+            "completion_tokens": completion,
             "total_tokens": self._asked.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": started.cached_tokens if started else 0,
-                                      "image_tokens": self._asked.image_tokens},
+            "prompt_tokens_details": {"cached_tokens": started.cached_tokens if started else 0, "image_tokens": self._asked.image_tokens},
         }
 
     def _note(self) -> None:

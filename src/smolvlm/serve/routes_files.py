@@ -32,15 +32,9 @@ class UploadRoute(APIRoute):
         async def counted(request: Request) -> Response:
             if request.method != "POST":
                 return await handle(request)
-            if (kind := request.headers.get("content-type", "")).partition(";")[
-                0
-            ].strip().lower() != "multipart/form-data":
+            if (kind := request.headers.get("content-type", "")).partition(";")[0].strip().lower() != "multipart/form-data":
                 came = f"came as {short(kind)}" if kind else "came without a Content-Type"
-                raise ServeError(
-                    415,
-                    f"an upload is multipart/form-data and this body {came}; {UPLOAD}.",
-                    code="unsupported_media_type",
-                )
+                raise ServeError(415, f"an upload is multipart/form-data and this body {came}; {UPLOAD}.", code="unsupported_media_type")
             files, size = services(request).files, 0
             promised = request.headers.get("content-length", "")
             async with files.receiving(owner_of(request), int(promised[:18]) if promised.isdecimal() else 0) as coming:
@@ -64,9 +58,7 @@ class UploadRoute(APIRoute):
                     if error.status_code != 400:
                         raise
                     reason = str(error.detail).rstrip(".")
-                    raise ServeError(
-                        400, f"the form of the upload cannot be read ({reason}); {UPLOAD}.", code="invalid_value"
-                    ) from None
+                    raise ServeError(400, f"the form of the upload cannot be read ({reason}); {UPLOAD}.", code="invalid_value") from None
 
         return counted
 
@@ -110,11 +102,7 @@ async def upload(
             code="invalid_value",
         )
     record = await services(request).files.save(
-        owner_of(request),
-        _printable(file.filename or ""),
-        _printable(purpose),
-        file.read,
-        request.scope["smolvlm.upload"],
+        owner_of(request), _printable(file.filename or ""), _printable(purpose), file.read, request.scope["smolvlm.upload"]
     )
     unknown = [path_of((name,)) for name in form if name not in ("file", "purpose")]
     warnings = [f"{name}: this field is unknown here and changed nothing." for name in dict.fromkeys(unknown)]

@@ -99,9 +99,7 @@ class _Answer:
         place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
         yield self._event("response.created", response=self._response("in_progress", []))
         yield self._event("response.in_progress", response=self._response("in_progress", []))
-        yield self._event(
-            "response.output_item.added", output_index=0, item={**self._item("in_progress"), "content": []}
-        )
+        yield self._event("response.output_item.added", output_index=0, item={**self._item("in_progress"), "content": []})
         yield self._event("response.content_part.added", **place, part={**self._part(), "text": ""})
         try:
             async for update in self._asked:
@@ -136,36 +134,45 @@ class _Answer:
         return {"type": "output_text", "text": self._choice.text, "annotations": [], "logprobs": self._choice.entries}
 
     def _item(self, status: str) -> dict[str, Any]:
-        return {
-            "id": self._item_id,
-            "type": "message",
-            "role": "assistant",
-            "status": status,
-            "content": [self._part()],
-        }
+        return {"id": self._item_id, "type": "message", "role": "assistant", "status": status, "content": [self._part()]}
 
     def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         body, params = self._body, self._params
         text = body.text.model_dump(by_alias=True, exclude_none=True) if body.text else {}
         return {
-            "id": self._id, "object": "response", "created_at": self._created_at, "status": status, "error": None,
+            "id": self._id,
+            "object": "response",
+            "created_at": self._created_at,
+            "status": status,
+            "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": body.instructions, "max_output_tokens": body.max_output_tokens, "model": self._backend.name,
-            "output": output, "parallel_tool_calls": False, "previous_response_id": None, "store": False,
-            "temperature": params.temperature, "top_p": params.top_p, "text": {"format": {"type": "text"}} | text,
-            "tool_choice": "none", "tools": [], "truncation": "disabled", "metadata": body.metadata or {},
+            "instructions": body.instructions,
+            "max_output_tokens": body.max_output_tokens,
+            "model": self._backend.name,
+            "output": output,
+            "parallel_tool_calls": False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "text": {"format": {"type": "text"}} | text,
+            "tool_choice": "none",
+            "tools": [],
+            "truncation": "disabled",
+            "metadata": body.metadata or {},
             "usage": self._usage() if output else None,
             **({"warnings": list(self._asked.warnings)} if self._asked.warnings else {}),
-        }  # fmt: skip
+        }
 
     def _usage(self) -> dict[str, Any]:
         started = self._asked.started
         return {
-            "input_tokens": self._asked.prompt_tokens, "output_tokens": self._choice.tokens,
+            "input_tokens": self._asked.prompt_tokens,
+            "output_tokens": self._choice.tokens,
             "total_tokens": self._asked.prompt_tokens + self._choice.tokens,
             "input_tokens_details": {"cached_tokens": started.cached_tokens if started else 0},
             "output_tokens_details": {"reasoning_tokens": 0},
-        }  # fmt: skip
+        }
 
     def _note(self) -> None:
         note_usage(self._request, self._asked, self._choice.tokens)

@@ -66,8 +66,16 @@ class _Running:
 class Scheduler:
     """Runs jobs. `submit` and `cancel` may be called from any thread; the engine belongs to the scheduler's own."""
 
-    def __init__(self, engine: Engine, encodable: Callable[[Sequence[Pixels]], FloatArray], decode_text: Decode,
-                 limits: BatchLimits, pace: Pace, tiles: TileCache, metrics: Metrics) -> None:  # fmt: skip
+    def __init__(
+        self,
+        engine: Engine,
+        encodable: Callable[[Sequence[Pixels]], FloatArray],
+        decode_text: Decode,
+        limits: BatchLimits,
+        pace: Pace,
+        tiles: TileCache,
+        metrics: Metrics,
+    ) -> None:
         """`encodable(pixels)` makes the encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
         self._engine, self._encodable, self._decode_text = engine, encodable, decode_text
         self._limits, self._pace, self._tiles, self._metrics = limits, pace, tiles, metrics
@@ -88,8 +96,11 @@ class Scheduler:
         metrics.gauge("waiting_prompts", "Prompts in the queue.", lambda: len(self._waiting))
         metrics.gauge("running_sequences", "Answers that are being written.", lambda: len(self._running))
         metrics.gauge("prefilling_prompts", "Prompts that are being read.", lambda: len(self._reading))
-        metrics.gauge("kv_tokens_reserved", "Tokens of KV cache that running answers may need, in whole pages.",
-                      lambda: self._reserved * self._pages.page_tokens)  # fmt: skip
+        metrics.gauge(
+            "kv_tokens_reserved",
+            "Tokens of KV cache that running answers may need, in whole pages.",
+            lambda: self._reserved * self._pages.page_tokens,
+        )
         metrics.gauge("kv_tokens_kept", "Tokens of KV cache of finished answers.", lambda: self._prefixes.tokens)
         metrics.gauge("kv_sequences_kept", "Finished answers whose KV cache is kept.", lambda: len(self._prefixes))
         metrics.gauge("tile_cache_bytes", "Bytes of encoded tiles that are kept.", lambda: self._tiles.nbytes)
@@ -123,9 +134,7 @@ class Scheduler:
             raise unavailable("the server is shutting down; ask another one, or again later.", "shutting_down")
         waiting = len(self._waiting)
         held = sum(self._waiting_bytes.values())
-        if waiting + coming >= self._limits.max_waiting or (
-            held and held + pixel_bytes > self._limits.max_waiting_bytes
-        ):
+        if waiting + coming >= self._limits.max_waiting or (held and held + pixel_bytes > self._limits.max_waiting_bytes):
             self._metrics.refused.labels("queue_full").inc()
             wait_s = min(60.0, self._seconds_a_job * (waiting + coming))
             raise busy(f"{waiting + coming} requests are waiting already; try again later.", wait_s, "queue_full")
@@ -221,8 +230,7 @@ class Scheduler:
             needed = self._needed(job)
             coming = sum(len(prompting.job.params) for prompting in self._reading)
             if (self._running or self._reading) and (
-                len(self._running) + coming + len(job.params) > self._limits.max_running
-                or self._reserved + needed > self._most_pages
+                len(self._running) + coming + len(job.params) > self._limits.max_running or self._reserved + needed > self._most_pages
             ):
                 return
             self._waiting.pop(owners)
@@ -317,9 +325,7 @@ class Scheduler:
         for job, events in fresh.values():
             if id(job) not in still:
                 self._metrics.jobs.labels("finished").inc()
-                self._seconds_a_job += 0.1 * (
-                    (time.monotonic() - job.submitted_at) / self._limits.max_running - self._seconds_a_job
-                )
+                self._seconds_a_job += 0.1 * ((time.monotonic() - job.submitted_at) / self._limits.max_running - self._seconds_a_job)
             job.listener(Progressed(events))
 
     def _advance(self, batch: list[LiveAnswer]) -> None:

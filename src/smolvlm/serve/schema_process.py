@@ -85,8 +85,10 @@ class SchemaProcesses:
         """Start the processes, and build the tables of this one. Raises ServeError 503 when one cannot be started."""
         self._idle = list(await asyncio.gather(*(self._started() for _ in range(_PROCESSES))))
         if self._idle[0].missing:
-            logger.warning("this system does not limit %s of the processes that compile schemas; the time that each may take "
-                           "is limited all the same", ", ".join(self._idle[0].missing))  # fmt: skip
+            logger.warning(
+                "this system does not limit %s of the processes that compile schemas; the time that each may take is limited all the same",
+                ", ".join(self._idle[0].missing),
+            )
         await self._here(self._compiler.json_object)
 
     async def close(self) -> None:
@@ -142,8 +144,10 @@ class SchemaProcesses:
                 verdict = await asyncio.wait_for(self._exchange(child, data), _STALLED_S)
             except asyncio.TimeoutError:  # it did not use up its processor time: a busy machine is no fault of the schema
                 self._replace(child, owner, began)
-                raise unavailable(f"the schema was not compiled after {_STALLED_S:g} s; the server is too busy; try again later, "
-                                  "or send a smaller one.", "schema_unavailable") from None  # fmt: skip
+                raise unavailable(
+                    f"the schema was not compiled after {_STALLED_S:g} s; the server is too busy; try again later, or send a smaller one.",
+                    "schema_unavailable",
+                ) from None
             except ChildDied as died:
                 self._replace(child, owner, began)
                 logger.warning("a process that compiles schemas was lost: %s", died)
@@ -166,8 +170,9 @@ class SchemaProcesses:
                 self._idle.append(child)
                 self._give_back(owner, began)
             return verdict or _refused(f"compiling it takes more than {MEMORY_MB} MB")
-        raise unavailable("two processes were lost while they compiled the schema, for no fault of its own; try again later.",
-                          "schema_unavailable")  # fmt: skip
+        raise unavailable(
+            "two processes were lost while they compiled the schema, for no fault of its own; try again later.", "schema_unavailable"
+        )
 
     async def _exchange(self, child: Child, data: bytes) -> _Verdict | None:
         """None: the process ran out of memory."""
@@ -187,8 +192,9 @@ class SchemaProcesses:
         except LineFullError:
             raise busy(f"{_OWNER_WAITING} schemas of yours wait to be compiled; send fewer at a time.", COMPILE_S) from None
         except TimeoutError:
-            raise unavailable(f"no process was free to compile the schema for {_QUEUE_S:g} s; try again later.",
-                              "schema_unavailable") from None  # fmt: skip
+            raise unavailable(
+                f"no process was free to compile the schema for {_QUEUE_S:g} s; try again later.", "schema_unavailable"
+            ) from None
         began = asyncio.get_running_loop().time()
         try:
             while self._idle:
@@ -206,15 +212,21 @@ class SchemaProcesses:
         try:
             child = Child(await launch(COMMAND))
             self._living.add(child)
-            setup = {"size": len(self._tokenizer), "vocab_size": self._vocab_size, "eos_ids": self._eos_ids,
-                     "memory_mb": MEMORY_MB, "compile_s": COMPILE_S}  # fmt: skip
+            setup = {
+                "size": len(self._tokenizer),
+                "vocab_size": self._vocab_size,
+                "eos_ids": self._eos_ids,
+                "memory_mb": MEMORY_MB,
+                "compile_s": COMPILE_S,
+            }
             header = await asyncio.wait_for(child.exchange(pack(setup), self._tokenizer), START_S)
             child.missing = [str(what) for what in json.loads(header)["missing"]] + child.missing
         except (OSError, ChildDied, WireError, ValueError, KeyError, asyncio.TimeoutError) as error:
             if child is not None:
                 await self._end(child)
-            raise unavailable(f"no process can be started to compile the schema ({type(error).__name__}); try again later.",
-                              "schema_unavailable") from None  # fmt: skip
+            raise unavailable(
+                f"no process can be started to compile the schema ({type(error).__name__}); try again later.", "schema_unavailable"
+            ) from None
         except BaseException:
             if child is not None:
                 await self._end(child)

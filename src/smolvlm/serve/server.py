@@ -88,9 +88,16 @@ def announce(name: str, listening: socket.socket) -> None:
 def run(app: ASGIApp, found: Services, listening: socket.socket) -> None:
     """Answer on a bound socket until a signal comes. Raises what the model could not be warmed up for."""
     settings = uvicorn.Config(
-        app, http=protocol(found.config.head_timeout_s), lifespan="on", timeout_graceful_shutdown=5, backlog=_BACKLOG,
-        log_config=None, access_log=False, server_header=False, ws="none",
-    )  # fmt: skip
+        app,
+        http=protocol(found.config.head_timeout_s),
+        lifespan="on",
+        timeout_graceful_shutdown=5,
+        backlog=_BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+    )
     _allow_connections()
     sys.setswitchinterval(_SWITCH_S)
     DrainingServer(settings, found).run(sockets=[listening])

@@ -43,8 +43,12 @@ class Services:
     def require_model(self, name: str) -> None:
         """Raises ServeError 404, as OpenAI does, for any model but the one that is served."""
         if name != self.backend.name:
-            raise ServeError(404, f"The model {name[:100]!r} does not exist here; this server has {self.backend.name!r}.",
-                             code="model_not_found", param="model")  # fmt: skip
+            raise ServeError(
+                404,
+                f"The model {name[:100]!r} does not exist here; this server has {self.backend.name!r}.",
+                code="model_not_found",
+                param="model",
+            )
 
     async def find_file(self, owner: str, file_id: str) -> tuple[StoredFile, str]:
         """An upload of `owner`, and whether it is an "image" or a "video"."""
@@ -80,5 +84,8 @@ def note_usage(request: Request, asked: Asked, completion_tokens: int) -> None:
     started = asked.started
     facts |= {"prompt_tokens": asked.prompt_tokens, "completion_tokens": completion_tokens, "media": asked.media}
     if started is not None:
-        facts |= {"cached_tokens": started.cached_tokens, "tiles_encoded": started.encoded_tiles,
-                  "queued_ms": round(1000 * started.queued_s, 1)}  # fmt: skip
+        facts |= {
+            "cached_tokens": started.cached_tokens,
+            "tiles_encoded": started.encoded_tiles,
+            "queued_ms": round(1000 * started.queued_s, 1),
+        }

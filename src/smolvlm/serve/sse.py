@@ -13,10 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 HUNG_UP = 499  # nginx' word for a client that left; nobody reads it but the log
 # For the API's document: with `stream`, a 200 is no JSON but events, and this is one of them.
-_EVENT = {"type": "object", "required": ["data"], "properties": {
-    "event": {"type": "string", "description": "The event's name, as the Responses API writes it."},
-    "data": {"type": "string", "description": "JSON, or [DONE] at the end of a chat completion."},
-}}  # fmt: skip
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "event": {"type": "string", "description": "The event's name, as the Responses API writes it."},
+        "data": {"type": "string", "description": "JSON, or [DONE] at the end of a chat completion."},
+    },
+}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
 
 

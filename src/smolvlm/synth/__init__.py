@@ -4,5 +4,17 @@ from smolvlm.synth.generate import GENERATORS, VERSION, generate
 from smolvlm.synth.sample import FrameTruth, ItemTruth, Question, Sample, Split
 from smolvlm.synth.world import SMALL, WIDE, WORLDS, World
 
-__all__ = ["GENERATORS", "SMALL", "VERSION", "WIDE", "WORLDS", "FrameTruth", "ItemTruth", "Question", "Sample", "Split",
-           "World", "generate"]  # fmt: skip
+__all__ = [
+    "GENERATORS",
+    "SMALL",
+    "VERSION",
+    "WIDE",
+    "WORLDS",
+    "FrameTruth",
+    "ItemTruth",
+    "Question",
+    "Sample",
+    "Split",
+    "World",
+    "generate",
+]

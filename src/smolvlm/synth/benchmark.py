@@ -68,15 +68,13 @@ _ALL = (
     TaskSpec("colour", "scene", ("colour",), "the colour of a shape", lambda world: world.colours),
     TaskSpec("object", "scene", ("object",), "what is at a place of the picture, or alone in it"),
     TaskSpec("presence", "scene", ("presence",), "whether a thing is there, half yes and half no", _YES_NO),
-    TaskSpec("position", "scene", ("position",), "in which of nine places a thing is",
-             _fixed(*(place for row in PLACES for place in row))),
-    TaskSpec("spatial", "scene", ("spatial",), "left or right of, above or below another thing",
-             _fixed("left", "right", "above", "below")),
+    TaskSpec("position", "scene", ("position",), "in which of nine places a thing is", _fixed(*(place for row in PLACES for place in row))),
+    TaskSpec("spatial", "scene", ("spatial",), "left or right of, above or below another thing", _fixed("left", "right", "above", "below")),
     TaskSpec("count", "scene", ("count",), "how many of one kind or colour there are", _up_to(lambda w: w.max_count)),
-    TaskSpec("caption", "scene", ("caption",), "every thing of a picture with its colour, none invented",
-             is_caption=True),
-    TaskSpec("reading_word", "writing", ("reading_word",), "a word in capitals, mostly random letters",
-             _up_to(lambda w: w.max_letters), _length),
+    TaskSpec("caption", "scene", ("caption",), "every thing of a picture with its colour, none invented", is_caption=True),
+    TaskSpec(
+        "reading_word", "writing", ("reading_word",), "a word in capitals, mostly random letters", _up_to(lambda w: w.max_letters), _length
+    ),
     TaskSpec("reading_number", "writing", ("reading_number",), "a number", _up_to(lambda w: w.max_digits), _length),
     TaskSpec("motion", "clip", ("motion",), "in which direction a thing moves", _fixed("left", "right", "up", "down")),
     TaskSpec("event", "clip", ("event",), "what happens in a clip, in a sentence"),
@@ -90,8 +88,7 @@ _ALL = (
     TaskSpec("note", "note", ("note_text",), "a written note, word by word"),
     TaskSpec("chart", "chart", _CHART, "highest and lowest bar, a value, how many bars", _fixed(*_CHART), _task),
     TaskSpec("defect", "part", ("defect",), "whether a part has a defect", _YES_NO),
-    TaskSpec("defect_kind", "part", ("defect_kind",), "which defect a part has, if any",
-             _fixed("scratch", "dent", "missing hole", "none")),
+    TaskSpec("defect_kind", "part", ("defect_kind",), "which defect a part has, if any", _fixed("scratch", "dent", "missing hole", "none")),
     TaskSpec("part", "part", ("part",), "which kind of part it is"),
     TaskSpec("door", "room", ("door",), "whether a door is open or closed", _fixed("open", "closed")),
     TaskSpec("people", "room", ("people_count",), "how many people are in a room", _fixed("0", "1", "2", "3")),
@@ -99,7 +96,7 @@ _ALL = (
     TaskSpec("room_event", "room_clip", ("event",), "what happens in a room, in a sentence"),
     TaskSpec("room_when", "room_clip", ("when",), "at what time it happens in a room"),
     TaskSpec("fall", "room_clip", ("fall",), "whether somebody falls; bending down is no fall", _YES_NO),
-)  # fmt: skip
+)
 
 TASKS: dict[str, TaskSpec] = {task.name: task for task in _ALL if task.generator in GENERATORS}
 
@@ -140,9 +137,7 @@ def _drawn(spec: TaskSpec, count: int, world: World) -> Iterator[Item]:
         start = index
         while not waiting[stratum]:
             if index - start > _PATIENCE:
-                raise SynthError(
-                    f"the task {spec.name} found no {stratum!r} in {_PATIENCE} samples of {spec.generator}."
-                )
+                raise SynthError(f"the task {spec.name} found no {stratum!r} in {_PATIENCE} samples of {spec.generator}.")
             question = _asked(spec, generate(spec.generator, "test", index, world))
             if question is not None:
                 kind = spec.key(question) if spec.strata is not None else ""

@@ -23,24 +23,9 @@ _LABELS = (
     ("Tea", "Ham", "Egg", "Pie", "Nut", "Fig", "Jam", "Oil"),
 )
 _BAR_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown")
-_HIGHEST = (
-    "Which bar is the highest?",
-    "Which bar is the tallest?",
-    "What has the highest value?",
-    "Which value is the largest?",
-)
-_LOWEST = (
-    "Which bar is the lowest?",
-    "Which bar is the shortest?",
-    "What has the lowest value?",
-    "Which value is the smallest?",
-)
-_VALUE = (
-    "What is the value of {}?",
-    "How high is the bar {}?",
-    "Which value does {} have?",
-    "What is the value for {}?",
-)
+_HIGHEST = ("Which bar is the highest?", "Which bar is the tallest?", "What has the highest value?", "Which value is the largest?")
+_LOWEST = ("Which bar is the lowest?", "Which bar is the shortest?", "What has the lowest value?", "Which value is the smallest?")
+_VALUE = ("What is the value of {}?", "How high is the bar {}?", "Which value does {} have?", "What is the value for {}?")
 _BARS = ("How many bars are there?", "How many bars does the chart have?", "Count the bars.")
 
 
@@ -105,8 +90,7 @@ def random_chart(rng: np.random.Generator, most_bars: int) -> Chart:
     return Chart(labels, values, colours, top, step, printed)
 
 
-def plot(rng: np.random.Generator, chart: Chart, side_px: int, split: Split,
-         ) -> tuple[Image.Image, tuple[tuple[int, int, int, int], ...]]:  # fmt: skip
+def plot(rng: np.random.Generator, chart: Chart, side_px: int, split: Split) -> tuple[Image.Image, tuple[tuple[int, int, int, int], ...]]:
     """The picture and the box (left, top, right, bottom) of each bar in pixels, right and bottom exclusive."""
     paper = int(rng.integers(232, 256))
     canvas = Image.new("RGB", (side_px, side_px), (paper, paper, paper - int(rng.integers(0, 10))))
@@ -136,12 +120,11 @@ def plot(rng: np.random.Generator, chart: Chart, side_px: int, split: Split,
     return canvas, tuple(boxes)
 
 
-def _gridlines(draw: ImageDraw.ImageDraw, chart: Chart, font_name: str, left: int, scale: tuple[int, float], side_px: int,
-               ink: tuple[int, ...]) -> None:  # fmt: skip
+def _gridlines(
+    draw: ImageDraw.ImageDraw, chart: Chart, font_name: str, left: int, scale: tuple[int, float], side_px: int, ink: tuple[int, ...]
+) -> None:
     base, px_per_unit = scale
-    font = _fitting(
-        font_name, [str(chart.top)], left * 0.72, round(min(px_per_unit * chart.step * 0.95, 0.085 * side_px))
-    )
+    font = _fitting(font_name, [str(chart.top)], left * 0.72, round(min(px_per_unit * chart.step * 0.95, 0.085 * side_px)))
     for value in range(0, chart.top + 1, chart.step):
         y = round(base - value * px_per_unit)
         draw.line((left, y, round(side_px * 0.98), y), fill=(190, 190, 190))

@@ -22,8 +22,7 @@ _SHARES = (0.34, 0.12, 0.14, 0.14, 0.06, 0.12, 0.08)
 # For training: changes that are rare in the benchmark were hardly learned in its shares (two that appear: none of 18).
 EVEN_SHARES = (0.22, 0.1, 0.12, 0.16, 0.13, 0.16, 0.11)
 _STEPS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
-_WHAT = ("What happens?", "What happens in the clip?", "What happens in this video?", "Describe this in detail.",
-         "Describe the video.")  # fmt: skip
+_WHAT = ("What happens?", "What happens in the clip?", "What happens in this video?", "Describe this in detail.", "Describe the video.")
 _DIRECTION = ("In which direction does the {} move?", "Which way does the {} move?", "Where does the {} go?")
 _WHEN = ("When does the {} {}?", "At what time does the {} {}?")
 _ACTION = ("What does the {} do?", "What happens to the {}?", "What is the {} doing?")
@@ -53,8 +52,9 @@ def clock(seconds: float) -> str:
     return f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
 
 
-def draw_clip(rng: np.random.Generator, world: World, split: Split, frame_count: int | None = None,
-              shares: Sequence[float] = _SHARES) -> Sample:  # fmt: skip
+def draw_clip(
+    rng: np.random.Generator, world: World, split: Split, frame_count: int | None = None, shares: Sequence[float] = _SHARES
+) -> Sample:
     """A clip of 3 to 6 frames (or `frame_count`) with questions on what happens, where to, when, and what comes first;
     `shares`: how often each of EVENTS."""
     event = str(rng.choice(EVENTS, p=shares))
@@ -100,8 +100,9 @@ def _action(actor: _Actor) -> str:
     return "it moves up" if dy < 0 else "it moves down"
 
 
-def _film(rng: np.random.Generator, world: World, split: Split, actors: list[_Actor],
-          count: int) -> tuple[tuple[Pixels, ...], tuple[FrameTruth, ...]]:  # fmt: skip
+def _film(
+    rng: np.random.Generator, world: World, split: Split, actors: list[_Actor], count: int
+) -> tuple[tuple[Pixels, ...], tuple[FrameTruth, ...]]:
     ground = background(rng, *frame_size(rng, world), split)
     camera = Camera(rng)
     frames, truths = [], []
@@ -122,8 +123,9 @@ def _still(item: Item, place: Point, count: int) -> _Actor:
     return _Actor(item, (place,) * count, (0.0,) * count, (item,) * count)
 
 
-def _moves(rng: np.random.Generator, world: World, times: tuple[float, ...],
-           _places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _moves(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], _places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     direction = str(rng.choice(tuple(_STEPS)))
     dx, dy = _STEPS[direction]
     item = make_item(rng, world, random_size(rng))
@@ -145,8 +147,9 @@ def _moves(rng: np.random.Generator, world: World, times: tuple[float, ...],
     return [_Actor(item, tuple(path), (0.0,) * count, (item,) * count)], questions
 
 
-def _falls(rng: np.random.Generator, world: World, times: tuple[float, ...],
-           _places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _falls(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], _places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     """It stands, then drops within one frame and lies turned on the ground."""
     item = make_item(rng, world, float(rng.uniform(0.22, 0.31)), shape_share=0.0)
     at = int(rng.integers(1, len(times)))
@@ -162,18 +165,21 @@ def _falls(rng: np.random.Generator, world: World, times: tuple[float, ...],
     return [_Actor(item, path, turns, (item,) * len(times))], questions
 
 
-def _appears(rng: np.random.Generator, world: World, times: tuple[float, ...],
-             places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _appears(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     return _shown(rng, world, times, places, comes=True)
 
 
-def _disappears(rng: np.random.Generator, world: World, times: tuple[float, ...],
-                places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _disappears(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     return _shown(rng, world, times, places, comes=False)
 
 
-def _shown(rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]], *,
-           comes: bool) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _shown(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]], *, comes: bool
+) -> tuple[list[_Actor], list[Question]]:
     item = make_item(rng, world, random_size(rng))
     at = int(rng.integers(1, len(times)))
     place = point_in(rng, places[0], item.size)
@@ -186,8 +192,9 @@ def _shown(rng: np.random.Generator, world: World, times: tuple[float, ...], pla
     return [_Actor(item, path, (0.0,) * len(times), (item,) * len(times))], questions
 
 
-def _changes_colour(rng: np.random.Generator, world: World, times: tuple[float, ...],
-                    places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _changes_colour(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     before = make_item(rng, world, random_size(rng), shape_share=1.0)
     colour = str(rng.choice([c for c in world.colours if c != before.colour]))
     after = replace(before, colour=colour, rgb=shade(rng, colour))
@@ -198,8 +205,9 @@ def _changes_colour(rng: np.random.Generator, world: World, times: tuple[float, 
     return [_Actor(before, (place,) * len(times), (0.0,) * len(times), looks)], questions
 
 
-def _two_appear(rng: np.random.Generator, world: World, times: tuple[float, ...],
-                places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _two_appear(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     first = make_item(rng, world, random_size(rng))
     second = make_item(rng, world, random_size(rng))
     while second.name == first.name:
@@ -224,8 +232,9 @@ def _two_appear(rng: np.random.Generator, world: World, times: tuple[float, ...]
     return actors, questions
 
 
-def _nothing(rng: np.random.Generator, world: World, times: tuple[float, ...],
-             places: list[tuple[int, int]]) -> tuple[list[_Actor], list[Question]]:  # fmt: skip
+def _nothing(
+    rng: np.random.Generator, world: World, times: tuple[float, ...], places: list[tuple[int, int]]
+) -> tuple[list[_Actor], list[Question]]:
     item = make_item(rng, world, random_size(rng))
     actor = _still(item, point_in(rng, places[0], item.size), len(times))
     return [actor], [Question("event", phrased(rng, _WHAT), "nothing happens")]
@@ -236,6 +245,11 @@ def _called(rng: np.random.Generator, item: Item) -> str:
 
 
 _EVENT_MAKERS = {
-    "moves": _moves, "falls": _falls, "appears": _appears, "disappears": _disappears,
-    "changes colour": _changes_colour, "two appear": _two_appear, "nothing": _nothing,
-}  # fmt: skip
+    "moves": _moves,
+    "falls": _falls,
+    "appears": _appears,
+    "disappears": _disappears,
+    "changes colour": _changes_colour,
+    "two appear": _two_appear,
+    "nothing": _nothing,
+}

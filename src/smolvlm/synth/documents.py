@@ -16,35 +16,69 @@ from smolvlm.synth.sample import Question, Sample, Split
 from smolvlm.synth.world import World
 
 SCALE = 2  # a document's side in sides of the world
-_COMPANIES = ("Acme", "Nova", "Delta", "Orion", "Zenith", "Vertex", "Atlas", "Lumen", "Pixel", "Quartz", "Summit", "Harbor",
-              "Maple", "Falcon", "Copper", "Ivory")  # fmt: skip
-_FORMS = ("Ltd", "Inc", "GmbH", "Co", "LLC")
-_GOODS = ("Cable", "Paper", "Chair", "Desk", "Lamp", "Screen", "Printer", "Toner", "Drill", "Paint", "Keyboard", "Router",
-          "Battery", "Shelf", "Folder", "Camera")  # fmt: skip
-_SHOPS = (
-    "Corner Shop",
-    "City Market",
-    "Bean Cafe",
-    "Green Grocer",
-    "Book Barn",
-    "Sun Bakery",
-    "Star Deli",
-    "Park Kiosk",
+_COMPANIES = (
+    "Acme",
+    "Nova",
+    "Delta",
+    "Orion",
+    "Zenith",
+    "Vertex",
+    "Atlas",
+    "Lumen",
+    "Pixel",
+    "Quartz",
+    "Summit",
+    "Harbor",
+    "Maple",
+    "Falcon",
+    "Copper",
+    "Ivory",
 )
-_FOOD = ("Coffee", "Tea", "Milk", "Bread", "Butter", "Yogurt", "Flour", "Rice", "Juice", "Soup", "Cake", "Water", "Pasta",
-         "Cheese", "Honey", "Salad")  # fmt: skip
+_FORMS = ("Ltd", "Inc", "GmbH", "Co", "LLC")
+_GOODS = (
+    "Cable",
+    "Paper",
+    "Chair",
+    "Desk",
+    "Lamp",
+    "Screen",
+    "Printer",
+    "Toner",
+    "Drill",
+    "Paint",
+    "Keyboard",
+    "Router",
+    "Battery",
+    "Shelf",
+    "Folder",
+    "Camera",
+)
+_SHOPS = ("Corner Shop", "City Market", "Bean Cafe", "Green Grocer", "Book Barn", "Sun Bakery", "Star Deli", "Park Kiosk")
+_FOOD = (
+    "Coffee",
+    "Tea",
+    "Milk",
+    "Bread",
+    "Butter",
+    "Yogurt",
+    "Flour",
+    "Rice",
+    "Juice",
+    "Soup",
+    "Cake",
+    "Water",
+    "Pasta",
+    "Cheese",
+    "Honey",
+    "Salad",
+)
 _PEOPLE = ("Anna", "Tom", "Lisa", "Ben", "Maria", "Paul", "Emma", "Max", "Nina", "Leo", "Sara", "Omar", "Kim", "Ravi")
 _THINGS = ("milk", "bread", "paint", "tea", "soap", "rice", "tape", "salt", "wine", "paper", "cake", "soup")
 _COUNTED = ("apples", "stamps", "eggs", "nails", "pens", "cards", "lemons", "bulbs", "bags", "towels")
 _PLACES = ("school", "the bank", "the park", "work", "the zoo", "home", "the cafe", "the gym")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-_TOTAL = (
-    "What is the total of the {}?",
-    "How much is the {} total?",
-    "What is the total amount?",
-    "What is the {} total?",
-)
+_TOTAL = ("What is the total of the {}?", "How much is the {} total?", "What is the total amount?", "What is the {} total?")
 _NUMBER = ("What is the invoice number?", "Which number does the invoice have?", "Read the invoice number.")
 _DATE = ("What is the date of the invoice?", "When was the invoice issued?", "What is the invoice date?")
 _DUE = ("When is the invoice due?", "What is the due date?", "By which date must the invoice be paid?")
@@ -69,7 +103,7 @@ class Purchase:
         return sum(self.cents) + self.tax_cents
 
     def money(self, cents: int) -> str:
-        """ "$12.05"."""
+        """As in "$12.05"."""
         return f"{self.sign}{cents // 100}.{cents % 100:02d}"
 
     def rows(self) -> list[Row]:
@@ -83,16 +117,15 @@ def draw_invoice(rng: np.random.Generator, world: World, split: Split) -> Sample
     number = str(int(rng.integers(10 ** (world.max_digits - 1), 10**world.max_digits)))
     year, day, style = int(rng.integers(2020, 2030)), int(rng.integers(0, 330)), int(rng.integers(3))
     date, due = _date(year, day, style), _date(year, day + int(rng.integers(7, 30)), style)
-    fields = [Row(_one_of(rng, "Invoice No.", "Invoice number", "Number", "No."), number),
-              Row(_one_of(rng, "Date", "Invoice date", "Issued"), date)]  # fmt: skip
+    fields = [
+        Row(_one_of(rng, "Invoice No.", "Invoice number", "Number", "No."), number),
+        Row(_one_of(rng, "Date", "Invoice date", "Issued"), date),
+    ]
     has_due = bool(rng.random() < 0.5)
     if has_due:
         fields.append(Row(_one_of(rng, "Due", "Due date", "Pay by"), due))
     centred = bool(rng.random() < 0.4)
-    head = [
-        Row(company, centred=centred, scale=1.2),
-        Row(_one_of(rng, "INVOICE", "Invoice"), centred=centred, scale=1.2),
-    ]
+    head = [Row(company, centred=centred, scale=1.2), Row(_one_of(rng, "INVOICE", "Invoice"), centred=centred, scale=1.2)]
     if rng.random() < 0.3:
         head.reverse()
     if rng.random() < 0.5:
@@ -106,9 +139,7 @@ def draw_invoice(rng: np.random.Generator, world: World, split: Split) -> Sample
         Question("invoice_number", phrased(rng, _NUMBER), number),
         Question("invoice_date", phrased(rng, _DATE), date),
         Question("invoice_company", phrased(rng, _COMPANY), company),
-        Question(
-            "invoice_price", phrased(rng, _PRICE, bought.goods[picked].lower()), bought.money(bought.cents[picked])
-        ),
+        Question("invoice_price", phrased(rng, _PRICE, bought.goods[picked].lower()), bought.money(bought.cents[picked])),
     ]
     if has_due:
         questions.append(Question("invoice_due", phrased(rng, _DUE), due))
@@ -123,17 +154,19 @@ def draw_receipt(rng: np.random.Generator, world: World, split: Split) -> Sample
     shop = str(rng.choice(_SHOPS))
     paid = "cash" if rng.random() < 0.5 else "card"
     date = _date(int(rng.integers(2020, 2030)), int(rng.integers(0, 360)), int(rng.integers(3)))
-    rows = [Row(shop, centred=True, scale=1.1), Row(date, centred=True, scale=0.9), Row(scale=0.3), *bought.rows(),
-            *_sum_rows(rng, bought, ("TOTAL", "Total", "SUM")),
-            Row(_one_of(rng, "Paid by {}", "Payment: {}", "{}").format(paid.upper() if rng.random() < 0.5 else paid),
-                centred=True)]  # fmt: skip
+    rows = [
+        Row(shop, centred=True, scale=1.1),
+        Row(date, centred=True, scale=0.9),
+        Row(scale=0.3),
+        *bought.rows(),
+        *_sum_rows(rng, bought, ("TOTAL", "Total", "SUM")),
+        Row(_one_of(rng, "Paid by {}", "Payment: {}", "{}").format(paid.upper() if rng.random() < 0.5 else paid), centred=True),
+    ]
     picked = int(rng.integers(len(bought.goods)))
     questions = (
         Question("receipt_total", phrased(rng, _TOTAL, "receipt"), bought.money(bought.total_cents)),
         Question("receipt_shop", phrased(rng, _SHOP), shop),
-        Question(
-            "receipt_price", phrased(rng, _PRICE, bought.goods[picked].lower()), bought.money(bought.cents[picked])
-        ),
+        Question("receipt_price", phrased(rng, _PRICE, bought.goods[picked].lower()), bought.money(bought.cents[picked])),
         Question("receipt_payment", phrased(rng, _PAID), paid),
     )
     side = SCALE * world.side_px
@@ -156,9 +189,7 @@ def draw_note(rng: np.random.Generator, world: World, split: Split) -> Sample:
     centred = bool(rng.random() < 0.5)
     rows = [Row(line, centred=centred) for line in lines]
     page = print_page(rng, rows, world.side_px, world.side_px, split, paper_share=float(rng.uniform(0.85, 1.0)))
-    return Sample(
-        "image", (finish(rng, page, strength=0.8),), (Question("note_text", phrased(rng, _NOTE), " ".join(lines)),)
-    )
+    return Sample("image", (finish(rng, page, strength=0.8),), (Question("note_text", phrased(rng, _NOTE), " ".join(lines)),))
 
 
 def _purchase(rng: np.random.Generator, names: tuple[str, ...], world: World, *, with_tax: bool) -> Purchase:

@@ -76,8 +76,7 @@ class Exported:
     questions: int
 
 
-def export(out: Path, options: ExportOptions | None = None, *,
-           on_progress: Callable[[str, int, int], None] | None = None) -> Exported:  # fmt: skip
+def export(out: Path, options: ExportOptions | None = None, *, on_progress: Callable[[str, int, int], None] | None = None) -> Exported:
     """Write a data set into the new or empty folder `out`: all of it, or nothing.
 
     `on_progress("samples", done, total)` is called after each sample. Raises SynthError for a folder that holds anything
@@ -177,9 +176,17 @@ def _png(picture: Image.Image) -> bytes:
 def _mixture(options: ExportOptions, modalities: dict[str, str]) -> str:
     """The mixture file's text. All that is put in are our own plain words, which YAML takes as they are."""
     last = options.first + options.count - 1
-    lines = [f"# smolvlm synth, version {VERSION}: split {options.split}, world {options.world.name}, "
-             f"samples {options.first} to {last} of each generator", "datasets:"]  # fmt: skip
+    lines = [
+        f"# smolvlm synth, version {VERSION}: split {options.split}, world {options.world.name}, "
+        f"samples {options.first} to {last} of each generator",
+        "datasets:",
+    ]
     for name, modality in modalities.items():
-        lines += [f"  - name: {name}", "    path: .", f"    json_path: {name}.jsonl", f"    modality: {modality}",
-                  "    sampling_strategy: all"]  # fmt: skip
+        lines += [
+            f"  - name: {name}",
+            "    path: .",
+            f"    json_path: {name}.jsonl",
+            f"    modality: {modality}",
+            "    sampling_strategy: all",
+        ]
     return "\n".join(lines) + "\n"

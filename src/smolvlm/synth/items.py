@@ -40,8 +40,9 @@ class Item:
         return ItemTruth(self.name, self.colour, (x - half_width, y - half_height, x + half_width, y + half_height))
 
 
-def make_item(rng: np.random.Generator, world: World, size: float, *, name: str | None = None,
-              colour: str | None = None, shape_share: float = 0.5) -> Item:  # fmt: skip
+def make_item(
+    rng: np.random.Generator, world: World, size: float, *, name: str | None = None, colour: str | None = None, shape_share: float = 0.5
+) -> Item:
     """A random thing: a coloured shape with probability `shape_share`, else an object; `name` and `colour` fix a choice."""
     if name is None:
         pool: Sequence[str] = world.shapes if rng.random() < shape_share else world.objects
@@ -60,8 +61,7 @@ def make_item(rng: np.random.Generator, world: World, size: float, *, name: str 
     )
 
 
-def paste(canvas: Image.Image, item: Item, centre: tuple[float, float], *, turn_deg: float = 0.0,
-          opacity: float = 1.0) -> None:  # fmt: skip
+def paste(canvas: Image.Image, item: Item, centre: tuple[float, float], *, turn_deg: float = 0.0, opacity: float = 1.0) -> None:
     """Draw `item` with its centre at fractions (x, y) of the canvas; a faint outline keeps it apart from what is behind."""
     side = min(canvas.size)
     width = max(4, round(item.size * side * min(item.aspect, 1)))

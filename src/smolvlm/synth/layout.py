@@ -39,5 +39,5 @@ def _along(rng: np.random.Generator, index: int, size: float) -> float:
 
 
 def place_name(point: Point) -> str:
-    """ "top left", "centre", ... of a centre in fractions of the frame."""
+    """As in "top left", "centre", ... of a centre in fractions of the frame."""
     return PLACES[min(int(point[1] * 3), 2)][min(int(point[0] * 3), 2)]

@@ -18,8 +18,7 @@ from smolvlm.synth.words import at_place, with_article
 from smolvlm.synth.world import World
 
 CHANGES = ("added", "removed", "colour", "moved", "nothing")
-_WHAT = ("What is different in the second picture?", "What has changed?", "What changed between the pictures?",
-         "Compare the two pictures.")  # fmt: skip
+_WHAT = ("What is different in the second picture?", "What has changed?", "What changed between the pictures?", "Compare the two pictures.")
 
 
 def draw_pair(rng: np.random.Generator, world: World, split: Split) -> Sample:
@@ -50,12 +49,17 @@ def draw_pair(rng: np.random.Generator, world: World, split: Split) -> Sample:
     ]
     # "Yes" is right for one pair in five: the yes/no question is asked of one changed pair in four, to balance it.
     keep = 2 if change == "nothing" or rng.random() < 0.25 else 1
-    return Sample("images", tuple(frames), tuple(questions[:keep]),
-                  truths=(FrameTruth(truths(before, ground.size)), FrameTruth(truths(after, ground.size))))  # fmt: skip
+    return Sample(
+        "images",
+        tuple(frames),
+        tuple(questions[:keep]),
+        truths=(FrameTruth(truths(before, ground.size)), FrameTruth(truths(after, ground.size))),
+    )
 
 
-def _changed(rng: np.random.Generator, world: World, change: str, before: list[tuple[Item, Point]],
-             free: tuple[int, int]) -> tuple[list[tuple[Item, Point]], str]:  # fmt: skip
+def _changed(
+    rng: np.random.Generator, world: World, change: str, before: list[tuple[Item, Point]], free: tuple[int, int]
+) -> tuple[list[tuple[Item, Point]], str]:
     """The second picture's things and what to say of the change, which is always to the first thing."""
     item, place = before[0]
     if change == "added":
@@ -67,10 +71,7 @@ def _changed(rng: np.random.Generator, world: World, change: str, before: list[t
         return before[1:], f"the {item.phrase} is gone"
     if change == "colour":
         colour = str(rng.choice([c for c in world.colours if c != item.colour]))
-        return [
-            (replace(item, colour=colour, rgb=shade(rng, colour)), place),
-            *before[1:],
-        ], f"the {item.phrase} is now {colour}"
+        return [(replace(item, colour=colour, rgb=shade(rng, colour)), place), *before[1:]], f"the {item.phrase} is now {colour}"
     if change == "moved":
         there = point_in(rng, free, item.size)
         return [(item, there), *before[1:]], f"the {item.phrase} is now {at_place(place_name(there))}"

@@ -27,8 +27,9 @@ class Row:
     rule: bool = False  # a thin line above
 
 
-def print_page(rng: np.random.Generator, rows: Sequence[Row], width_px: int, height_px: int, split: Split,
-               *, paper_share: float = 1.0) -> Image.Image:  # fmt: skip
+def print_page(
+    rng: np.random.Generator, rows: Sequence[Row], width_px: int, height_px: int, split: Split, *, paper_share: float = 1.0
+) -> Image.Image:
     """An RGB picture of a sheet with `rows` lying on one of the split's backgrounds.
 
     paper_share: how much of the width the sheet takes (a receipt is narrow). The font is one of the split's; its size
@@ -50,9 +51,7 @@ def print_page(rng: np.random.Generator, rows: Sequence[Row], width_px: int, hei
     used = LINE * size * sum(row.scale for row in rows)
     y = border + margin + float(rng.uniform(0, max(0.0, room[1] - used)))
     for row in rows:
-        _print_row(
-            draw, row, load_font(font_name, max(6, int(size * row.scale))), (left + margin, right - margin), y, ink
-        )
+        _print_row(draw, row, load_font(font_name, max(6, int(size * row.scale))), (left + margin, right - margin), y, ink)
         y += LINE * size * row.scale
     return canvas
 
@@ -69,8 +68,9 @@ def _width(font: ImageFont.FreeTypeFont, row: Row) -> float:
     return font.getlength(row.left) + font.getlength(row.right) + gap
 
 
-def _print_row(draw: ImageDraw.ImageDraw, row: Row, font: ImageFont.FreeTypeFont, edges: tuple[float, float], y: float,
-               ink: tuple[int, ...]) -> None:  # fmt: skip
+def _print_row(
+    draw: ImageDraw.ImageDraw, row: Row, font: ImageFont.FreeTypeFont, edges: tuple[float, float], y: float, ink: tuple[int, ...]
+) -> None:
     x = (edges[0] + edges[1] - font.getlength(row.left)) / 2 if row.centred else edges[0]
     # "ls": the baseline is placed, not the box, or capitals and "g" would stand on different lines.
     baseline = y + font.size

@@ -61,9 +61,7 @@ class Part:
 
 
 def _round(radius: float, count: int = 48) -> tuple[Point, ...]:
-    return tuple(
-        (radius * math.cos(2 * math.pi * i / count), radius * math.sin(2 * math.pi * i / count)) for i in range(count)
-    )
+    return tuple((radius * math.cos(2 * math.pi * i / count), radius * math.sin(2 * math.pi * i / count)) for i in range(count))
 
 
 def _teeth(count: int) -> tuple[Point, ...]:
@@ -84,12 +82,16 @@ OUTLINES: dict[str, Outline] = {
     "washer": Outline(_round(0.92), ((0.0, 0.0, 0.36),)),
     "nut": Outline(_round(0.96, 6), ((0.0, 0.0, 0.40),)),
     "gear": Outline(_teeth(11), ((0.0, 0.0, 0.26),)),
-    "plate": Outline(((-0.86, -0.5), (0.86, -0.5), (0.86, 0.5), (-0.86, 0.5)),
-                     ((-0.64, -0.28, 0.13), (0.64, -0.28, 0.13), (0.64, 0.28, 0.13), (-0.64, 0.28, 0.13))),
-    "bracket": Outline(((-0.72, -0.72), (-0.2, -0.72), (-0.2, 0.2), (0.72, 0.2), (0.72, 0.72), (-0.72, 0.72)),
-                       ((-0.46, -0.46, 0.13), (-0.46, 0.46, 0.13), (0.46, 0.46, 0.13))),
+    "plate": Outline(
+        ((-0.86, -0.5), (0.86, -0.5), (0.86, 0.5), (-0.86, 0.5)),
+        ((-0.64, -0.28, 0.13), (0.64, -0.28, 0.13), (0.64, 0.28, 0.13), (-0.64, 0.28, 0.13)),
+    ),
+    "bracket": Outline(
+        ((-0.72, -0.72), (-0.2, -0.72), (-0.2, 0.2), (0.72, 0.2), (0.72, 0.72), (-0.72, 0.72)),
+        ((-0.46, -0.46, 0.13), (-0.46, 0.46, 0.13), (0.46, 0.46, 0.13)),
+    ),
     "flange": Outline(_round(0.95), _ring_of_holes(6, 0.68, 0.12)),
-}  # fmt: skip
+}
 
 
 def body_mask(part: Part, margin: float = 0.0) -> npt.NDArray[np.bool_]:
@@ -128,7 +130,7 @@ def render_part(part: Part, ground: npt.NDArray[np.float32]) -> Image.Image:
 
 
 def _mask(part: Part, side: int) -> Image.Image:
-    """ "L" (side, side): 255 where there is metal, smooth at the edges."""
+    """An "L" picture (side, side): 255 where there is metal, smooth at the edges."""
     big = side * _OVERSAMPLE
     mask = Image.new("L", (big, big))
     draw = ImageDraw.Draw(mask)
@@ -165,9 +167,7 @@ def _draw_defect(picture: Image.Image, part: Part, defect: Defect) -> Image.Imag
         (x, y), off = points[0], radius * 0.22
         for layer, sign in ((dark, 1), (light, -1)):
             ImageDraw.Draw(layer).ellipse(_ellipse((x, y), radius * 0.9), fill=215)
-            ImageDraw.Draw(layer).ellipse(
-                _ellipse((x + sign * off, y + sign * off), radius * 0.8), fill=50 if sign > 0 else 0
-            )
+            ImageDraw.Draw(layer).ellipse(_ellipse((x + sign * off, y + sign * off), radius * 0.8), fill=50 if sign > 0 else 0)
         blur = ImageFilter.GaussianBlur(radius * 0.06)
         dark, light = dark.filter(blur), light.filter(blur)
     elif defect.kind == "scratch":

@@ -26,13 +26,19 @@ NEW_KIND = "flange"  # not in the default draw: what the fine-tuning example tea
 DEFECT_KINDS = ("scratch", "dent", "missing hole")  # "crack" can be asked for; no generator draws it by itself
 
 _DEFECT = ("Does the part have a defect?", "Is the part defective?", "Is there a defect?", "Is this part damaged?")
-_KIND = ("Which defect does the part have?", "What is wrong with the part?", "What kind of defect is there?",
-         "Name the defect.")  # fmt: skip
+_KIND = ("Which defect does the part have?", "What is wrong with the part?", "What kind of defect is there?", "Name the defect.")
 _PART = ("What kind of part is this?", "Which part is on the belt?", "Name the part.", "What part is this?")
 
 
-def draw_part(rng: np.random.Generator, world: World, split: Split, *, kinds: tuple[str, ...] = PART_KINDS,
-              defects: tuple[str, ...] = DEFECT_KINDS, defect_share: float = 0.5) -> Sample:  # fmt: skip
+def draw_part(
+    rng: np.random.Generator,
+    world: World,
+    split: Split,
+    *,
+    kinds: tuple[str, ...] = PART_KINDS,
+    defects: tuple[str, ...] = DEFECT_KINDS,
+    defect_share: float = 0.5,
+) -> Sample:
     """One part on a belt; `defect_share` of the parts have one of `defects`.
 
     Raises:

@@ -105,8 +105,7 @@ def _limb(draw: ImageDraw.ImageDraw, unit: float, points: list[tuple[float, floa
     draw.line([(x * unit, y * unit) for x, y in points], fill=(*colour, 255), width=width)
 
 
-def _block(draw: ImageDraw.ImageDraw, unit: float, box: tuple[float, float, float, float], colour: RGB,
-           radius: float = 0.02) -> None:  # fmt: skip
+def _block(draw: ImageDraw.ImageDraw, unit: float, box: tuple[float, float, float, float], colour: RGB, radius: float = 0.02) -> None:
     corners = (box[0] * unit, box[1] * unit, box[2] * unit, box[3] * unit)
     draw.rounded_rectangle(corners, radius=radius * unit, fill=(*colour, 255))
 

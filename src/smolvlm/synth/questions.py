@@ -16,14 +16,16 @@ from smolvlm.synth.sample import ItemTruth, Question
 from smolvlm.synth.words import at_place, listed, plural, with_article
 from smolvlm.synth.world import World
 
-_CAPTION = ("Describe this in detail.", "Describe this picture.", "What is in this picture?", "What do you see?",
-            "Describe the image.", "What does the picture show?", "Can you describe this image?")  # fmt: skip
-_COLOUR = (
-    "What colour is the {}?",
-    "Which colour is the {}?",
-    "What is the colour of the {}?",
-    "What color is the {}?",
+_CAPTION = (
+    "Describe this in detail.",
+    "Describe this picture.",
+    "What is in this picture?",
+    "What do you see?",
+    "Describe the image.",
+    "What does the picture show?",
+    "Can you describe this image?",
 )
+_COLOUR = ("What colour is the {}?", "Which colour is the {}?", "What is the colour of the {}?", "What color is the {}?")
 _PLACE = ("Where is the {}?", "In which part of the picture is the {}?", "Where can you see the {}?")
 _NAME = ("What is {}?", "Which thing is {}?", "What do you see {}?")
 _NAME_ONE = ("What is this?", "What is shown here?", "Name the object.", "What thing is this?")
@@ -42,10 +44,8 @@ def in_reading_order(items: Sequence[ItemTruth]) -> list[ItemTruth]:
 
 
 def caption(items: Sequence[ItemTruth]) -> str:
-    """ "a red star at the top left, a dog in the centre and a cup on the right": every thing with its place."""
-    return listed(
-        [f"{with_article(item.phrase)} {at_place(place_name(item.centre))}" for item in in_reading_order(items)]
-    )
+    """As in "a red star at the top left, a dog in the centre and a cup on the right": every thing with its place."""
+    return listed([f"{with_article(item.phrase)} {at_place(place_name(item.centre))}" for item in in_reading_order(items)])
 
 
 def caption_question(rng: np.random.Generator, items: Sequence[ItemTruth]) -> Question:
@@ -54,14 +54,12 @@ def caption_question(rng: np.random.Generator, items: Sequence[ItemTruth]) -> Qu
 
 def colour_questions(rng: np.random.Generator, items: Sequence[ItemTruth]) -> list[Question]:
     """For each shape that occurs once."""
-    return [Question("colour", phrased(rng, _COLOUR, item.name), item.colour)
-            for item in _unique(items) if item.colour is not None]  # fmt: skip
+    return [Question("colour", phrased(rng, _COLOUR, item.name), item.colour) for item in _unique(items) if item.colour is not None]
 
 
 def position_questions(rng: np.random.Generator, items: Sequence[ItemTruth]) -> list[Question]:
     """Where each thing is that occurs once, as one of nine places."""
-    return [Question("position", phrased(rng, _PLACE, _called(rng, item)), place_name(item.centre))
-            for item in _unique(items)]  # fmt: skip
+    return [Question("position", phrased(rng, _PLACE, _called(rng, item)), place_name(item.centre)) for item in _unique(items)]
 
 
 def object_questions(rng: np.random.Generator, items: Sequence[ItemTruth]) -> list[Question]:
@@ -69,13 +67,14 @@ def object_questions(rng: np.random.Generator, items: Sequence[ItemTruth]) -> li
     if len(items) == 1:
         return [Question("object", phrased(rng, _NAME_ONE), with_article(items[0].phrase))]
     places = Counter(place_name(item.centre) for item in items)
-    return [Question("object", phrased(rng, _NAME, at_place(place)), with_article(item.phrase))
-            for item in items if places[place := place_name(item.centre)] == 1]  # fmt: skip
+    return [
+        Question("object", phrased(rng, _NAME, at_place(place)), with_article(item.phrase))
+        for item in items
+        if places[place := place_name(item.centre)] == 1
+    ]
 
 
-def presence_questions(
-    rng: np.random.Generator, world: World, items: Sequence[ItemTruth], count: int
-) -> list[Question]:
+def presence_questions(rng: np.random.Generator, world: World, items: Sequence[ItemTruth], count: int) -> list[Question]:
     """Half yes, half no; a "no" about a shape that is there in another colour is the hard half."""
     found = []
     for _ in range(count):

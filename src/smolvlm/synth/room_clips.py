@@ -56,8 +56,14 @@ def draw_room_clip(rng: np.random.Generator, world: World, split: Split) -> Samp
         questions.append(Question("when", phrased(rng, _WHEN, event.asked_when), f"at {clock(times[event.at])}"))
     if name in ("enters", "leaves"):
         questions.append(Question("people_count", phrased(rng, _COUNT_END), str(len(event.states[-1].people))))
-    return Sample("video", tuple(camera.shoot(picture) for picture, _ in drawn), tuple(questions), times, duration_s,
-                  tuple(truth for _, truth in drawn))  # fmt: skip
+    return Sample(
+        "video",
+        tuple(camera.shoot(picture) for picture, _ in drawn),
+        tuple(questions),
+        times,
+        duration_s,
+        tuple(truth for _, truth in drawn),
+    )
 
 
 def _start(rng: np.random.Generator, least: int = 0) -> State:
@@ -148,6 +154,11 @@ def _free_slot(rng: np.random.Generator, state: State) -> int:
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, int], Event]] = {
-    "falls": _falls, "bends": _bends, "enters": _enters, "leaves": _leaves, "opens": _opens, "closes": _closes,
+    "falls": _falls,
+    "bends": _bends,
+    "enters": _enters,
+    "leaves": _leaves,
+    "opens": _opens,
+    "closes": _closes,
     "nothing": _nothing,
-}  # fmt: skip
+}

@@ -29,12 +29,7 @@ _FURNITURE_Y = 0.74
 _PET_Y = 0.985
 
 _DOOR = ("Is the door open or closed?", "Is the door closed or open?", "What is the state of the door, open or closed?")
-_PEOPLE = (
-    "How many people are in the room?",
-    "How many people do you see?",
-    "How many people are there?",
-    "Count the people.",
-)
+_PEOPLE = ("How many people are in the room?", "How many people do you see?", "How many people are there?", "Count the people.")
 _PET = ("Which pet is in the room?", "What pet is in the room?", "Which animal is there?")
 _FURNISHED = ("Is there {} in the room?", "Can you see {}?", "Does the room have {}?", "Is there {}?")
 
@@ -192,11 +187,7 @@ def _window(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, door
     box = (round(left * side), round(0.08 * side), round((left + 0.2) * side), round(0.27 * side))
     sky = (int(rng.integers(150, 190)), int(rng.integers(190, 215)), int(rng.integers(215, 240)))
     draw.rectangle(box, fill=sky, outline=(245, 245, 245), width=max(1, side // 80))
-    draw.line(
-        ((box[0] + box[2]) // 2, box[1], (box[0] + box[2]) // 2, box[3]),
-        fill=(245, 245, 245),
-        width=max(1, side // 100),
-    )
+    draw.line(((box[0] + box[2]) // 2, box[1], (box[0] + box[2]) // 2, box[3]), fill=(245, 245, 245), width=max(1, side // 100))
 
 
 def _door(canvas: Image.Image, room: Room, *, is_open: bool) -> None:
@@ -213,21 +204,13 @@ def _door(canvas: Image.Image, room: Room, *, is_open: bool) -> None:
         draw.rectangle((left, top, right, bottom), fill=room.beyond_rgb)
         swing = round(0.075 * side)
         # The leaf has swung into the room: its free edge is nearer, so taller.
-        leaf: Sequence[tuple[int, int]] = (
-            (left, top),
-            (left + swing, top + swing // 2),
-            (left + swing, bottom + swing),
-            (left, bottom),
-        )
+        leaf: Sequence[tuple[int, int]] = ((left, top), (left + swing, top + swing // 2), (left + swing, bottom + swing), (left, bottom))
         draw.polygon(leaf, fill=room.door_rgb, outline=dark)
         return
     draw.rectangle((left, top, right, bottom), fill=room.door_rgb)
     pad = round(0.03 * side)
     half = (top + bottom) // 2
-    for panel in (
-        (left + pad, top + pad, right - pad, half - pad // 2),
-        (left + pad, half + pad // 2, right - pad, bottom - pad),
-    ):
+    for panel in ((left + pad, top + pad, right - pad, half - pad // 2), (left + pad, half + pad // 2, right - pad, bottom - pad)):
         draw.rectangle(panel, outline=dark, width=max(1, side // 100))
     knob = round(0.016 * side)
     x = right - pad // 2 - knob

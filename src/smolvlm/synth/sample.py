@@ -37,7 +37,7 @@ class ItemTruth:
 
     @property
     def phrase(self) -> str:
-        """ "red star", or "dog"."""
+        """As in "red star", or "dog"."""
         return self.name if self.colour is None else f"{self.colour} {self.name}"
 
 

@@ -30,9 +30,7 @@ def _turned(x: float, y: float, angle_deg: float, side: int) -> tuple[float, flo
 
 def _star() -> list[tuple[float, float]]:
     radii = (0.95, 0.40)
-    return [
-        (radii[i % 2] * math.sin(i * math.pi / 5), -radii[i % 2] * math.cos(i * math.pi / 5) + 0.06) for i in range(10)
-    ]
+    return [(radii[i % 2] * math.sin(i * math.pi / 5), -radii[i % 2] * math.cos(i * math.pi / 5) + 0.06) for i in range(10)]
 
 
 def _heart() -> list[tuple[float, float]]:
@@ -49,8 +47,20 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.76, -0.76), (0.76, -0.76), (0.76, 0.76), (-0.76, 0.76)],
     "triangle": [(0.0, -0.85), (0.88, 0.70), (-0.88, 0.70)],
     "diamond": [(0.0, -0.95), (0.62, 0.0), (0.0, 0.95), (-0.62, 0.0)],
-    "cross": [(-0.3, -0.88), (0.3, -0.88), (0.3, -0.3), (0.88, -0.3), (0.88, 0.3), (0.3, 0.3), (0.3, 0.88),
-              (-0.3, 0.88), (-0.3, 0.3), (-0.88, 0.3), (-0.88, -0.3), (-0.3, -0.3)],
+    "cross": [
+        (-0.3, -0.88),
+        (0.3, -0.88),
+        (0.3, -0.3),
+        (0.88, -0.3),
+        (0.88, 0.3),
+        (0.3, 0.3),
+        (0.3, 0.88),
+        (-0.3, 0.88),
+        (-0.3, 0.3),
+        (-0.88, 0.3),
+        (-0.88, -0.3),
+        (-0.3, -0.3),
+    ],
     "star": _star(),
     "heart": _heart(),
-}  # fmt: skip
+}

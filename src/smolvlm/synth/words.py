@@ -13,7 +13,7 @@ _PREPOSITION = {"centre": "in the", "left": "on the", "right": "on the"}
 
 
 def with_article(phrase: str) -> str:
-    """ "an apple", "a red star"."""
+    """As in "an apple", "a red star"."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
@@ -21,7 +21,7 @@ _IRREGULAR = {"fish": "fish", "sheep": "sheep", "leaf": "leaves", "mouse": "mice
 
 
 def plural(phrase: str) -> str:
-    """ "dogs", "red crosses", "butterflies" for the names that occur here."""
+    """As in "dogs", "red crosses", "butterflies" for the names that occur here."""
     head, space, last = phrase.rpartition(" ")
     if last in _IRREGULAR:
         many = _IRREGULAR[last]
@@ -35,10 +35,10 @@ def plural(phrase: str) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """ "a, b and c"."""
+    """As in "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def at_place(place: str) -> str:
-    """ "at the top left", "in the centre"."""
+    """As in "at the top left", "in the centre"."""
     return f"{_PREPOSITION.get(place, 'at the')} {place}"

@@ -17,13 +17,50 @@ from smolvlm.synth.scenes import draw_items, truths
 from smolvlm.synth.world import World
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_READ_WORD = ("What does the sign say?", "Read the text.", "What is written here?", "What word is this?",
-              "What does the text say?", "Which word do you see?")  # fmt: skip
+_READ_WORD = (
+    "What does the sign say?",
+    "Read the text.",
+    "What is written here?",
+    "What word is this?",
+    "What does the text say?",
+    "Which word do you see?",
+)
 _READ_NUMBER = ("What number is this?", "Read the number.", "Which number is shown?", "What number do you see?")
 # A third of the words are real; the others are drawn letter by letter, so that reading cannot become guessing.
-_WORDS = ("STOP", "EXIT", "OPEN", "SALE", "TAXI", "BUS", "CAFE", "BANK", "HELLO", "PARK", "ZOO", "HOTEL", "FIRE", "WATER",
-          "PIZZA", "MILK", "TEA", "BREAD", "SHOP", "MUSIC", "BOOK", "TRAIN", "PUSH", "PULL", "WAY", "FISH", "JAZZ",
-          "QUIET", "VIDEO", "LUNCH", "KING", "BOX")  # fmt: skip
+_WORDS = (
+    "STOP",
+    "EXIT",
+    "OPEN",
+    "SALE",
+    "TAXI",
+    "BUS",
+    "CAFE",
+    "BANK",
+    "HELLO",
+    "PARK",
+    "ZOO",
+    "HOTEL",
+    "FIRE",
+    "WATER",
+    "PIZZA",
+    "MILK",
+    "TEA",
+    "BREAD",
+    "SHOP",
+    "MUSIC",
+    "BOOK",
+    "TRAIN",
+    "PUSH",
+    "PULL",
+    "WAY",
+    "FISH",
+    "JAZZ",
+    "QUIET",
+    "VIDEO",
+    "LUNCH",
+    "KING",
+    "BOX",
+)
 
 
 def draw_writing(rng: np.random.Generator, world: World, split: Split) -> Sample:
@@ -45,8 +82,7 @@ def draw_writing(rng: np.random.Generator, world: World, split: Split) -> Sample
     draw_items(canvas, placed)
     characters = write_text(rng, canvas, text, split, band)
     items = truths(placed, canvas.size)
-    questions = [Question("reading_word" if is_word else "reading_number",
-                          phrased(rng, _READ_WORD if is_word else _READ_NUMBER), text)]  # fmt: skip
+    questions = [Question("reading_word" if is_word else "reading_number", phrased(rng, _READ_WORD if is_word else _READ_NUMBER), text)]
     questions += colour_questions(rng, items) + position_questions(rng, items)
     questions += object_questions(rng, items) if len(items) > 1 else []
     return Sample("image", (finish(rng, canvas),), tuple(questions), truths=(FrameTruth(items, characters),))
@@ -79,8 +115,9 @@ def random_number(rng: np.random.Generator, max_digits: int) -> str:
     return str(int(rng.integers(0 if length == 1 else 10 ** (length - 1), 10**length)))
 
 
-def write_text(rng: np.random.Generator, canvas: Image.Image, text: str, split: Split,
-               band: tuple[float, float]) -> tuple[CharacterTruth, ...]:  # fmt: skip
+def write_text(
+    rng: np.random.Generator, canvas: Image.Image, text: str, split: Split, band: tuple[float, float]
+) -> tuple[CharacterTruth, ...]:
     """Print `text` as large as a random height, the width and the band (y0, y1 in fractions) allow, often on a plate."""
     frame_width, frame_height = canvas.size
     font_name = str(rng.choice(fonts(split)))
@@ -101,12 +138,13 @@ def write_text(rng: np.random.Generator, canvas: Image.Image, text: str, split: 
         assert isinstance(behind, tuple)
         ground = (int(behind[0]), int(behind[1]), int(behind[2]))
     draw.text((x - left, y - top), text, font=font, fill=_readable_on(rng, ground))
-    return tuple(CharacterTruth(character, (middle / frame_width, (y + height / 2) / frame_height))
-                 for character, middle in zip(text, _middles(font, text, x - left), strict=True))  # fmt: skip
+    return tuple(
+        CharacterTruth(character, (middle / frame_width, (y + height / 2) / frame_height))
+        for character, middle in zip(text, _middles(font, text, x - left), strict=True)
+    )
 
 
-def _fitting_px(rng: np.random.Generator, font_name: str, text: str, frame_px: tuple[int, int],
-                band_share: float) -> int:  # fmt: skip
+def _fitting_px(rng: np.random.Generator, font_name: str, text: str, frame_px: tuple[int, int], band_share: float) -> int:
     """A font size between small but legible and what the frame can hold."""
     trial = load_font(font_name, 100)
     left, top, right, bottom = trial.getbbox(text)

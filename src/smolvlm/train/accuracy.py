@@ -33,8 +33,9 @@ class Accuracy:
         return self.right / max(self.total, 1)
 
     def __str__(self) -> str:
-        return f"{self.right} of {self.total} right ({self.share:.1%}; always the commonest answer: " \
-               f"{self.commonest / max(self.total, 1):.1%})"  # fmt: skip
+        return (
+            f"{self.right} of {self.total} right ({self.share:.1%}; always the commonest answer: {self.commonest / max(self.total, 1):.1%})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -55,8 +56,13 @@ def closed_options(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(sorted(counts)) if closed and min(counts.values()) >= 2 else ()
 
 
-def measure(model: SmolVLM, records: Sequence[Record], options: tuple[str, ...] = (), media: MediaOptions | None = None,
-            on_progress: Callable[[int, int], None] | None = None) -> Accuracy:  # fmt: skip
+def measure(
+    model: SmolVLM,
+    records: Sequence[Record],
+    options: tuple[str, ...] = (),
+    media: MediaOptions | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
     """Ask for each record's last answer: the likeliest of `options` where there are any, else greedily.
 
     Right means equal but for case, white space and a final full stop.
@@ -70,8 +76,9 @@ def measure(model: SmolVLM, records: Sequence[Record], options: tuple[str, ...] 
         if options:
             answer = choose_option(model.runtime, messages, options, media).option
         else:
-            answer = model.chat(messages, max_new_tokens=longest + 8, temperature=0.0, detail=media.detail, fps=media.fps,
-                                max_frames=media.max_frames).text  # fmt: skip
+            answer = model.chat(
+                messages, max_new_tokens=longest + 8, temperature=0.0, detail=media.detail, fps=media.fps, max_frames=media.max_frames
+            ).text
         if _plain(answer) != _plain(expected[done]):
             wrong.append((_last(record)[0], expected[done], answer))
         if on_progress is not None:

@@ -76,9 +76,13 @@ def add_adapter(net: SmolVLMForConditionalGeneration, options: AdapterOptions, *
     if options.method == "qlora":
         quantise(net, targets)
     config = peft.LoraConfig(
-        r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, use_dora=options.method == "dora",
-        target_modules=targets, bias="none",
-    )  # fmt: skip
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        use_dora=options.method == "dora",
+        target_modules=targets,
+        bias="none",
+    )
     net.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -95,12 +99,9 @@ def quantise(net: SmolVLMForConditionalGeneration, names: list[str]) -> None:
         old = net.get_submodule(name)
         assert isinstance(old, nn.Linear), f"{name} is no linear layer"
         new = bnb.nn.Linear4bit(
-            old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype,
-            quant_type="nf4", device="meta",
-        )  # fmt: skip
-        new.weight = bnb.nn.Params4bit(
-            old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new
+            old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=old.weight.dtype, quant_type="nf4", device="meta"
         )
+        new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new)
         if old.bias is not None:
             new.bias = nn.Parameter(old.bias.data, requires_grad=False)
         new = new.to(old.weight.device)  # the move is what quantises

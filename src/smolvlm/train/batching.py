@@ -79,8 +79,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved: dict[str, Any] = {f.name: value.to(device, non_blocking=True) for f in dataclasses.fields(self)
-                 if isinstance(value := getattr(self, f.name), Tensor)}  # fmt: skip
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return dataclasses.replace(self, **moved)
 
 
@@ -106,9 +109,15 @@ def collate(rows: Sequence[Sequence[Example]], config: ProcessorConfig, pad_toke
     tiles = [example.tiles for row in rows for example in row if len(example.tiles)]
     pixel_values = torch.from_numpy(normalise(np.concatenate(tiles), config)) if tiles else None
     return Batch(
-        torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(positions), torch.from_numpy(segment_ids),
-        pixel_values, tuple(spans), tokens=int((segment_ids > 0).sum()), weight_tokens=int((labels != IGNORE).sum()),
-    )  # fmt: skip
+        torch.from_numpy(input_ids),
+        torch.from_numpy(labels),
+        torch.from_numpy(positions),
+        torch.from_numpy(segment_ids),
+        pixel_values,
+        tuple(spans),
+        tokens=int((segment_ids > 0).sum()),
+        weight_tokens=int((labels != IGNORE).sum()),
+    )
 
 
 class AnyBatch(Protocol):

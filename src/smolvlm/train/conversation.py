@@ -70,8 +70,10 @@ class ConversationEncoder:
             prompt = self._ids(messages[:index], prepared, asking=True) if index else []
             whole = self._ids(messages[: index + 1], prepared, asking=False)
             if whole[: len(prompt)] != prompt:
-                raise PromptError("the chat template words an answer otherwise than its own generation prompt, so what "
-                                  "is to be learned cannot be told; use the published template.")  # fmt: skip
+                raise PromptError(
+                    "the chat template words an answer otherwise than its own generation prompt, so what "
+                    "is to be learned cannot be told; use the published template."
+                )
             stop = _last_stop(whole, len(prompt), self.processor.model.eos_token_ids)
             if stop > self.seq_len:
                 break
@@ -90,14 +92,14 @@ class ConversationEncoder:
 
     def _ids(self, messages: Sequence[Message], prepared: Sequence[PreparedMedia], *, asking: bool) -> list[int]:
         """The ids of the first turns; `asking` adds what asks for the next one. As `Processor.build`, but for tiles."""
-        rendered = self.processor.template.render(apply_style(messages, self.processor.prompt_style),
-                                                  add_generation_prompt=asking)  # fmt: skip
+        rendered = self.processor.template.render(apply_style(messages, self.processor.prompt_style), add_generation_prompt=asking)
         following = iter(prepared)
         segments: list[Segment] = [
             TextSegment(self.processor.placeholder(next(following).info), trusted=True)
-            if isinstance(piece, ImagePart | VideoPart) else piece
+            if isinstance(piece, ImagePart | VideoPart)
+            else piece
             for piece in rendered
-        ]  # fmt: skip
+        ]
         return self.processor.tokenizer.encode_segments(segments)
 
 
@@ -106,5 +108,4 @@ def _last_stop(ids: Sequence[int], start: int, eos_token_ids: Sequence[int]) -> 
     for at in range(len(ids) - 1, start - 1, -1):
         if ids[at] in eos_token_ids:
             return at + 1
-    raise PromptError("the chat template ends an answer without the stop token of generation_config.json; use the "
-                      "published template.")  # fmt: skip
+    raise PromptError("the chat template ends an answer without the stop token of generation_config.json; use the published template.")

@@ -66,8 +66,13 @@ class DistillOptions(TuneOptions):
         return DistillWeights(self.answers, self.logits, self.hidden, self.temperature)
 
 
-def distill(options: DistillOptions, *, api_key: str | None = None, on_answer: Callable[[int], None] | None = None,
-            on_step: Callable[[StepRecord], None] | None = None) -> TrainResult:  # fmt: skip
+def distill(
+    options: DistillOptions,
+    *,
+    api_key: str | None = None,
+    on_answer: Callable[[int], None] | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> TrainResult:
     """Train `options.model` to answer as the teacher does; `tuning.result_folder(options)` holds the outcome.
 
     An endpoint's answers are kept in `answers.jsonl` in the run's folder: a killed run asks only what is missing.
@@ -102,15 +107,22 @@ def check_same_language(student: Processor, teacher: Processor) -> None:
         ("tokens a tile", ours.image_seq_len, theirs.image_seq_len),
         ("pixels a tile", ours.vision.image_size, theirs.vision.image_size),
         ("image_token_id", ours.image_token_id, theirs.image_token_id),
-        ("mean and deviation of pixels", (student.config.image_mean, student.config.image_std),
-         (teacher.config.image_mean, teacher.config.image_std)),
-    ):  # fmt: skip
+        (
+            "mean and deviation of pixels",
+            (student.config.image_mean, student.config.image_std),
+            (teacher.config.image_mean, teacher.config.image_std),
+        ),
+    ):
         if a != b:
-            raise TrainingError(f"the teacher's {name} ({b}) differs from the student's ({a}), so its distribution cannot be "
-                                "taught directly; serve the teacher and pass its --endpoint.")  # fmt: skip
+            raise TrainingError(
+                f"the teacher's {name} ({b}) differs from the student's ({a}), so its distribution cannot be "
+                "taught directly; serve the teacher and pass its --endpoint."
+            )
     if _vocabulary(student) != _vocabulary(teacher):
-        raise TrainingError("teacher and student have different tokenizers, so their token ids mean different things; "
-                            "serve the teacher and pass its --endpoint.")  # fmt: skip
+        raise TrainingError(
+            "teacher and student have different tokenizers, so their token ids mean different things; "
+            "serve the teacher and pass its --endpoint."
+        )
 
 
 def _vocabulary(processor: Processor) -> Any:
@@ -118,8 +130,14 @@ def _vocabulary(processor: Processor) -> Any:
     return raw["model"].get("vocab"), raw["model"].get("merges"), [(t["id"], t["content"]) for t in raw["added_tokens"]]
 
 
-def _from_answers(base: Base, options: DistillOptions, endpoint: str, api_key: str | None,
-                  on_answer: Callable[[int], None] | None, on_step: Callable[[StepRecord], None] | None) -> TrainResult:  # fmt: skip
+def _from_answers(
+    base: Base,
+    options: DistillOptions,
+    endpoint: str,
+    api_key: str | None,
+    on_answer: Callable[[int], None] | None,
+    on_step: Callable[[StepRecord], None] | None,
+) -> TrainResult:
     """Ask, then learn. The main process asks; the others wait and read what it wrote."""
     asking = TeacherOptions(endpoint, options.teacher, api_key, options.max_answer_tokens)
     # The mixture's own answers are not needed: `answered` adds a stand-in where a conversation ends with a question.
@@ -133,8 +151,9 @@ def _from_answers(base: Base, options: DistillOptions, endpoint: str, api_key: s
         try:
             asked = ask_teacher((asker(record) for record in records), asking, options.out / ANSWERS_FILE, on_answer)
             if asked.failed:
-                logger.warning("%d of %d questions have no answer and are left out; the first: %s", asked.failed,
-                               len(records), asked.reason)  # fmt: skip
+                logger.warning(
+                    "%d of %d questions have no answer and are left out; the first: %s", asked.failed, len(records), asked.reason
+                )
             if not asked.answers:
                 problem = f"the teacher answered none of {len(records)} questions: {asked.reason}"
         except TeacherError as error:

@@ -56,9 +56,7 @@ class ProjectedGraph(TrainingGraph):
     """A student with a linear map from its hidden states to the teacher's. The map is trained along and never saved
     with the model: `net` is the student alone."""
 
-    def __init__(
-        self, net: SmolVLMForConditionalGeneration, teacher_dim: int, *, seed: int = 0, neftune_alpha: float = 0.0
-    ) -> None:
+    def __init__(self, net: SmolVLMForConditionalGeneration, teacher_dim: int, *, seed: int = 0, neftune_alpha: float = 0.0) -> None:
         super().__init__(net, neftune_alpha=neftune_alpha)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -48,8 +48,14 @@ def dpo(options: DPOOptions, on_step: Callable[[StepRecord], None] | None = None
         context(options, base.processor.model),
         MediaOptions(detail=options.detail, fps=options.fps, max_frames=options.max_frames),  # type: ignore[arg-type]
     )
-    source = PairBatches(pair_mixture(options.mixture, seed=options.seed), encoder, batch_size=options.batch_size,
-                         epochs=options.epochs, packing=False, workers=options.workers)  # fmt: skip
+    source = PairBatches(
+        pair_mixture(options.mixture, seed=options.seed),
+        encoder,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        packing=False,
+        workers=options.workers,
+    )
 
     def objective(base: Base) -> DPOObjective:
         reference = TrainingGraph(base.weights()) if options.method == "full" else None

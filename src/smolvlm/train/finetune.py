@@ -124,8 +124,9 @@ def split(found: Understood, share: float, seed: int) -> tuple[list[RawRecord], 
     return training, [raw for key, raws in groups.items() if key in held for raw in raws]
 
 
-def finetune(options: FinetuneOptions, *, on_note: Callable[[str], None] = logger.info,
-             on_step: Callable[[StepRecord], None] | None = None) -> FinetuneResult:  # fmt: skip
+def finetune(
+    options: FinetuneOptions, *, on_note: Callable[[str], None] = logger.info, on_step: Callable[[StepRecord], None] | None = None
+) -> FinetuneResult:
     """Train `options.model` on the user's DATA; `on_note` hears what was understood, measured and written, in sentences.
 
     Goes on where a killed run stopped. `finetune.json` in the run's folder keeps both accuracies and the misses. Raises

@@ -84,8 +84,10 @@ def read_folder(folder: Path, question: str | None) -> Understood:
         asked = question or DESCRIBE
         records = [_record([p], asked, text.read_text(encoding="utf-8").strip(), text) for p, text in captions.items()]
         return Understood(records, None, f"files with a .txt of the same name; asked: {asked!r}")
-    raise MixtureError(f"{folder}: not understood; expected metadata.jsonl or metadata.csv, one folder for each class (at "
-                       "least two, with pictures or videos in them), or pictures with a .txt of the same name.")  # fmt: skip
+    raise MixtureError(
+        f"{folder}: not understood; expected metadata.jsonl or metadata.csv, one folder for each class (at "
+        "least two, with pictures or videos in them), or pictures with a .txt of the same name."
+    )
 
 
 def read_table(path: Path, root: Path, question: str | None) -> list[RawRecord]:
@@ -169,15 +171,16 @@ def _kind(path: Path, where: object) -> str:
         return "image"
     if suffix in VIDEO_SUFFIXES:
         return "video"
-    raise MixtureError(f"{where}: {path.name} is neither a picture ({', '.join(IMAGE_SUFFIXES[:4])}, ...) nor a video "
-                       f"({', '.join(VIDEO_SUFFIXES[:4])}, ...) by its name.")  # fmt: skip
+    raise MixtureError(
+        f"{where}: {path.name} is neither a picture ({', '.join(IMAGE_SUFFIXES[:4])}, ...) nor a video "
+        f"({', '.join(VIDEO_SUFFIXES[:4])}, ...) by its name."
+    )
 
 
 def _media(folder: Path) -> list[Path]:
     """The pictures and videos right inside a folder, by name."""
     kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    return sorted(p.resolve() for p in folder.iterdir()
-                  if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith("."))  # fmt: skip
+    return sorted(p.resolve() for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file() and not p.name.startswith("."))
 
 
 def _classes(classes: Mapping[str, list[Path]], question: str | None) -> Understood:
@@ -217,8 +220,10 @@ def to_record(files: list[Path], turns: Any, where: object) -> RawRecord:
         first = next(t for t in record["conversations"] if t["from"] == "human")
         first["value"] = "".join(f"<{_kind(path, where)}>\n" for path in files) + first["value"]
     elif any(marked[kind] != len(by_kind.get(kind, [])) for kind in marked):
-        raise MixtureError(f"{where}: the text has {marked['image']} <image> and {marked['video']} <video>, but the record "
-                           f"has {len(by_kind.get('image', []))} pictures and {len(by_kind.get('video', []))} videos.")  # fmt: skip
+        raise MixtureError(
+            f"{where}: the text has {marked['image']} <image> and {marked['video']} <video>, but the record "
+            f"has {len(by_kind.get('image', []))} pictures and {len(by_kind.get('video', []))} videos."
+        )
     for kind, paths in by_kind.items():
         record[kind] = paths[0] if len(paths) == 1 else paths
     return record

@@ -30,9 +30,7 @@ class TrainingGraph(nn.Module):
     with no effect on the result: every process must take part in each parameter's exchange.
     """
 
-    def __init__(
-        self, net: SmolVLMForConditionalGeneration, *, neftune_alpha: float = 0.0, always_look: bool = False
-    ) -> None:
+    def __init__(self, net: SmolVLMForConditionalGeneration, *, neftune_alpha: float = 0.0, always_look: bool = False) -> None:
         super().__init__()
         self.net = net
         self.neftune_alpha = neftune_alpha

@@ -88,9 +88,7 @@ class Trainer(Generic[BatchT]):
             stack.enter_context(torch.random.fork_rng())  # each step seeds its own noise; the caller's stays untouched
             if self.options.gradient_checkpointing:
                 stack.enter_context(checkpointed_layers(self.graph))
-            log = stack.enter_context(
-                RunLog(self.options, position.step, self.on_step, active=self.processes.is_main)
-            )
+            log = stack.enter_context(RunLog(self.options, position.step, self.on_step, active=self.processes.is_main))
             self._train(position, log)
         self.graph.eval()
         notes = self.source.report(position.source or {})
@@ -124,8 +122,10 @@ class Trainer(Generic[BatchT]):
             return _Position()
         state, tensors = found.state, load_tensors(found)
         if len(state.sources) != self.processes.world:
-            raise TrainingError(f"{found.folder} was saved by {len(state.sources)} processes and this run has "
-                                f"{self.processes.world}; go on with as many, or train into another folder.")  # fmt: skip
+            raise TrainingError(
+                f"{found.folder} was saved by {len(state.sources)} processes and this run has "
+                f"{self.processes.world}; go on with as many, or train into another folder."
+            )
         self.optimizer.load(tensors, where=str(found.folder))
         logger.info("going on from %s", found.folder)
         return _Position(state.step, state.sources[self.processes.rank], state.progress)
@@ -155,8 +155,10 @@ class Trainer(Generic[BatchT]):
                 self._save(position)
                 saved_at = position.step
         if position.step == 0:
-            raise TrainingError("the data gave no batch to train on; see the counts of what was skipped in "
-                                f"{'; '.join(self.source.report(position.source or {})) or 'the mixture'}.")  # fmt: skip
+            raise TrainingError(
+                "the data gave no batch to train on; see the counts of what was skipped in "
+                f"{'; '.join(self.source.report(position.source or {})) or 'the mixture'}."
+            )
         if saved_at != position.step:
             self._save(position)
 
@@ -167,8 +169,7 @@ class Trainer(Generic[BatchT]):
             raise TrainingError("the data have no end, so the run needs one: pass steps=N.")
         return of_source
 
-    def _step(self, step: int, group: list[Drawn[BatchT]], last: Drawn[BatchT], sums: Sums,
-              factor: float) -> dict[str, float]:  # fmt: skip
+    def _step(self, step: int, group: list[Drawn[BatchT]], last: Drawn[BatchT], sums: Sums, factor: float) -> dict[str, float]:
         """One optimizer step over `sums.batches` batches on every process; one that has fewer repeats its last, weighing 0.
 
         The figures: loss, grad_norm, and the objective's metrics, as means over all learned tokens of the step.
@@ -190,8 +191,9 @@ class Trainer(Generic[BatchT]):
                 metrics[name] = metrics.get(name, torch.zeros_like(loss)) + torch.as_tensor(value, device=loss.device) * share
         total_loss, *figures = self.processes.total(torch.stack([loss, *metrics.values()])).tolist()
         if not math.isfinite(total_loss):
-            raise TrainingError(f"the loss of step {step + 1} is {total_loss}; go on from an earlier save with a lower "
-                                "learning rate, or in float32.")  # fmt: skip
+            raise TrainingError(
+                f"the loss of step {step + 1} is {total_loss}; go on from an earlier save with a lower learning rate, or in float32."
+            )
         grad_norm = self.optimizer.step(factor)
         return {"loss": total_loss, "grad_norm": grad_norm, **dict(zip(metrics, figures, strict=True))}
 

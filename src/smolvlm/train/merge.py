@@ -28,8 +28,15 @@ A checkpoint in the official SmolVLM2 format: a base model, and a low-rank adapt
 _NOT_COPIED = ("config.json", "tokenizer.json", INDEX_FILE)
 
 
-def merge(model: str | Path, adapter: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False,
-          on_tensor: Callable[[int, int], None] | None = None) -> Path:  # fmt: skip
+def merge(
+    model: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write `model` with `adapter` added into its weights to the folder `out`, in the official layout; returns the folder.
 
     dtype: "float32", "bfloat16" or "float16"; None keeps the base's. The sum is made in float32 and rounded once. The
@@ -44,12 +51,20 @@ def merge(model: str | Path, adapter: str | Path, out: str | Path, *, dtype: str
         added.check(reader, config)
         code = reader.infos[EMBED_TOKENS].dtype
         kept = next((name for name, known in CODES.items() if known == code), "float32")
-        readme = _README.format(base=_name(model), adapter=_name(adapter), dtype=dtype or kept,
-                                count=len(added.changes) + len(added.replaced))  # fmt: skip
+        readme = _README.format(
+            base=_name(model), adapter=_name(adapter), dtype=dtype or kept, count=len(added.changes) + len(added.replaced)
+        )
         return write_checkpoint(
-            out, _merged(reader, config, added, on_tensor), config, processor_config, folder / "tokenizer.json", None,
-            dtype=dtype or kept, overwrite=overwrite, extra_files={**companions(folder), "README.md": readme},
-        )  # fmt: skip
+            out,
+            _merged(reader, config, added, on_tensor),
+            config,
+            processor_config,
+            folder / "tokenizer.json",
+            None,
+            dtype=dtype or kept,
+            overwrite=overwrite,
+            extra_files={**companions(folder), "README.md": readme},
+        )
 
 
 def companions(folder: Path) -> dict[str, str]:
@@ -64,8 +79,9 @@ def companions(folder: Path) -> dict[str, str]:
     return texts
 
 
-def _merged(reader: CheckpointReader, config: ModelConfig, adapter: Adapter,
-            on_tensor: Callable[[int, int], None] | None) -> Iterator[tuple[str, AnyTensor]]:  # fmt: skip
+def _merged(
+    reader: CheckpointReader, config: ModelConfig, adapter: Adapter, on_tensor: Callable[[int, int], None] | None
+) -> Iterator[tuple[str, AnyTensor]]:
     shapes = tensor_shapes(config)
     for done, name in enumerate(shapes, start=1):
         yield name, adapter.merged(name, reader.float32(name))

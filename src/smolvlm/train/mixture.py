@@ -68,8 +68,7 @@ class Records:
         total = len(self._items) if self._offsets is None else len(self._offsets)
         self.chosen = choose(total, entry.sampling_strategy, seed=(seed, zlib.crc32(entry.name.encode())))
         if not len(self.chosen):
-            raise MixtureError(f"{where}: {entry.sampling_strategy!r} takes none of the {total} records of "
-                               f"{entry.json_path}.")  # fmt: skip
+            raise MixtureError(f"{where}: {entry.sampling_strategy!r} takes none of the {total} records of {entry.json_path}.")
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -109,8 +108,7 @@ class Mixture:
     @classmethod
     def from_file(cls, path: Path, *, seed: int = 0, check: bool = True) -> Mixture:
         """Read a mixture file. Raises MixtureError naming mixture and dataset for a missing or malformed file."""
-        return cls([Records(entry, f"{path}, dataset {entry.name}", seed) for entry in read_mixture(path)], seed=seed,
-                   check=check)  # fmt: skip
+        return cls([Records(entry, f"{path}, dataset {entry.name}", seed) for entry in read_mixture(path)], seed=seed, check=check)
 
     @classmethod
     def from_records(cls, records: Sequence[Record], *, seed: int = 0) -> Mixture:

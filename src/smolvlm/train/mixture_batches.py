@@ -21,8 +21,16 @@ class MixtureBatches:
     With several processes each takes every world-th record of the epoch's order.
     """
 
-    def __init__(self, mixture: Mixture, encoder: ConversationEncoder, *, batch_size: int, epochs: int | None = 1,
-                 packing: bool = True, workers: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        mixture: Mixture,
+        encoder: ConversationEncoder,
+        *,
+        batch_size: int,
+        epochs: int | None = 1,
+        packing: bool = True,
+        workers: int = 0,
+    ) -> None:
         self.mixture, self.encoder = mixture, encoder
         self.batch_size, self.packing = batch_size, packing
         self.reader = MixtureReader(mixture, encoder, epochs, workers)

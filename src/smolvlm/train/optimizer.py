@@ -55,8 +55,7 @@ class Optimizer:
         self.rates = _rates(options)
         self.parameters = {name: p for name, p in graph.named_parameters() if p.requires_grad}
         if not self.parameters:
-            raise TrainingError("every learning rate is 0, so nothing would be trained; raise lr_vision, lr_connector "
-                                "or lr_text.")  # fmt: skip
+            raise TrainingError("every learning rate is 0, so nothing would be trained; raise lr_vision, lr_connector or lr_text.")
         self.masters: dict[str, Tensor] | None = None
         if masters is not None:
             self.masters = {name: nn.Parameter(masters[name].to(p.device)) for name, p in self.parameters.items()}
@@ -68,13 +67,16 @@ class Optimizer:
                 continue
             groups.setdefault((part_of(name), decays(name, parameter)), []).append(parameter)
         if not groups:
-            raise TrainingError(f"lr_muon={options.lr_muon}: only matrices of layers are trained here, and AdamW is left "
-                                "with nothing; pass lr_muon=0.")  # fmt: skip
+            raise TrainingError(
+                f"lr_muon={options.lr_muon}: only matrices of layers are trained here, and AdamW is left with nothing; pass lr_muon=0."
+            )
         self._parts = [part for part, _ in groups]
         self.adamw = torch.optim.AdamW(
-            [{"params": params, "lr": self.rates[part], "weight_decay": options.weight_decay if decay else 0.0}
-             for (part, decay), params in groups.items()]
-        )  # fmt: skip
+            [
+                {"params": params, "lr": self.rates[part], "weight_decay": options.weight_decay if decay else 0.0}
+                for (part, decay), params in groups.items()
+            ]
+        )
         self.muon = torch.optim.Muon(matrices, lr=options.lr_muon, weight_decay=options.weight_decay) if matrices else None
 
     @staticmethod
@@ -130,8 +132,10 @@ class Optimizer:
                 self._state(parameter)["momentum_buffer"] = torch.zeros_like(parameter)
             else:
                 self.adamw.state[parameter] = {
-                    "step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)
-                }  # fmt: skip
+                    "step": torch.zeros(()),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
         own = dict(self._all())
         if own.keys() != tensors.keys() or any(own[n].shape != tensors[n].shape for n in own):
             raise TrainingError(f"{where} was saved from other parameters than this run trains; train into another folder.")

@@ -67,8 +67,9 @@ class LoopOptions:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("schedule", self.schedule, SCHEDULES)
         if self.fsdp and self.precision == "bfloat16":
-            raise TrainingError("precision='bfloat16' keeps masters of whole weights and cannot be combined with fsdp; "
-                                "pass precision='autocast'.")  # fmt: skip
+            raise TrainingError(
+                "precision='bfloat16' keeps masters of whole weights and cannot be combined with fsdp; pass precision='autocast'."
+            )
 
     def fingerprint(self) -> str:
         """A hash of all options that change the figures of a run: the same hash may resume it."""
@@ -112,8 +113,6 @@ class TrainOptions(LoopOptions):
         for name, least in (("epochs", 1), ("batch_size", 1), ("seq_len", 16), ("workers", 0)):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least)
-
-
 
 
 def _plain(value: Any) -> Any:

@@ -56,6 +56,8 @@ def save_output(model: SmolVLMForConditionalGeneration, out: Path, source: Path)
             (part / name).replace(out / name)
         part.rmdir()
     except (OSError, CheckpointError) as error:
-        raise TrainingError(f"the trained model could not be written to {out}: {error}; make room and give the same "
-                            "command again: the run's saves are whole.") from None  # fmt: skip
+        raise TrainingError(
+            f"the trained model could not be written to {out}: {error}; make room and give the same "
+            "command again: the run's saves are whole."
+        ) from None
     return out

@@ -40,8 +40,9 @@ class Processes:
         self.accelerator = Accelerator(mixed_precision="no", cpu=not has_device)
         self.fsdp = fsdp and self.accelerator.num_processes > 1
         if fsdp and not self.fsdp:
-            raise TrainingError("fsdp shards weights over processes, and there is one; start with "
-                                "`torchrun --nproc-per-node N -m smolvlm train ...`.")  # fmt: skip
+            raise TrainingError(
+                "fsdp shards weights over processes, and there is one; start with `torchrun --nproc-per-node N -m smolvlm train ...`."
+            )
 
     @property
     def rank(self) -> int:
@@ -94,12 +95,17 @@ class Processes:
     def sums(self, group: Sequence[Drawn[Any]], last: Drawn[Any] | None) -> Sums:
         """What the processes have for the next step, together."""
         progress = last.progress if last is not None else 1.0
-        own = [len(group), sum(d.batch.weight_tokens for d in group), sum(d.batch.tokens for d in group),
-               -1.0 if progress is None else progress]  # fmt: skip
+        own = [
+            len(group),
+            sum(d.batch.weight_tokens for d in group),
+            sum(d.batch.tokens for d in group),
+            -1.0 if progress is None else progress,
+        ]
         rows = self._gather(torch.tensor(own, dtype=torch.float64)).tolist()
         mean = sum(row[3] for row in rows) / len(rows)
-        return Sums(int(max(row[0] for row in rows)), sum(row[1] for row in rows), int(sum(row[2] for row in rows)),
-                    None if mean < 0 else mean)  # fmt: skip
+        return Sums(
+            int(max(row[0] for row in rows)), sum(row[1] for row in rows), int(sum(row[2] for row in rows)), None if mean < 0 else mean
+        )
 
     def total(self, values: Tensor) -> Tensor:
         """Element by element, the sum over the processes."""
@@ -146,8 +152,7 @@ def _shard(graph: nn.Module, *, autocast: bool) -> nn.Module:
     """Each layer a unit of its own, the rest another. Weights and sums of gradients stay float32."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if autocast else None, reduce_dtype=torch.float32,
-                                  cast_forward_inputs=False)  # fmt: skip
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if autocast else None, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in graph.modules():
         if isinstance(module, TextLayer | VisionLayer):
             fully_shard(module, mp_policy=policy)

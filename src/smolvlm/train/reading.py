@@ -43,8 +43,10 @@ class Counts:
         if len(self.listed) < _LISTED:
             self.listed.append(outcome.reason)
         if self.read >= _CHECK_FROM and self.unreadable > _MAX_UNREADABLE * self.read:
-            raise MixtureError(f"{self.unreadable} of {self.read} records have media that cannot be read, more than "
-                               f"{_MAX_UNREADABLE:.0%}; the last: {outcome.reason}")  # fmt: skip
+            raise MixtureError(
+                f"{self.unreadable} of {self.read} records have media that cannot be read, more than "
+                f"{_MAX_UNREADABLE:.0%}; the last: {outcome.reason}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +128,7 @@ class Reading:
                 return place, outcome
             self._barren += 1
             if self._barren > len(self.reader.mixture):
-                raise MixtureError(
-                    f"none of the {len(self.reader.mixture)} records gives an example; {self.counts.listed[-1]}"
-                )
+                raise MixtureError(f"none of the {len(self.reader.mixture)} records gives an example; {self.counts.listed[-1]}")
         self.ended = True
         return None
 

@@ -64,8 +64,10 @@ def to_messages(record: Record) -> list[Message]:
     for placeholder, count in given.items():
         if count != seen[placeholder]:
             what = placeholder.strip("<>")
-            raise MixtureError(f"{record.where}: {count} {what}{'' if count == 1 else 's'} for {seen[placeholder]} "
-                               f"{placeholder} placeholders; write one for each where it belongs.")  # fmt: skip
+            raise MixtureError(
+                f"{record.where}: {count} {what}{'' if count == 1 else 's'} for {seen[placeholder]} "
+                f"{placeholder} placeholders; write one for each where it belongs."
+            )
     if not any(message.role == "assistant" for message in messages):
         raise MixtureError(f"{record.where}: a conversation without an answer; expected a turn from gpt.")
     return messages
@@ -94,8 +96,10 @@ def _listed(record: Record, kind: str) -> list[Any]:
     if value is None:
         return []
     items = value if isinstance(value, list) else [value]
-    return [[_resolved(record, frame) for frame in item] if kind == "video" and isinstance(item, list)
-            else _resolved(record, item) for item in items]  # fmt: skip
+    return [
+        [_resolved(record, frame) for frame in item] if kind == "video" and isinstance(item, list) else _resolved(record, item)
+        for item in items
+    ]
 
 
 def _resolved(record: Record, source: Any) -> Any:

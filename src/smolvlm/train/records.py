@@ -37,8 +37,7 @@ class StepRecord:
         """One line of the log: `lr_vision` and so on by part, tokens/s of all processes together."""
         line: dict[str, Any] = {"step": self.step, "loss": self.loss, "grad_norm": self.grad_norm}
         line |= {f"lr_{part}": rate for part, rate in self.lr.items()}
-        line |= {"tokens": tokens, "tokens_per_s": round(tokens / max(self.seconds, 1e-9), 1),
-                 "seconds": round(self.seconds, 4)}  # fmt: skip
+        line |= {"tokens": tokens, "tokens_per_s": round(tokens / max(self.seconds, 1e-9), 1), "seconds": round(self.seconds, 4)}
         if seconds_left is not None:
             line["seconds_left"] = round(seconds_left, 1)
         return line | dict(self.metrics)
@@ -47,8 +46,7 @@ class StepRecord:
 class RunLog:
     """Open while a run goes on, from step `done`: later lines of an interrupted run are dropped, for they come again."""
 
-    def __init__(self, options: LoopOptions, done: int, on_step: Callable[[StepRecord], None] | None, *,
-                 active: bool) -> None:  # fmt: skip
+    def __init__(self, options: LoopOptions, done: int, on_step: Callable[[StepRecord], None] | None, *, active: bool) -> None:
         self.options, self.on_step, self.active = options, on_step, active
         self.path = options.out / LOG_FILE
         self.last_metrics: dict[str, float] = {}
@@ -71,8 +69,7 @@ class RunLog:
             self._bar = _Bar()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for part in (self._bar, self._board, self._file):
             if part is not None:
                 part.close()

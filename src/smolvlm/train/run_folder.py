@@ -42,8 +42,7 @@ def write_text(path: Path, text: str) -> None:
 def _check_same(out: Path, wanted: dict[str, Any]) -> None:
     path = out / RUN_FILE
     if not path.is_file():
-        raise TrainingError(f"{out} is not empty and holds no run of ours (no {RUN_FILE}); nothing there is touched: "
-                            "name another folder.")  # fmt: skip
+        raise TrainingError(f"{out} is not empty and holds no run of ours (no {RUN_FILE}); nothing there is touched: name another folder.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         before = found["options"]
@@ -53,5 +52,7 @@ def _check_same(out: Path, wanted: dict[str, Any]) -> None:
         raise TrainingError(f"{path} cannot be read ({error}); name another folder.") from None
     if not same:
         shown = "; ".join(f"{k} was {before.get(k)!r} and is {wanted['options'].get(k)!r}" for k in changed[:4])
-        raise TrainingError(f"{out} holds a run of other options ({shown or 'another stage'}); repeat that command to "
-                            "go on with it, or name another folder.")  # fmt: skip
+        raise TrainingError(
+            f"{out} holds a run of other options ({shown or 'another stage'}); repeat that command to "
+            "go on with it, or name another folder."
+        )

@@ -67,8 +67,9 @@ def mixture_batches(mixture: Mixture, processor: Processor, options: TrainOption
         context(options, processor.model),
         MediaOptions(detail=options.detail, fps=options.fps, max_frames=options.max_frames),  # type: ignore[arg-type]
     )
-    return MixtureBatches(mixture, encoder, batch_size=options.batch_size, epochs=options.epochs,
-                          packing=options.packing, workers=options.workers)  # fmt: skip
+    return MixtureBatches(
+        mixture, encoder, batch_size=options.batch_size, epochs=options.epochs, packing=options.packing, workers=options.workers
+    )
 
 
 def context(options: TrainOptions, model: ModelConfig) -> int:

@@ -62,8 +62,7 @@ def save_state(out: Path, state: TrainerState, tensors: Mapping[str, Tensor]) ->
     except CheckpointError as error:
         before = latest_state(out)
         kept = f"{before.folder} is the last complete save" if before else "there is no earlier save"
-        raise TrainingError(f"step {state.step} could not be saved: {error} {kept}; the same command goes on from "
-                            "there.") from None  # fmt: skip
+        raise TrainingError(f"step {state.step} could not be saved: {error} {kept}; the same command goes on from there.") from None
     return folder
 
 
@@ -95,8 +94,7 @@ def load_tensors(saved: SavedState) -> dict[str, Tensor]:
                 assert read == info.nbytes, "read_header checked the file's length"
                 found[name] = tensor
     except (OSError, CheckpointError, KeyError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); remove {saved.folder} to go on from the save before "
-                            "it.") from None  # fmt: skip
+        raise TrainingError(f"{path} cannot be read ({error}); remove {saved.folder} to go on from the save before it.") from None
     return found
 
 

@@ -87,8 +87,9 @@ class Asked:
     reason: str = ""
 
 
-def ask_teacher(questions: Iterable[Question], options: TeacherOptions, path: Path,
-                on_progress: Callable[[int], None] | None = None) -> Asked:  # fmt: skip
+def ask_teacher(
+    questions: Iterable[Question], options: TeacherOptions, path: Path, on_progress: Callable[[int], None] | None = None
+) -> Asked:
     """Answer every question that `path` (JSONL) does not hold yet, and add the answers to it as they come.
 
     A question whose pictures cannot be read, or whose answer is empty or cut off, is skipped and counted. Raises
@@ -169,8 +170,13 @@ class _NoAnswer(Exception):
 
 
 def _ask(client: httpx.Client, question: Question, options: TeacherOptions, stop: threading.Event) -> str:
-    body = {"model": options.model, "messages": question.make(), "max_tokens": options.max_tokens,
-            "temperature": options.temperature, "stream": False}  # fmt: skip
+    body = {
+        "model": options.model,
+        "messages": question.make(),
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "stream": False,
+    }
     problem = ""
     for attempt in range(options.attempts):
         if attempt and stop.wait(options.pause_s * 2 ** (attempt - 1)):
@@ -186,11 +192,14 @@ def _ask(client: httpx.Client, question: Question, options: TeacherOptions, stop
         if status in (400, 413, 422):  # this question does not suit it: too long, too many pictures
             raise _NoAnswer(f"the teacher refused a question with status {status}: {text[:200]}")
         if status != 200:
-            raise TeacherError(f"{options.url} answers with status {status}: {text[:200]!r}; check the address, the model's "
-                               "name and the key.")  # fmt: skip
+            raise TeacherError(
+                f"{options.url} answers with status {status}: {text[:200]!r}; check the address, the model's name and the key."
+            )
         return _text(text)
-    raise TeacherError(f"{options.url} {problem}, after {options.attempts} attempts; what was answered is kept: start the "
-                       "server and run the command again.")  # fmt: skip
+    raise TeacherError(
+        f"{options.url} {problem}, after {options.attempts} attempts; what was answered is kept: start the "
+        "server and run the command again."
+    )
 
 
 def _post(client: httpx.Client, url: str, body: Mapping[str, Any]) -> tuple[int, str]:

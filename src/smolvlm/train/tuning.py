@@ -55,8 +55,10 @@ class TuneOptions(TrainOptions):
         if self.method != "full":
             self.adapter_options()
             if self.fsdp:
-                raise TrainingError("an adapter's base is small beside what training whole weights needs, and fsdp is not "
-                                    "supported with one; leave fsdp away.")  # fmt: skip
+                raise TrainingError(
+                    "an adapter's base is small beside what training whole weights needs, and fsdp is not "
+                    "supported with one; leave fsdp away."
+                )
 
     def adapter_options(self) -> AdapterOptions:
         """Raises TrainingError for a value out of its range."""

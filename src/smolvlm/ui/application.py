@@ -26,10 +26,22 @@ def application(page: Page, host: str, port: int) -> App:
     """The page, without Gradio's footer, API page, run history, sharing and telemetry."""
     blocks = simple_page(page) if page.config.simple else chat_page(page)
     app = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, "/", host, port, footer_links=[],
-        run_history=False, max_file_size=page.config.max_upload_mb * 10**6, ssr_mode=False, pwa=False, mcp_server=False,
-        enable_monitoring=False, theme=theme(), css=CSS, show_error=False,
-    )  # fmt: skip
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        blocks,
+        "/",
+        host,
+        port,
+        footer_links=[],
+        run_history=False,
+        max_file_size=page.config.max_upload_mb * 10**6,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=theme(),
+        css=CSS,
+        show_error=False,
+    )
     # Only of a page that "has launched" does Gradio check that a file named in a request was uploaded; mounting one does not
     # set it, and any file that this process can read could be asked for (6.31).
     blocks.has_launched = True
@@ -40,8 +52,11 @@ class PageServer(uvicorn.Server):
     """Says when it listens, and ends without raising the signal again: the uploads are deleted on the way out."""
 
     def __init__(self, app: App, ready: Callable[[], None]) -> None:
-        super().__init__(uvicorn.Config(app, lifespan="on", log_level="warning", access_log=False, server_header=False,
-                                        timeout_graceful_shutdown=_LAST_WORDS_S))  # fmt: skip
+        super().__init__(
+            uvicorn.Config(
+                app, lifespan="on", log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_LAST_WORDS_S
+            )
+        )
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -112,15 +112,23 @@ def _chatbot(page: Page) -> gr.Chatbot:
         for e in page.examples
     ]
     return gr.Chatbot(
-        elem_id="chat", height="calc(100vh - 320px)", min_height=380, show_label=False, examples=examples,
-        render_markdown=False, latex_delimiters=[], buttons=["copy"], feedback_options=None, layout="bubble",
-        allow_tags=False, group_consecutive_messages=False,
-    )  # fmt: skip
+        elem_id="chat",
+        height="calc(100vh - 320px)",
+        min_height=380,
+        show_label=False,
+        examples=examples,
+        render_markdown=False,
+        latex_delimiters=[],
+        buttons=["copy"],
+        feedback_options=None,
+        layout="bubble",
+        allow_tags=False,
+        group_consecutive_messages=False,
+    )
 
 
 def _box() -> gr.MultimodalTextbox:
     # Any file may be chosen: whether it is a picture or a video is seen in its content, and said in our own words.
     return gr.MultimodalTextbox(
-        elem_id="box", file_count="multiple", show_label=False, lines=1, max_lines=8, autofocus=True,
-        max_plain_text_length=100_000,
-    )  # fmt: skip
+        elem_id="box", file_count="multiple", show_label=False, lines=1, max_lines=8, autofocus=True, max_plain_text_length=100_000
+    )

@@ -31,21 +31,14 @@ def controls(model: SmolVLM, words: Words) -> list[Any]:
         words.add(gr.Textbox(lines=2, max_lines=6, elem_id="system"), label="system", info="system_info"),
         words.add(
             gr.Slider(0, _MOST_TEMPERATURE, params.temperature, step=0.05, elem_id="temperature"),
-            label="temperature", info="temperature_info",
+            label="temperature",
+            info="temperature_info",
         ),
         words.add(gr.Slider(0.05, 1, params.top_p, step=0.05, elem_id="top-p"), label="top_p", info="top_p_info"),
-        words.add(
-            gr.Slider(1, min(_MOST_TOKENS, context), params.max_new_tokens, step=1, elem_id="max-tokens"),
-            label="max_tokens",
-        ),
-        words.add(
-            gr.Slider(1, most_frames, most_frames, step=1, elem_id="max-frames"), label="frames"
-        ),
-        words.add(
-            gr.Dropdown(list(DETAILS), value=media.detail, elem_id="detail"),
-            label="detail", info="media_info", choices=details,
-        ),
-    ]  # fmt: skip
+        words.add(gr.Slider(1, min(_MOST_TOKENS, context), params.max_new_tokens, step=1, elem_id="max-tokens"), label="max_tokens"),
+        words.add(gr.Slider(1, most_frames, most_frames, step=1, elem_id="max-frames"), label="frames"),
+        words.add(gr.Dropdown(list(DETAILS), value=media.detail, elem_id="detail"), label="detail", info="media_info", choices=details),
+    ]
 
 
 def settings_of(system: Any, temperature: Any, top_p: Any, max_tokens: Any, frames: Any, detail: Any) -> Settings:

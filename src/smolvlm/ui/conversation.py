@@ -45,9 +45,7 @@ class Conversation(Session):
         self._seen = [PreparedMedia(media.info, media.tiles[:0].copy()) for media in self._seen]
         turn.end(answer)
 
-    def _inputs(
-        self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock
-    ) -> tuple[ModelInputs, int]:
+    def _inputs(self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock) -> tuple[ModelInputs, int]:
         """The prompt. The media of this turn join its own message, and they alone are read and encoded."""
         processor, turn = self._runtime.processor, self._turn
         # The list that `stream` made for this turn, and keeps when the turn is remembered.

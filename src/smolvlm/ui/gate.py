@@ -19,11 +19,14 @@ MAX_QUESTION_BYTES = 4 * 1024**2  # of a request that is no upload: words and se
 # The browser itself sees to it that the page loads from and sends to nowhere else, whatever a library of it would like.
 # Gradio's scripts need inline code and eval; data: and blob: are previews of pictures.
 _HEADERS = (
-    (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
-                                 b"base-uri 'self'; form-action 'self'; frame-ancestors 'self'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
+        b"base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    ),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
-)  # fmt: skip
+)
 
 
 class Gate:

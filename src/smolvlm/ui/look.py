@@ -5,8 +5,17 @@ from __future__ import annotations
 import gradio as gr
 
 # No font is fetched: what the system has is what is shown, and it has Chinese where Chinese is read.
-_SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
-         "sans-serif")  # fmt: skip
+_SANS = (
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Noto Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+    "sans-serif",
+)
 _MONO = ("ui-monospace", "Consolas", "Menlo", "monospace")
 
 TOGGLE_DARK = "() => { document.body.classList.toggle('dark'); }"
@@ -47,9 +56,16 @@ def theme() -> gr.themes.Base:
     plain = {"background_fill": "transparent", "background_fill_dark": "transparent", "padding": "0"}
     return soft.set(
         **{f"block_title_{name}": value for name, value in plain.items()},
-        body_background_fill="*neutral_50", block_border_width="1px", block_border_color="*neutral_200",
-        block_border_color_dark="*neutral_700", block_shadow="none",
-        block_title_text_color="*body_text_color", block_title_text_color_dark="*body_text_color", block_title_text_weight="500",
-        block_label_text_color="*body_text_color_subdued", block_label_text_color_dark="*body_text_color_subdued",
-        block_label_background_fill="*block_background_fill", block_label_background_fill_dark="*block_background_fill",
-    )  # fmt: skip
+        body_background_fill="*neutral_50",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_700",
+        block_shadow="none",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_title_text_weight="500",
+        block_label_text_color="*body_text_color_subdued",
+        block_label_text_color_dark="*body_text_color_subdued",
+        block_label_background_fill="*block_background_fill",
+        block_label_background_fill_dark="*block_background_fill",
+    )

@@ -111,9 +111,7 @@ class Page:
             said.append(text("stopped", lang))
         elif answer.finish_reason in ("length", "repetition"):
             said.append(text(f"ended_{answer.finish_reason}", lang, tokens=usage.completion_tokens))
-        said.append(
-            text("cost", lang, tokens=usage.completion_tokens, total=timings.total_s, first=timings.first_token_s)
-        )
+        said.append(text("cost", lang, tokens=usage.completion_tokens, total=timings.total_s, first=timings.first_token_s))
         if usage.image_tokens:
             said.append(text("encoded" if usage.encoded_tiles else "reused", lang, tiles=usage.encoded_tiles))
         said += [sentence for sentence in answer.warnings if sentence != KNOWS]  # the page says that all the time
@@ -128,9 +126,15 @@ def new_blocks() -> gr.Blocks:
 def frames_gallery() -> gr.Gallery:
     """Where `gallery` is shown."""
     return gr.Gallery(
-        elem_id="frames", columns=3, height="auto", format="jpeg", visible=False, interactive=False, object_fit="cover",
+        elem_id="frames",
+        columns=3,
+        height="auto",
+        format="jpeg",
+        visible=False,
+        interactive=False,
+        object_fit="cover",
         buttons=["fullscreen"],
-    )  # fmt: skip
+    )
 
 
 def gallery(turn: Turn) -> Any:
@@ -144,9 +148,13 @@ def top_row(page: Page, words: Words) -> tuple[Any, Any]:
     with gr.Row(elem_id="top"):
         words.add(gr.HTML(elem_id="brand"), value=heading)
         language = gr.Radio(
-            [(name, code) for code, name in LANGUAGES.items()], value=DEFAULT_LANGUAGE, elem_id="language",
-            label=" / ".join(LANGUAGES.values()), show_label=False, container=False,
-        )  # fmt: skip
+            [(name, code) for code, name in LANGUAGES.items()],
+            value=DEFAULT_LANGUAGE,
+            elem_id="language",
+            label=" / ".join(LANGUAGES.values()),
+            show_label=False,
+            container=False,
+        )
         theme = words.add(gr.Button(size="sm", elem_id="theme"), value="theme")
     words.add(gr.HTML(elem_id="note"), value=lambda lang: model_note(page.model, page.config, lang))
     return language, theme

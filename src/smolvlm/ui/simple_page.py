@@ -22,20 +22,14 @@ def simple_page(page: Page) -> gr.Blocks:
         with gr.Row():
             with gr.Column(min_width=320):
                 upload = words.add(gr.File(elem_id="upload", height=140), label="upload")
-                question = words.add(
-                    gr.Textbox(elem_id="question", lines=2), label="question", placeholder="question_hint"
-                )
+                question = words.add(gr.Textbox(elem_id="question", lines=2), label="question", placeholder="question_hint")
                 with gr.Row():
                     ask_button = words.add(gr.Button(variant="primary", elem_id="ask"), value="ask")
                     stop_button = words.add(gr.Button(variant="stop", elem_id="stop", visible=False), value="stop")
-                given = gr.Examples(
-                    [[str(e.file), e.question] for e in page.examples], [upload, question], cache_examples=False
-                )
+                given = gr.Examples([[str(e.file), e.question] for e in page.examples], [upload, question], cache_examples=False)
                 words.add(given.dataset, label="examples")
             with gr.Column(min_width=320):
-                answer = words.add(
-                    gr.Textbox(elem_id="answer", lines=5, interactive=False, buttons=["copy"]), label="answer"
-                )
+                answer = words.add(gr.Textbox(elem_id="answer", lines=5, interactive=False, buttons=["copy"]), label="answer")
                 status = gr.HTML(elem_id="status")
                 frames = words.add(frames_gallery(), label="seen")
         with words.add(gr.Accordion(open=False, elem_id="settings"), label="settings"):
@@ -69,10 +63,7 @@ def simple_page(page: Page) -> gr.Blocks:
             lang = page.language(request)
             return [lang, *words.updates(lang)]
 
-        gr.on(
-            [ask_button.click, question.submit], ask, [upload, question, language, *settings], outputs,
-            concurrency_limit=None, **QUIET,
-        )  # fmt: skip
+        gr.on([ask_button.click, question.submit], ask, [upload, question, language, *settings], outputs, concurrency_limit=None, **QUIET)
         stop_button.click(stop, queue=False, **QUIET)
         theme.click(None, js=TOGGLE_DARK, **QUIET)
         language.input(words.updates, language, words.components, queue=False, **QUIET)

@@ -8,14 +8,10 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 DEFAULT_LANGUAGE = "en"
 
 _TEXTS = {
-    "tagline": (
-        "Ask about pictures and videos. Nothing is passed on to anyone.",
-        "就图片和视频提问。数据不会转交给任何人。",
-    ),
+    "tagline": ("Ask about pictures and videos. Nothing is passed on to anyone.", "就图片和视频提问。数据不会转交给任何人。"),
     "answers": ("<b>{model}</b> answers ({engine}).", "回答的模型：<b>{model}</b>（{engine}）。"),
     "nano": (
-        "nano is a small demonstration model: it knows drawn scenes, signs and clips like the examples, and nothing of "
-        "photographs.",
+        "nano is a small demonstration model: it knows drawn scenes, signs and clips like the examples, and nothing of photographs.",
         "nano 是一个小型演示模型：它只认识与示例相似的手绘场景、标牌和短片，不认识照片。它只懂英文。",
     ),
     "random": (
@@ -63,10 +59,7 @@ _TEXTS = {
     "stage_prefill": ("Thinking …", "正在思考 …"),
     "stopped": ("Stopped.", "已停止。"),
     "no_words": ("(no words)", "（没有内容）"),
-    "ended_length": (
-        "Cut after {tokens} tokens; the settings allow more.",
-        "已在 {tokens} 个 token 处截断；可在设置中调大。",
-    ),
+    "ended_length": ("Cut after {tokens} tokens; the settings allow more.", "已在 {tokens} 个 token 处截断；可在设置中调大。"),
     "ended_repetition": ("Ended where it began to repeat itself.", "开始重复，已结束。"),
     "cost": (
         "{tokens} tokens in {total:.1f} s, the first after {first:.2f} s.",
@@ -78,10 +71,7 @@ _TEXTS = {
     "busy": ("The answer before is still being written; stop it first.", "上一个回答还没写完，请先停止。"),
     "too_many": ("{count} files: at most {most} in one question.", "{count} 个文件：一个问题最多 {most} 个。"),
     "not_an_upload": ("Only files that were uploaded here can be asked about.", "只能询问在此上传的文件。"),
-    "defect": (
-        "Something went wrong that is our fault; the terminal of smolvlm says more.",
-        "程序内部出错；smolvlm 的终端里有更多信息。",
-    ),
+    "defect": ("Something went wrong that is our fault; the terminal of smolvlm says more.", "程序内部出错；smolvlm 的终端里有更多信息。"),
 }
 
 

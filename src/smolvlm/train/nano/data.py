@@ -115,8 +115,7 @@ class NanoSource:
         first = rank if state is None else int(state["next"])
         numbers = range(first, self.steps * world, world)
         stream = BatchStream(self.maker, self.world, "train", self.kinds, numbers)
-        loader = DataLoader(stream, batch_size=None, num_workers=self.workers,
-                            prefetch_factor=_PREFETCHED if self.workers else None)  # fmt: skip
+        loader = DataLoader(stream, batch_size=None, num_workers=self.workers, prefetch_factor=_PREFETCHED if self.workers else None)
         for number, batch in zip(numbers, loader, strict=True):
             yield Drawn(batch, {"next": number + world})
 

@@ -30,9 +30,12 @@ _BINS = 3  # where in the cell a thing's centre lies, each way
 _SLOTS = 3  # characters in a cell, from left to right
 
 FIELDS: dict[str, int] = {
-    "name": len(NAMES) + 1, "colour": len(COLOURS) + 1, "bin_x": _BINS + 1, "bin_y": _BINS + 1,
+    "name": len(NAMES) + 1,
+    "colour": len(COLOURS) + 1,
+    "bin_x": _BINS + 1,
+    "bin_y": _BINS + 1,
     **{f"character_{slot}": len(CHARACTERS) + 1 for slot in range(_SLOTS)},
-}  # fmt: skip
+}
 
 UNKNOWN = -100  # no truth is kept for this frame: it adds nothing to the dense losses
 

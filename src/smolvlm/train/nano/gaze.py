@@ -63,8 +63,9 @@ class Gazer:
         self._shapes = tokenizer.encode_text(" shapes")[0]
         self._articles = {tokenizer.encode_text(f" {word}")[0] for word in ("a", "an", "the")}
 
-    def find(self, sample: Sample, question: Question, branch: Sequence[int], answer_length: int, start: int,
-             image_tokens: Sequence[int]) -> Iterator[Gaze]:  # fmt: skip
+    def find(
+        self, sample: Sample, question: Question, branch: Sequence[int], answer_length: int, start: int, image_tokens: Sequence[int]
+    ) -> Iterator[Gaze]:
         """The gazes of `branch`, which stands at `start` in its row; `image_tokens` are the row's image tokens in order."""
         if not sample.truths:
             return
@@ -103,8 +104,10 @@ class Gazer:
         if not cells:
             return ((itself, 1.0),), ((itself, 1.0),)
         frames = [cell // self.side**2 for cell in cells]
-        first, last = ([image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which]
-                       for which in (min(frames), max(frames)))  # fmt: skip
+        first, last = (
+            [image_tokens[cell] for cell, frame in zip(cells, frames, strict=True) if frame == which]
+            for which in (min(frames), max(frames))
+        )
         return tuple((token, 1 / len(first)) for token in first), tuple((token, 1 / len(last)) for token in last)
 
     def frames(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[Gaze]:
@@ -143,12 +146,14 @@ class Gazer:
         return self._cells(truths, name, before) if name else None
 
     def _cells(self, truths: Sequence[FrameTruth], name: str | None, colour: str | None) -> tuple[int, ...]:
-        return tuple(number * self.side**2 + cell_of(item.centre, self.side)
-                     for number, truth in enumerate(truths) for item in truth.items
-                     if (name is None or item.name == name) and (colour is None or item.colour == colour))  # fmt: skip
+        return tuple(
+            number * self.side**2 + cell_of(item.centre, self.side)
+            for number, truth in enumerate(truths)
+            for item in truth.items
+            if (name is None or item.name == name) and (colour is None or item.colour == colour)
+        )
 
-    def _written(self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int
-                 ) -> Iterator[tuple[int, tuple[int, ...]]]:  # fmt: skip
+    def _written(self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         """For each thing that the answer names: the tokens that lead to its name, and the name itself, look at it. Of
         several alike in one frame, the n-th named is the n-th in reading order."""
         named: dict[tuple[str, str | None], int] = {}
@@ -169,9 +174,7 @@ class Gazer:
         third = self.side / 3
         return int(cell // self.side / third), int(cell % self.side / third)
 
-    def _spelled(
-        self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int
-    ) -> Iterator[tuple[int, int]]:
+    def _spelled(self, truths: Sequence[FrameTruth], branch: Sequence[int], answer_start: int) -> Iterator[tuple[int, int]]:
         """The token before each character looks at the character's cell."""
         characters = iter(sorted(truths[0].characters, key=lambda c: c.centre[0]))
         for i in range(answer_start, len(branch) - 1):
@@ -199,8 +202,9 @@ def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Itera
         return None
     rows = torch.tensor([row for row, _ in found])
     at = torch.tensor([gaze.at for _, gaze in found])
-    entries = [(i, head, token, share) for i, (_, gaze) in enumerate(found)
-               for head, look in enumerate(gaze.looks) for token, share in look]  # fmt: skip
+    entries = [
+        (i, head, token, share) for i, (_, gaze) in enumerate(found) for head, look in enumerate(gaze.looks) for token, share in look
+    ]
     *places, shares = zip(*entries, strict=True)
     target = torch.zeros(len(found), HEADS, query.shape[2])
     target.index_put_(tuple(torch.tensor(place) for place in places), torch.tensor(shares), accumulate=True)

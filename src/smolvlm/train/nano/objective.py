@@ -64,8 +64,9 @@ class NanoBatch:
 
     def to(self, device: torch.device | str) -> NanoBatch:
         """The same batch on another device."""
-        moved: dict[str, Any] = {f.name: value.to(device, non_blocking=True) for f in fields(self)
-                                 if isinstance(value := getattr(self, f.name), Tensor)}  # fmt: skip
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -158,11 +159,7 @@ class Nano(nn.Module):
             return dense, figures
         tokens = self.model.model.connector.modality_projection["proj"](folded)
         found = self.answer_loss(batch, tokens)
-        figures |= {
-            "answer_loss": [found.answers.item()],
-            "gaze_loss": [found.gaze.item()],
-            "dense_loss": [dense.item()],
-        }
+        figures |= {"answer_loss": [found.answers.item()], "gaze_loss": [found.gaze.item()], "dense_loss": [dense.item()]}
         figures |= exact_by_task(batch, found.learned, found.right)
         match = self._distance(tokens, batch.labels)
         return found.answers + _GAZE_WEIGHT * found.gaze + _DENSE_WEIGHT * dense + _MATCH_WEIGHT * match, figures

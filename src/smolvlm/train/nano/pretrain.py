@@ -48,8 +48,12 @@ class PretrainOptions:
     progress_bar: bool = True
 
 
-def pretrain(options: PretrainOptions, card: str = "", on_stage: Callable[[str], None] | None = None,
-             on_step: Callable[[StepRecord], None] | None = None) -> Path:  # fmt: skip
+def pretrain(
+    options: PretrainOptions,
+    card: str = "",
+    on_stage: Callable[[str], None] | None = None,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Path:
     """Run or go on with all stages of the recipe; the folder of the finished checkpoint.
 
     on_stage(name) is told of each stage that begins. Raises TrainingError as `Trainer` does.
@@ -83,34 +87,41 @@ def _tokenizer(out: Path) -> PromptTokenizer:
         out.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             if any(out.iterdir()):
-                raise TrainingError(f"{out} is not empty and holds no pretraining of ours; nothing there is touched: name "
-                                    "another folder.")  # fmt: skip
+                raise TrainingError(f"{out} is not empty and holds no pretraining of ours; nothing there is touched: name another folder.")
             write_text(path, build_tokenizer())
         return PromptTokenizer(path.read_text(encoding="utf-8"), label=str(path))
     except OSError as error:
         raise TrainingError(f"{out}: cannot be used for a run ({error.strerror or error}).") from None
 
 
-def _run(nano: Nano, maker: RowMaker, plan: StagePlan, options: PretrainOptions,
-         on_step: Callable[[StepRecord], None] | None) -> None:  # fmt: skip
+def _run(nano: Nano, maker: RowMaker, plan: StagePlan, options: PretrainOptions, on_step: Callable[[StepRecord], None] | None) -> None:
     world = options.recipe.world
     if plan.stage == "decoder":
         world = replace(world, side_px=_ORACLE_SIDE_PX)
     for name, parameter in nano.named_parameters():
         parameter.requires_grad_(trained_in(plan.stage, name))
     loop = LoopOptions(
-        out=options.out / plan.stage, steps=plan.steps, lr_vision=plan.lr, lr_connector=plan.lr, lr_text=plan.lr,
-        lr_muon=plan.lr_muon, warmup_ratio=0.01, weight_decay=0.01, precision=options.precision, seed=options.seed,
-        save_every=options.save_every, log_every=options.log_every, progress_bar=options.progress_bar,
-    )  # fmt: skip
+        out=options.out / plan.stage,
+        steps=plan.steps,
+        lr_vision=plan.lr,
+        lr_connector=plan.lr,
+        lr_text=plan.lr,
+        lr_muon=plan.lr_muon,
+        warmup_ratio=0.01,
+        weight_decay=0.01,
+        precision=options.precision,
+        seed=options.seed,
+        save_every=options.save_every,
+        log_every=options.log_every,
+        progress_bar=options.progress_bar,
+    )
     kinds = mixture(plan.stage, plan.rows_scale)
     source = NanoSource(maker, world, kinds, plan.steps, options.workers)
     Trainer(nano, StageObjective(plan.stage), source, loop, stage=f"pretrain {plan.stage}", on_step=on_step).run()
 
 
 def _connect(nano: Nano, maker: RowMaker, recipe: Recipe) -> None:
-    stream = BatchStream(maker, recipe.world, "train", mixture("decoder", 0.5),
-                         range(_FIT_FROM, _FIT_FROM + _FIT_BATCHES))  # fmt: skip
+    stream = BatchStream(maker, recipe.world, "train", mixture("decoder", 0.5), range(_FIT_FROM, _FIT_FROM + _FIT_BATCHES))
     left = fit_connector(nano, (stream[i] for i in range(len(stream))))
     logger.info("the connector, by least squares, leaves %.1f %% of the variance unexplained", 100 * left)
 

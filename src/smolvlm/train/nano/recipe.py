@@ -37,9 +37,8 @@ def _toy_shape() -> ModelConfig:
     return replace(
         nano,
         text=replace(nano.text, hidden_size=64, intermediate_size=176, num_hidden_layers=5, head_dim=16),
-        vision=replace(nano.vision, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-                       image_size=96),
-    )  # fmt: skip
+        vision=replace(nano.vision, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, image_size=96),
+    )
 
 
 RECIPES = {

@@ -64,8 +64,9 @@ class RowMaker:
     def branch(self, question: Question, before: str) -> tuple[list[int], int]:
         """The ids of a question with its answer, and how many of them, at the end, are the answer. `before` is what the
         template writes between the media, or the last turn, and the question: a tokenizer may join it with what follows."""
-        asked = self.tokenizer.encode_segments([TextSegment(before, trusted=True), TextSegment(question.text),
-                                                TextSegment("<end_of_utterance>\nAssistant:", trusted=True)])  # fmt: skip
+        asked = self.tokenizer.encode_segments(
+            [TextSegment(before, trusted=True), TextSegment(question.text), TextSegment("<end_of_utterance>\nAssistant:", trusted=True)]
+        )
         answer = [*self.tokenizer.encode_text(f" {question.answer}"), self.config.text.eos_token_id]
         return asked + answer, len(answer)
 
