@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers_processes import peak_bytes
+
 NANO = Path(__file__).resolve().parents[1] / "src/smolvlm/models/nano"
 FILES = (
     "config.json",
@@ -183,8 +185,8 @@ def _work(folder: Path, listed: Path) -> None:
         (model / name).write_text(text, encoding="utf-8")
         start = time.perf_counter()
         what = _outcome(model)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"case": number, "what": what, "seconds": time.perf_counter() - start, "peak_mb": peak}), flush=True)
+        seconds = time.perf_counter() - start
+        print(json.dumps({"case": number, "what": what, "seconds": seconds, "peak_mb": peak_bytes() / 2**20}), flush=True)
 
 
 def _outcome(model: Path) -> str:

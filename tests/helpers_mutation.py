@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from helpers_media import encoded, make_clip, photo
+from helpers_processes import peak_bytes
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError
 from smolvlm.media import Limits, MediaOptions, SourcePolicy, load_image, media_kind, open_source, sample_video, split_image
@@ -114,7 +114,7 @@ def run(count: int, seed: int, folder: Path) -> dict[str, Any]:
     originals = seeds(folder)
     for name, data in originals.items():  # sound files are read; also warms up libraries before memory is measured
         read(name, data, folder / "warm", np.random.default_rng(0))
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = peak_bytes()
     outcomes: Counter[str] = Counter()
     foreign: list[str] = []
     slowest, slowest_name = 0.0, ""
@@ -136,14 +136,8 @@ def run(count: int, seed: int, folder: Path) -> dict[str, Any]:
             foreign.append(f"{name} #{n}: {error!r}")
         if (took := time.perf_counter() - begin) > slowest:
             slowest, slowest_name = took, f"{name} #{n}"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "outcomes": dict(outcomes),
-        "foreign": foreign,
-        "grown_bytes": (peak - start) * 1024,
-        "slowest_s": slowest,
-        "slowest": slowest_name,
-    }
+    peak = peak_bytes()
+    return {"outcomes": dict(outcomes), "foreign": foreign, "grown_bytes": peak - start, "slowest_s": slowest, "slowest": slowest_name}
 
 
 if __name__ == "__main__":

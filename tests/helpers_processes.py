@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 _STACKS = "import faulthandler; faulthandler.dump_traceback_later({after}, exit=True)\n"
+
+
+def peak_bytes() -> int:
+    """The most physical memory that this process has had. `ru_maxrss` of a child starts at its parent's on Linux, which is that of
+    a long run of tests."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def run_script(script: str, *arguments: str, deadline_s: float = 240, env: dict[str, str] | None = None, forks: bool = False) -> str:

@@ -113,7 +113,7 @@ TOKENIZER_FAULTS: list[tuple[str, Any, str]] = [
     ("pre_tokenizer", nested(100), "pretokenizers|Sequence"),
     ("pre_tokenizer", {"type": "Sequence", "pretokenizers": []}, "pretokenizers"),
     ("pre_tokenizer", {"type": "Digits", "individual_digits": True}, "one ByteLevel"),
-    ("pre_tokenizer", None, "Digits or ByteLevel"),
+    ("pre_tokenizer", None, "Digits, ByteLevel"),
     ("decoder", {"type": "WordPiece", "prefix": "##", "cleanup": True}, "decoder='WordPiece'"),
     ("decoder", None, "decoder"),
     ("post_processor", {"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}, "post_processor='BertProcessing'"),

@@ -10,6 +10,7 @@ import pytest
 
 from helpers_processes import run_script
 from smolvlm.engines.turns import Turns
+from smolvlm.hub import resolve
 
 # Every method of the compiled engine against those that hold it long enough to look for Ctrl-C (100 ms), and against each other.
 PAIRS = """
@@ -193,7 +194,7 @@ def test_turns_come_in_order() -> None:
     assert not turns.taken
 
 
-def test_ctrl_c_ends_a_call_that_waits_for_another_thread(tiny_checkpoint: Path) -> None:
+def test_ctrl_c_ends_a_call_that_waits_for_another_thread() -> None:
     script = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -214,7 +215,7 @@ encode(8)()
 again, began = encode(64), time.perf_counter()
 again()
 tiles = int(64 * 4 / (time.perf_counter() - began))
-other = threading.Thread(target=encode(min(tiles, 2**29 // (12 * side * side))))  # 4 s, as far as 0.5 GB hold them
+other = threading.Thread(target=encode(min(tiles, 2**29 // (12 * side * side))))  # 4 s, in at most 0.5 GB
 other.start()
 time.sleep(0.3)
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -228,4 +229,4 @@ seq = engine.open(8)
 engine.prefill(seq, [5])
 print("then", engine.length(seq))
 """
-    assert run_script(script, str(tiny_checkpoint)) == "interrupted while the other works\nthen 1\n"
+    assert run_script(script, str(resolve("nano"))) == "interrupted while the other works\nthen 1\n"
