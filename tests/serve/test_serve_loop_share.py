@@ -60,9 +60,13 @@ def test_a_debt_is_bounded_and_forgotten() -> None:
 
 def test_many_owners_are_no_memory() -> None:
     share = LoopShare(Clock())
+    began = time.thread_time()
     for i in range(30_000):
         share.request(str(i))
     assert len(share._owners) <= 10_000
+    assert (time.thread_time() - began) / 30_000 < 0.001  # counting them all took 4 ms a request
+    share.spent("0", 1e6)
+    assert 1 < share.delay_s("0") < 20
 
 
 def test_measured_steps() -> None:

@@ -21,6 +21,7 @@ _ACTIVE_S = 2.0  # how long an owner counts after a request
 _WAIT_S = 5.0  # at most, for one piece of a body
 _REQUEST_S = 0.001  # for what is not measured: the head of a request
 _BYTE_S = 3e-9  # and its body, on the way through the system and the HTTP parser
+_MOST_COUNTED = 32  # active owners: with thousands of addresses, counting them would itself keep the loop busy
 _REMEMBERED = 10_000  # owners; without keys they are addresses
 
 T = TypeVar("T")
@@ -80,10 +81,10 @@ class LoopShare:
         return owner
 
     def _active(self, name: str) -> int:
-        """How many owners are active, `name` among them. The latest stand last."""
+        """How many owners are active, `name` among them, up to `_MOST_COUNTED`. The latest stand last."""
         since, count = self._clock() - _ACTIVE_S, 1
         for other in reversed(self._owners):
-            if self._owners[other].asked_at < since:
+            if self._owners[other].asked_at < since or count == _MOST_COUNTED:
                 break
             count += other != name
         return count
