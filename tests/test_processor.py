@@ -90,9 +90,6 @@ def test_pixels_of_a_mixed_prompt_come_in_its_order(processor: Processor, exampl
     assert np.array_equal(together.pixel_values, np.concatenate(alone))
     assert together.pixel_values.dtype == np.float32
     assert together.pixel_values.shape[1:] == (3, processor.config.tile_size, processor.config.tile_size)
-    batches = list(together.pixel_batches(7))
-    assert [len(batch) for batch in batches[:-1]] == [7] * (len(batches) - 1)
-    assert np.array_equal(np.concatenate(batches), together.pixel_values)
 
 
 def test_pixels_equal_the_references(processor: Processor, folder: Path, examples: Path) -> None:
@@ -287,5 +284,3 @@ def test_missing_media_name_the_file(processor: Processor, tmp_path: Path) -> No
         processor([user({"type": "image", "path": str(tmp_path / "nothing.jpg")})])
     with pytest.raises(PromptError, match=r"message 0, part 1.*placeholder"):
         processor([user(text("Look:"), {"type": "image"})])
-    with pytest.raises(PromptError, match="at least one tile"):
-        next(processor([user(text("Hello"))]).pixel_batches(0))

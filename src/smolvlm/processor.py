@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,13 +106,6 @@ class ModelInputs:
     def pixel_values(self) -> npt.NDArray[np.float32]:
         """All tiles normalised, float32 (tiles, 3, side, side): made anew at each call, 3 MiB a tile of 512."""
         return normalise(self.tiles, self.config)
-
-    def pixel_batches(self, size: int) -> Iterator[npt.NDArray[np.float32]]:
-        """The same, at most `size` tiles at a time, so that a long video is never all float32 at once."""
-        if size < 1:
-            raise PromptError(f"size={size}: expected at least one tile a batch.")
-        for start in range(0, len(self.tiles), size):
-            yield normalise(self.tiles[start : start + size], self.config)
 
     def check_context(self, context_length: int, max_new_tokens: int = 0) -> None:
         """Raise ContextLengthError, with what would help, when prompt and answer do not fit in `context_length`."""
