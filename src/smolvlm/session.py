@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from smolvlm.answering import AnswerStream
 from smolvlm.answers import Answer, Choice
 from smolvlm.engines.base import ImageEmbeds
 from smolvlm.errors import PromptError
 from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
+from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.decoding import AnswerStream
+from smolvlm.inference.runtime import Clock, Progress, Runtime, log_warnings, stage
+from smolvlm.inference.scoring import Candidates, check_options
 from smolvlm.media import MediaOptions
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import TokenPart
-from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Progress, Runtime, log_warnings, stage
-from smolvlm.scoring import Candidates, check_options
 
 EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 

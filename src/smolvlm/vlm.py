@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer, Choice
 from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.engines.base import Engine, FloatArray
@@ -19,11 +18,12 @@ from smolvlm.errors import ParamsError
 from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.hub import is_built_in, resolve
+from smolvlm.inference.decoding import AnswerStream, answer_together
+from smolvlm.inference.runtime import Clock, Progress, Prompted, Runtime, stage
+from smolvlm.inference.scoring import check_options, choose_options
 from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
-from smolvlm.runtime import Clock, Progress, Prompted, Runtime, stage
-from smolvlm.scoring import check_options, choose_options
 from smolvlm.session import EXTRACT_PROMPT, Session
 
 DESCRIBE_PROMPT = "Describe this in detail."

@@ -14,8 +14,8 @@ import smolvlm
 from smolvlm import SmolVLM
 from smolvlm.engines.native_engine import NativeEngine
 from smolvlm.generation import GenerationParams
-from smolvlm.serve.kv_pages import KvPages
-from smolvlm.serve.prefix_cache import MOST_KEPT
+from smolvlm.inference.kv_pages import KvPages
+from smolvlm.inference.prefix_cache import MOST_KEPT
 
 
 @pytest.fixture

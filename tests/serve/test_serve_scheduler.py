@@ -17,8 +17,9 @@ from helpers_serve import MEDIA
 from smolvlm import SmolVLM
 from smolvlm.errors import EngineError
 from smolvlm.generation import GenerationParams
+from smolvlm.inference.cached_sequence import common_prefix
+from smolvlm.inference.vision_cache import Tile, TileCache, tile_key
 from smolvlm.media import normalise
-from smolvlm.prompt_cache import common_prefix
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.fair_queue import FairQueue
 from smolvlm.serve.job import Failed, Job, Progressed, Started, Update
@@ -26,7 +27,6 @@ from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.pace import Pace
 from smolvlm.serve.quotas import Quotas
 from smolvlm.serve.scheduler import BatchLimits, Scheduler
-from smolvlm.serve.tile_cache import Tile, TileCache, tile_key
 
 FREE = {"ignore_eos": True, "loop_guard": False}
 

@@ -15,7 +15,7 @@ import smolvlm
 from smolvlm import SmolVLM
 from smolvlm.errors import ParamsError
 from smolvlm.extraction import _leaves
-from smolvlm.scoring import log_probabilities
+from smolvlm.inference.scoring import log_probabilities
 
 NANO = Path(__file__).parents[2] / "examples" / "media" / "nano"
 SIGN, SCENE = NANO / "sign.png", NANO / "scene.png"

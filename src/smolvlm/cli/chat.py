@@ -20,7 +20,7 @@ from smolvlm.cli.wording import worded
 from smolvlm.errors import SmolVLMError
 
 if TYPE_CHECKING:
-    from smolvlm.answering import AnswerStream
+    from smolvlm.inference.decoding import AnswerStream
 
 
 @with_flags

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from smolvlm.answering import AnswerStream, answer_together
 from smolvlm.answers import Answer
 from smolvlm.errors import EngineError, SmolVLMError, SourceError
+from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.decoding import AnswerStream, answer_together
+from smolvlm.inference.runtime import Clock, Prompted, log_warnings
 from smolvlm.media import media_kind
 from smolvlm.media.labels import one_line
-from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Clock, Prompted, log_warnings
 from smolvlm.scale.attempts import MAX_DEATHS, Attempts
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import COLUMNS

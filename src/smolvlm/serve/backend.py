@@ -16,6 +16,7 @@ import numpy as np
 
 from smolvlm.errors import EngineError, PromptError, SmolVLMError, VideoError
 from smolvlm.generation import GenerationParams, Grammar
+from smolvlm.inference.vision_cache import Pixels, Tile, TileCache, tile_key
 from smolvlm.media import normalise
 from smolvlm.processor import MediaInfo, ModelInputs, PreparedMedia
 from smolvlm.prompt.messages import ImagePart, Message, VideoPart
@@ -31,7 +32,6 @@ from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.pace import Pace
 from smolvlm.serve.scheduler import BatchLimits, Scheduler
 from smolvlm.serve.schema_process import SchemaProcesses
-from smolvlm.serve.tile_cache import Pixels, Tile, TileCache, tile_key
 from smolvlm.vlm import SmolVLM
 
 _REMEMBERED_MEDIA = 4096

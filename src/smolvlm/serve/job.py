@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from smolvlm.generation import GenerationParams, Grammar, TokenEvent
-from smolvlm.serve.tile_cache import Tile
+from smolvlm.inference.vision_cache import Tile
 
 
 @dataclass(frozen=True)

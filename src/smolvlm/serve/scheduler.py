@@ -22,15 +22,15 @@ import numpy as np
 from smolvlm.engines.base import Engine, FloatArray, SeqHandle
 from smolvlm.errors import EngineError, SmolVLMError
 from smolvlm.generation import Decode, LiveAnswer, Request, TokenEvent, advance
+from smolvlm.inference.kv_pages import KvPages
+from smolvlm.inference.prefill_task import Prompting
+from smolvlm.inference.prefix_cache import Held, PrefixCache
+from smolvlm.inference.vision_cache import Pixels, TileCache
 from smolvlm.serve.errors import busy, deadline_exceeded, unavailable
 from smolvlm.serve.fair_queue import FairQueue
 from smolvlm.serve.job import Failed, Job, Progressed, Started
-from smolvlm.serve.kv_pages import KvPages
 from smolvlm.serve.metrics import Metrics
 from smolvlm.serve.pace import Pace
-from smolvlm.serve.prefix_cache import Held, PrefixCache
-from smolvlm.serve.prompting import Prompting
-from smolvlm.serve.tile_cache import Pixels, TileCache
 
 logger = logging.getLogger(__name__)
 

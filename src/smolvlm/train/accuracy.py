@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from smolvlm.inference.scoring import choose_option
 from smolvlm.media.options import MediaOptions
-from smolvlm.scoring import choose_option
 from smolvlm.train.record import Record, to_messages
 from smolvlm.vlm import SmolVLM
 

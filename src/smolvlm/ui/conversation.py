@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smolvlm.inference.runtime import Clock, Progress, stage
 from smolvlm.media import Source, media_kind
 from smolvlm.processor import ModelInputs, PreparedMedia
-from smolvlm.runtime import Clock, Progress, stage
 from smolvlm.session import Session
 from smolvlm.ui.turn import Turn
 from smolvlm.vlm import SmolVLM

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
 from smolvlm.errors import EngineError
 from smolvlm.generation import Generated, GenerationParams, Grammar, Request, TokenEvent, collect, generate
+from smolvlm.inference.runtime import Prompted, Runtime
 from smolvlm.processor import MediaInfo
-from smolvlm.runtime import Prompted, Runtime
 
 
 class AnswerStream(Iterator[str]):

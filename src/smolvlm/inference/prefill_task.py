@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds, SeqHandle
+from smolvlm.inference.prefix_cache import Found
+from smolvlm.inference.vision_cache import Pixels, Tile, TileCache
 from smolvlm.serve.job import Job
-from smolvlm.serve.prefix_cache import Found
-from smolvlm.serve.tile_cache import Pixels, Tile, TileCache
 
 
 class Prompting:

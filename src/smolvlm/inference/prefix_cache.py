@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm.engines.base import Engine, SeqHandle
-from smolvlm.prompt_cache import common_prefix
-from smolvlm.serve.kv_pages import KvPages
+from smolvlm.inference.cached_sequence import common_prefix
+from smolvlm.inference.kv_pages import KvPages
 
 MOST_KEPT = 256  # sequences: each prompt is compared with all of them
 _LEAST = 16  # shorter prefixes (the template's first words) are not worth a fork

@@ -15,10 +15,10 @@ import numpy as np
 from smolvlm.answers import Choice
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.errors import ParamsError, PromptError
+from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.runtime import Progress, Runtime, stage
 from smolvlm.media import MediaOptions
 from smolvlm.processor import PreparedMedia
-from smolvlm.prompt_cache import PromptCache
-from smolvlm.runtime import Progress, Runtime, stage
 
 _TOGETHER = 32  # branches that are decoded in one step
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
 from smolvlm.generation import GrammarCompiler
+from smolvlm.inference.cached_sequence import PromptCache
 from smolvlm.media import MediaOptions, normalise
 from smolvlm.processor import ModelInputs, Processor
-from smolvlm.prompt_cache import PromptCache
 
 logger = logging.getLogger(__name__)
 
