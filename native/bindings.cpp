@@ -79,6 +79,26 @@ int count_of(size_t size) {
 // What is checked before it is used must not change in between: another thread of Python may write to the array.
 std::vector<int> copy_of(const Ids& ids) { return std::vector<int>(ids.data(), ids.data() + count_of(ids.size())); }
 
+// Several prompts, whose ids, image rows and output rows lie one behind the other.
+std::vector<Prompt> prompts_of(const std::vector<int>& sequences, const std::vector<int>& ids, const std::vector<int>& counts,
+                               const Floats& images, const std::vector<int>& image_rows, const std::vector<int>& kept, Out& out,
+                               size_t dim) {
+  for (size_t given : {counts.size(), image_rows.size(), kept.size()}) need(given, sequences.size(), "a list");
+  size_t id = 0, image = 0, row = 0;
+  std::vector<Prompt> prompts;
+  for (size_t i = 0; i < sequences.size(); i++) {
+    if (counts[i] < 0 || image_rows[i] < 0 || kept[i] < 0) throw std::invalid_argument("a count is below 0");
+    prompts.push_back({sequences[i], ids.data() + id, counts[i], images.data() + image * dim, image_rows[i], kept[i], out.data() + row * dim});
+    id += counts[i];
+    image += image_rows[i];
+    row += kept[i];
+  }
+  need(ids.size(), id, "token_ids");
+  need(images.size(), image * dim, "image_embeds");
+  need(out.size(), row * dim, "the output");
+  return prompts;
+}
+
 // A method of the engine as a method of Python.
 template <class Result, class... Args>
 auto method(Result (Engine::*of)(Args...)) {
@@ -195,10 +215,20 @@ NB_MODULE(_native, m) {
                std::vector<int> ids = copy_of(given);
                need(images.size(), rows * dim, "image_embeds");
                need(logits.size(), size_t(std::max(keep, 0)) * engine.shape().text.vocab, "the output");
-               engine.prefill(sequence, ids.data(), int(ids.size()), images.data(), count_of(rows), keep, logits.data());
+               engine.prefill({{sequence, ids.data(), int(ids.size()), images.data(), count_of(rows), keep, logits.data()}}, Output::logits);
              });
            },
            nb::arg(), exact, exact, nb::arg(), exact)
+      .def("hidden",
+           [](Door& self, Ids sequences, Ids given, Ids counts, Floats images, Ids image_rows, Ids kept, Out out) {
+             self([&](Engine& engine) {
+               std::vector<int> ids = copy_of(given);
+               auto prompts = prompts_of(copy_of(sequences), ids, copy_of(counts), images, copy_of(image_rows), copy_of(kept), out,
+                                         engine.shape().text.dim);
+               engine.prefill(prompts, Output::hidden);
+             });
+           },
+           exact, exact, exact, exact, exact, exact, exact)
       .def("decode",
            [](Door& self, Ids given_sequences, Ids given_ids, Out logits) {
              self([&](Engine& engine) {

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <climits>
 #include <set>
@@ -151,34 +152,75 @@ int Engine::capacity(int sequence) {
   return find(sequence).capacity();
 }
 
-void Engine::prefill(int handle, const int* ids, int count, const float* images, int image_rows, int keep, float* logits) {
+void Engine::check(const Prompt& prompt) {
+  if (prompt.count < 1 || prompt.kept < 0 || prompt.kept > prompt.count)
+    refuse("a prefill takes at least one token, and gives rows for no more than it takes");
+  need_room(find(prompt.sequence), prompt.count);
+  int wanted = 0;
+  for (int i = 0; i < prompt.count; i++) {
+    if (prompt.ids[i] < 0 || prompt.ids[i] >= shape_.text.vocab) refuse("a token id is outside the vocabulary");
+    wanted += prompt.ids[i] == shape_.image_token;
+  }
+  if (wanted != prompt.image_rows) refuse("image tokens and rows of image embeddings disagree");
+}
+
+void Engine::prefill(const std::vector<Prompt>& prompts, Output output) {
   Turn turn(*this);
   need_loaded(true);
-  Sequence& sequence = find(handle);
-  int before = sequence.length();
-  if (count < 1 || keep < 0 || keep > count) refuse("a prefill takes at least one token, and gives logits of no more than it takes");
-  need_room(sequence, count);
-  int wanted = 0;
-  for (int i = 0; i < count; i++) {
-    if (ids[i] < 0 || ids[i] >= shape_.text.vocab) refuse("a token id is outside the vocabulary");
-    wanted += ids[i] == shape_.image_token;
+  struct Task {
+    Prompt left;
+    Sequence* sequence;
+    int before, some = 0, kept = 0;
+  };
+  std::vector<Task> tasks;
+  std::set<int> distinct;
+  for (const Prompt& prompt : prompts) {
+    if (!distinct.insert(prompt.sequence).second) refuse("a prefill takes the tokens of distinct sequences");
+    check(prompt);
+    Sequence& sequence = find(prompt.sequence);
+    tasks.push_back({prompt, &sequence, sequence.length()});
+    if (!prompt.image_rows) tasks.back().left.images = nullptr;
   }
-  if (wanted != image_rows) refuse("image tokens and rows of image embeddings disagree");
-  if (!wanted) images = nullptr;
   auto stop = stop_check();
-  Undo undo([&] { sequence.rewind(before); });
-  std::vector<Segment> pass(1);
-  for (int done = 0; done < count;) {
-    int some = std::min(TextTower::kRows, count - done), left = count - done - some;
-    int kept = std::clamp(keep - left, 0, some);
-    sequence.prepare(some);
-    pass[0] = {&sequence, ids + done, some, images, kept};
-    if (!text_->forward(pass, logits, stop)) stopped();
-    sequence.advance(some);
-    for (int i = done; i < done + some && images; i++)
-      if (ids[i] == shape_.image_token) images += shape_.text.dim;
-    logits += size_t(kept) * shape_.text.vocab;
-    done += some;
+  Undo undo([&] {
+    for (Task& task : tasks) task.sequence->rewind(task.before);
+  });
+  size_t width = output == Output::logits ? shape_.text.vocab : shape_.text.dim;
+  std::vector<float> rows;  // of a pass with several sequences
+  for (;;) {
+    std::vector<Segment> pass;
+    std::vector<Task*> members;
+    int room = TextTower::kRows, kept = 0;
+    for (Task& task : tasks) {
+      Prompt& left = task.left;
+      if (!left.count) continue;
+      if (!room || pass.size() == size_t(TextTower::kSegments)) break;
+      task.some = std::min(room, left.count);
+      task.kept = std::clamp(left.kept - (left.count - task.some), 0, task.some);
+      room -= task.some;
+      kept += task.kept;
+      task.sequence->prepare(task.some);
+      pass.push_back({task.sequence, left.ids, task.some, left.images, task.kept});
+      members.push_back(&task);
+    }
+    if (pass.empty()) break;
+    bool direct = pass.size() == 1;
+    if (!direct) rows.resize(std::max(rows.size(), kept * width));
+    if (!text_->forward(pass, output, direct ? members[0]->left.out : rows.data(), stop)) stopped();
+    const float* from = rows.data();
+    for (Task* task : members) {
+      Prompt& left = task->left;
+      size_t size = size_t(task->kept) * width;
+      if (!direct) std::copy(from, from + size, left.out);
+      from += size;
+      left.out += size;
+      task->sequence->advance(task->some);
+      for (int i = 0; i < task->some && left.images; i++)
+        if (left.ids[i] == shape_.image_token) left.images += shape_.text.dim;
+      left.ids += task->some;
+      left.count -= task->some;
+      left.kept -= task->kept;
+    }
   }
   undo.done = true;
 }
@@ -204,7 +246,7 @@ void Engine::decode(const int* handles, const int* ids, int count, float* logits
     int some = std::min(TextTower::kSegments, count - done);
     std::vector<Segment> pass(all.begin() + done, all.begin() + done + some);
     for (Segment& segment : pass) segment.sequence->prepare(1);
-    if (!text_->forward(pass, logits + size_t(done) * shape_.text.vocab, stop)) stopped();
+    if (!text_->forward(pass, Output::logits, logits + size_t(done) * shape_.text.vocab, stop)) stopped();
     for (Segment& segment : pass) segment.sequence->advance(1);
     done += some;
   }

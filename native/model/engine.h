@@ -16,6 +16,17 @@
 
 namespace smolvlm {
 
+// Tokens to append to one sequence. The last `kept` positions give rows of output, which go to `out`.
+struct Prompt {
+  int sequence = 0;
+  const int* ids = nullptr;
+  int count = 0;
+  const float* images = nullptr;  // rows (text dim) for the image tokens among `ids`, in order
+  int image_rows = 0;
+  int kept = 0;
+  float* out = nullptr;
+};
+
 struct Cancelled {};  // thrown when a call was cancelled; the engine stays usable
 
 // Any thread may call it: calls take turns, first come, first served. A call that fails or is cancelled changes no sequence.
@@ -49,9 +60,9 @@ class Engine {
   int open(int capacity);
   int length(int sequence);
   int capacity(int sequence);
-  // Appends `count` ids; `logits` takes the last `keep` positions. Throws std::invalid_argument for ids outside the vocabulary,
-  // a count of image rows that disagrees, or too little room.
-  void prefill(int sequence, const int* ids, int count, const float* images, int image_rows, int keep, float* logits);
+  // Appends the prompts, several in one pass. Throws std::invalid_argument for a sequence named twice, ids outside the
+  // vocabulary, a count of image rows that disagrees, or too little room.
+  void prefill(const std::vector<Prompt>& prompts, Output output);
   void decode(const int* sequences, const int* ids, int count, float* logits);
   int fork(int sequence);
   void rewind(int sequence, int length);
@@ -76,6 +87,7 @@ class Engine {
 
   void need_loaded(bool wanted) const;
   Sequence& find(int sequence);
+  void check(const Prompt& prompt);
   int add(Sequence&& sequence);
   std::function<bool()> stop_check();
   [[noreturn]] void stopped();

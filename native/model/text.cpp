@@ -82,7 +82,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
       row_image_.push_back(is_image ? segment.images + size_t(image++) * dim_ : nullptr);
       row_parts_.push_back(cut ? pieces : 0);
       row_first_part_.push_back(parts);
-      if (i >= segment.count - segment.logits) wanted_.push_back(row + i);
+      if (i >= segment.count - segment.kept) wanted_.push_back(row + i);
     }
     int block = kAttentionRows / group_;
     for (int head = 0; head < shape_.text.kv_heads; head++) {
@@ -206,7 +206,7 @@ void TextTower::project(const Make& make, const Matrix& w, const Epilogue& to) {
   multiply(threads_, kernels_, rows, count_, w, to);
 }
 
-bool TextTower::forward(const std::vector<Segment>& segments, float* logits, const std::function<bool()>& stop) {
+bool TextTower::forward(const std::vector<Segment>& segments, Output output, float* out, const std::function<bool()>& stop) {
   const TextShape& t = shape_.text;
   plan(segments);
   int attended = t.heads * head_dim_, wanted = int(wanted_.size());
@@ -236,9 +236,15 @@ bool TextTower::forward(const std::vector<Segment>& segments, float* logits, con
     multiply(threads_, kernels_, inter_rows, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
   }
   if (!wanted) return true;
+  if (output == Output::hidden) {
+    threads_.parallel_for(wanted, 8, [&](int i, int) {
+      kernels_.rms_norm(x_ + size_t(wanted_[i]) * dim_, weights_.norm, dim_, t.eps, out + size_t(i) * dim_);
+    });
+    return true;
+  }
   auto make = normalised(weights_.norm);
   threads_.parallel_for(wanted, 8, [&](int i, int thread) { kernels_.pack_row(make(wanted_[i], thread), dim_, head_rows, i); });
-  multiply(threads_, kernels_, head_rows, wanted, weights_.head, {After::store, logits, nullptr, size_t(t.vocab), {}});
+  multiply(threads_, kernels_, head_rows, wanted, weights_.head, {After::store, out, nullptr, size_t(t.vocab), {}});
   return true;
 }
 

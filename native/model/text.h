@@ -17,8 +17,10 @@ struct Segment {
   const int* ids = nullptr;
   int count = 0;
   const float* images = nullptr;  // rows (text dim) for the image tokens among `ids`, in order
-  int logits = 0;                 // of how many last positions logits are wanted
+  int kept = 0;                   // of how many last positions the output is wanted
 };
+
+enum class Output { logits, hidden };
 
 class TextTower {
  public:
@@ -28,8 +30,9 @@ class TextTower {
   TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads, PagePool& pool);
 
   // One pass: at most kRows tokens and kSegments segments, whose sequences have been prepared. Appends to the caches, but
-  // not to the lengths. logits: a row of the vocabulary for each wanted position. False when `stop` said so.
-  bool forward(const std::vector<Segment>& segments, float* logits, const std::function<bool()>& stop);
+  // not to the lengths. out: for each wanted position its logits, or its hidden state after the last norm. False when `stop`
+  // said so.
+  bool forward(const std::vector<Segment>& segments, Output output, float* out, const std::function<bool()>& stop);
   size_t bytes() const { return arena_.bytes(); }
 
  private:

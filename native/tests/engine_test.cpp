@@ -89,7 +89,7 @@ class Model {
 std::vector<float> reference(Engine& engine, const std::vector<int>& ids) {
   std::vector<float> logits(kVocab);
   int fresh = engine.open(kCapacity);
-  engine.prefill(fresh, ids.data(), int(ids.size()), nullptr, 0, 1, logits.data());
+  engine.prefill({{fresh, ids.data(), int(ids.size()), nullptr, 0, 1, logits.data()}}, Output::logits);
   engine.close(fresh);
   return logits;
 }
@@ -118,7 +118,7 @@ void schedule(Engine& engine, unsigned seed) {
       std::vector<int> more(count);
       for (int& id : more) id = below(kVocab - 1);
       std::vector<float> logits(kVocab);
-      engine.prefill(handle, more.data(), count, nullptr, 0, 1, logits.data());
+      engine.prefill({{handle, more.data(), count, nullptr, 0, 1, logits.data()}}, Output::logits);
       ids.insert(ids.end(), more.begin(), more.end());
       if (below(4) == 0) compare(seed, logits.data(), reference(engine, ids));
     } else if (action <= 6) {
@@ -168,7 +168,7 @@ void cancelled_calls(Engine& engine) {
   int cancelled = 0, sequence = engine.open(2048);
   for (int i = 0; i < 5; i++) {
     try {
-      engine.prefill(sequence, ids.data(), int(ids.size()), nullptr, 0, 1, logits.data());
+      engine.prefill({{sequence, ids.data(), int(ids.size()), nullptr, 0, 1, logits.data()}}, Output::logits);
       engine.rewind(sequence, 0);
     } catch (const Cancelled&) {
       cancelled++;
@@ -179,7 +179,7 @@ void cancelled_calls(Engine& engine) {
   canceller.join();
   if (!cancelled) fail(0, "no call was cancelled");
   ids.resize(100);
-  engine.prefill(sequence, ids.data(), 100, nullptr, 0, 1, logits.data());
+  engine.prefill({{sequence, ids.data(), 100, nullptr, 0, 1, logits.data()}}, Output::logits);
   compare(0, logits.data(), reference(engine, ids));
   engine.close(sequence);
 }
@@ -195,7 +195,7 @@ void pictures(Engine& engine) {
   ids[0] = 1;
   std::vector<float> logits(kVocab);
   int sequence = engine.open(kCapacity);
-  engine.prefill(sequence, ids.data(), int(ids.size()), out.data(), shape.image_tokens(), 1, logits.data());
+  engine.prefill({{sequence, ids.data(), int(ids.size()), out.data(), shape.image_tokens(), 1, logits.data()}}, Output::logits);
   engine.close(sequence);
 }
 
