@@ -25,6 +25,7 @@ _HOMES = {
     "GenerationParams": "generation",
     "MediaOptions": "media",
     "SourcePolicy": "media",
+    "Video": "media",
     "SmolVLMError": "errors",
     "AutoProcessor": "compat",
     "AutoModelForImageTextToText": "compat",
@@ -53,6 +54,7 @@ __all__ = [
     "SmolVLMForConditionalGeneration",
     "SmolVLMProcessor",
     "SourcePolicy",
+    "Video",
     "__version__",
     "load",
 ]
@@ -71,7 +73,7 @@ if TYPE_CHECKING:
     )
     from smolvlm.errors import SmolVLMError
     from smolvlm.generation import GenerationParams
-    from smolvlm.media import MediaOptions, SourcePolicy
+    from smolvlm.media import MediaOptions, SourcePolicy, Video
     from smolvlm.session import Session
     from smolvlm.vlm import SmolVLM, load
 

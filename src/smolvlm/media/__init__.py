@@ -22,10 +22,11 @@ from smolvlm.media.options import (
     WantedKind,
 )
 from smolvlm.media.pixels import normalise
+from smolvlm.media.sampled_video import OnFrame, SampledVideo, VideoFrame, VideoInfo
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edge, split_image, tile_grid
-from smolvlm.media.video import OnFrame, SampledVideo, VideoInfo, VideoLike, probe_video, sample_video
+from smolvlm.media.video import Video, VideoLike, probe_video, sample_video
 
 __all__ = [
     "DETAILS",
@@ -46,6 +47,8 @@ __all__ = [
     "SourcePolicy",
     "TiledImage",
     "ToneMap",
+    "Video",
+    "VideoFrame",
     "VideoInfo",
     "VideoLike",
     "WantedKind",

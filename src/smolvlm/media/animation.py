@@ -19,7 +19,7 @@ from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.apng import composed_frames
 from smolvlm.media.labels import one_line
 from smolvlm.media.opening import check_pixels, open_picture, upright
-from smolvlm.media.options import Limits, MediaOptions
+from smolvlm.media.options import Limits
 from smolvlm.media.sources import Source
 from smolvlm.media.transparency import flatten
 
@@ -51,8 +51,9 @@ class AnimationReader:
     Raises VideoError for one whose frames are beyond the limits or that cannot be opened.
     """
 
-    def __init__(self, source: Source, limits: Limits, options: MediaOptions) -> None:
-        self.source, self._options = source, options
+    def __init__(self, source: Source, limits: Limits, delays_ms: list[int] | None = None) -> None:
+        """`delays_ms`: how long each frame is shown, from another reader of the same source."""
+        self.source = source
         self.decoded_frames = 0
         self.ends_early = self.is_joined = False
         self._format = animated_format(source) or ""
@@ -60,7 +61,7 @@ class AnimationReader:
         try:
             self._image = self._opened()
             check_pixels(source.label, self._image.size, limits.max_video_pixels)
-            self.delays_ms = self._delays()
+            self.delays_ms = self._delays() if delays_ms is None else delays_ms
         except SmolVLMError as error:
             self.close()
             raise VideoError(str(error)) from None
@@ -118,15 +119,15 @@ class AnimationReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    def frames(self, wanted: Sequence[int], background: str | None = None) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         """(i, uint8 (height, width, 3)) of the ascending frame numbers `wanted`, upright; ends where the file does.
 
-        Transparent parts lie over `options.background`, white if None.
+        Transparent parts lie over `background`, white if None.
         """
         found = self._by_chunks(wanted) if self._format == "PNG" else self._by_pillow(wanted)
         try:
             for i, image in found:
-                rgb = flatten(image, self._options.background or "white", from_file=False, on_warning=_ignore)
+                rgb = flatten(image, background or "white", from_file=False, on_warning=_ignore)
                 yield i, np.asarray(upright(self._image, rgb))
         except Exception as error:  # cut off or damaged: the caller counts what came
             logger.debug("%s: %s", self.source.label, one_line(error))

@@ -125,14 +125,33 @@ class Timeline:
                 return self._there(
                     sample_frame_indices(self.total_num_frames, self.fps, self.duration_s, sample_fps=sample_fps, max_frames=max_frames)
                 )
-            start, end, length_s = 0.0, self.duration_s, self.duration_s
+            length_s = self.duration_s
         else:
-            start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
+            start, end = self._seconds_of(options)
             length_s = end - start
-        first, last = self._there(self._span(start, end))
+        first, last = self.span(options)
         if in_time:
             return sample_times(self.seconds[first : last + 1], first, length_s, sample_fps=sample_fps, max_frames=max_frames)
         return sample_span_indices(first, last, length_s, sample_fps=sample_fps, max_frames=max_frames)
+
+    def span(self, options: MediaOptions) -> tuple[int, int]:
+        """The first and the last frame within `options.start`..`options.end`. Raises VideoError where the file lacks them."""
+        first, last = self._there(self._span(*self._seconds_of(options)))
+        return first, last
+
+    def shown_at(self, options: MediaOptions, fps: float) -> list[int]:
+        """The frames within `options.start`..`options.end` that are shown at `start`, `start + 1 / fps`, ..., each once."""
+        start, end = self._seconds_of(options)
+        first, last = self.span(options)
+        seconds = self.seconds[first : last + 1] if self.variable else np.arange(first, last + 1) / self.fps
+        count = min(math.floor((end - start) * fps + 1e-6) + 1, 2 * (last - first + 1) + 1)  # more moments than frames repeat
+        step_s = (end - start) / (count - 1) if count < (end - start) * fps else 1 / fps
+        shown = np.searchsorted(seconds, start + np.arange(count) * step_s + 1e-6, side="right") - 1
+        return [first + int(i) for i in np.unique(np.maximum(shown, 0))]
+
+    def _seconds_of(self, options: MediaOptions) -> tuple[float, float]:
+        """Where the asked span begins and ends, within the video."""
+        return options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
 
     def warnings(self, options: MediaOptions, indices: Sequence[int]) -> list[str]:
         """What whoever asked should know of the file and of the frames that were chosen."""
@@ -149,7 +168,7 @@ class Timeline:
             return ["end=0 leaves its first frame only; leave it out to go on to the end."]
         if len(indices) != 1 or options.max_frames == 1:
             return []
-        start, end = options.start or 0.0, min(self.duration_s if options.end is None else options.end, self.duration_s)
+        start, end = self._seconds_of(options)
         first, last = self._span(start, end)
         filmed = len(self.index.packet_pts) > 0  # an animation's frames were each made to be seen
         if last <= first or (filmed and end - start < _MOMENT_S):

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,19 @@ class FrameIndex:
 
     def key_before(self, pts: int) -> int:
         """Position (decoding order) of the key packet with the largest pts <= `pts`; -1 if there is none."""
-        keys = np.flatnonzero(self.packet_is_key & (self.packet_pts <= pts))
-        return int(keys[np.argmax(self.packet_pts[keys])]) if len(keys) else -1
+        positions, key_pts = self._keys
+        at = int(np.searchsorted(key_pts, pts, side="right")) - 1
+        return int(positions[at]) if at >= 0 else -1
+
+    @cached_property
+    def _keys(self) -> tuple[npt.NDArray[np.intp], Ticks]:
+        """The positions of the key packets and their pts, which ascend."""
+        positions = self.by_pts[self.packet_is_key[self.by_pts]]
+        return positions, self.packet_pts[positions]
+
+    def key_frames(self) -> list[int]:
+        """The numbers of the shown frames whose packets are keys."""
+        return [int(i) for i in np.flatnonzero(np.isin(self.frame_pts, self._keys[1]))]
 
     def position(self, pts: int | None) -> int:
         """Position (decoding order) of the packet with this pts, -1 if there is none."""

@@ -6,13 +6,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from smolvlm.media.tone_map import UNSPECIFIED, ColorTags, tone_map
 
 Pixels = npt.NDArray[np.uint8]
 Matrix: TypeAlias = tuple[int, int, int, int]
 
-_IDENTITY = (1, 0, 0, 1)
+IDENTITY: Matrix = (1, 0, 0, 1)
 
 
 def frame_tags(frame: Any, codec_context: Any) -> ColorTags:
@@ -39,6 +40,25 @@ def rgb_pixels(frame: Any, matrix: Matrix, tags: ColorTags | None, longest_edge_
     return turned(tone_map(deep.to_ndarray(), tags, "bt1886"), matrix)
 
 
+def shrunk_frame(frame: Any, matrix: Matrix, longest_edge_px: int) -> Pixels:
+    """uint8 (height, width, 3), turned as `matrix` says, its longest side `longest_edge_px`."""
+    scale = longest_edge_px / max(frame.width, frame.height)
+    width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    return turned(frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray(), matrix)
+
+
+def shrunk(pixels: Pixels, longest_edge_px: int) -> Pixels:
+    """(height, width, 3) with its longest side `longest_edge_px`; smaller pictures as they are."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((longest_edge_px, longest_edge_px))
+    return np.asarray(image)
+
+
+def turn_of(matrix: Matrix) -> int:
+    """Degrees, clockwise, by which `matrix` turns; a mirrored picture counts by where its left-to-right axis points."""
+    return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[matrix[:2]]
+
+
 def display_matrix(frame: Any) -> Matrix:
     """The signs (a, b, c, d) of the frame's display matrix, snapped to the nearest of the eight orientations.
 
@@ -46,7 +66,7 @@ def display_matrix(frame: Any) -> Matrix:
     """
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None or len(bytes(side_data)) < 36:
-        return _IDENTITY
+        return IDENTITY
     values = np.frombuffer(bytes(side_data), np.int32)
     a, b, c, d = (int(values[i]) for i in (0, 1, 3, 4))
     if abs(a) + abs(d) >= abs(b) + abs(c):

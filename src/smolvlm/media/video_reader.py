@@ -26,7 +26,7 @@ from smolvlm.media.strangers import what_instead
 from smolvlm.media.tiling import MAX_EDGE_PX
 from smolvlm.media.tone_map import ColorTags
 from smolvlm.media.video_index import FrameIndex, build_index
-from smolvlm.media.video_pixels import Matrix, Pixels, display_matrix, frame_tags, rgb_pixels
+from smolvlm.media.video_pixels import Matrix, Pixels, display_matrix, frame_tags, rgb_pixels, shrunk_frame
 from smolvlm.media.video_stream import main_video_stream, stated_duration_s
 
 logger = logging.getLogger(__name__)
@@ -165,8 +165,8 @@ class VideoReader:
     def frames_by_seeking(self, index: FrameIndex, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Yield (i, av.VideoFrame) for the ascending frame numbers `wanted`, group of pictures by group.
 
-        Raises SeekMismatch as soon as the decoder contradicts the index, also after some frames were yielded: then
-        none of them may be used.
+        Raises SeekMismatch as soon as the decoder contradicts the index. The frames yielded before have their own times; their
+        numbers are wrong where frames before them are missing, too.
         """
         groups: dict[int, dict[int, int]] = {}
         for i in wanted:
@@ -182,10 +182,23 @@ class VideoReader:
 
     def _decode_group(self, index: FrameIndex, key: int, targets: dict[int, int]) -> Iterator[tuple[int, Any]]:
         last = max(index.position(pts) for pts in targets)
+        self._go_to(index, key)
+        reached_end = False
+        try:
+            yield from self._decoded(index, key, targets, last)
+            reached_end = True
+        finally:  # also where nobody wants the rest: the next group finds a decoder that holds nothing
+            self._stream.codec_context.flush_buffers()
+            self._next = last + 1
+            if not reached_end:
+                self._packets = None
+
+    def _decoded(self, index: FrameIndex, key: int, targets: dict[int, int], last: int) -> Iterator[tuple[int, Any]]:
         context = self._stream.codec_context
         key_pts = int(index.packet_pts[key])
-        given: list[int] = []
-        self._go_to(index, key)
+        sent = slice(key, last + 1)
+        due = np.sort(index.packet_pts[sent][~index.packet_is_discarded[sent] & (index.packet_pts[sent] >= key_pts)])
+        given = 0
         assert self._packets is not None, "_go_to leaves an iterator"
         # Packets up to the last target's, then a drain: the decoder gives up what it holds without reading further.
         for n in range(key, last + 2):
@@ -196,15 +209,13 @@ class VideoReader:
                 self.decoded_frames += 1
                 if frame.pts is not None and frame.pts < key_pts:
                     continue  # leading frames of an open group, shown with the group before
-                given.append(frame.pts)
+                if given == len(due) or frame.pts != due[given]:
+                    raise SeekMismatch  # a packet before gave no frame, or this one should not have
+                given += 1
                 if frame.pts in targets:
                     yield targets[frame.pts], frame
-        context.flush_buffers()
-        self._next = last + 1
-        sent = slice(key, last + 1)
-        due = index.packet_pts[sent][~index.packet_is_discarded[sent] & (index.packet_pts[sent] >= key_pts)]
-        if not np.array_equal(np.sort(due), np.array(given, dtype=object)):
-            raise SeekMismatch  # a packet gave no frame, or one that it should not
+        if given < len(due):
+            raise SeekMismatch
 
     def _go_to(self, index: FrameIndex, key: int) -> None:
         """Make packet number `key` the next one to be read."""
@@ -266,13 +277,24 @@ class VideoReader:
         """How the frame's colors are coded."""
         return frame_tags(frame, self._stream.codec_context)
 
-    def rgb(self, frame: Any, tags: ColorTags | None = None, longest_edge_px: int = MAX_EDGE_PX) -> Pixels:
-        """The frame upright as uint8 (height, width, 3): as the reference converts it, or mapped to sRGB by `tags`."""
+    def rgb(
+        self, frame: Any, tags: ColorTags | None = None, longest_edge_px: int = MAX_EDGE_PX, *, shrink_to_px: int | None = None
+    ) -> Pixels:
+        """The frame upright as uint8 (height, width, 3): as the reference converts it, or mapped to sRGB by `tags`.
+
+        `shrink_to_px` gives a smaller picture at once, which costs less and is not the reference's conversion.
+        """
         self._check_size(frame.width, frame.height)
+        if shrink_to_px is not None and max(frame.width, frame.height) > shrink_to_px:
+            return shrunk_frame(frame, self.matrix(frame), shrink_to_px)
+        return rgb_pixels(frame, self.matrix(frame), tags, longest_edge_px)
+
+    def matrix(self, frame: Any) -> Matrix:
+        """How the frame is turned for display."""
         # Asking for a frame's side data makes PyAV (18) hold the frame until Python's garbage collection: ask once.
         if frame.rotation not in self._matrices:
             self._matrices[frame.rotation] = display_matrix(frame)
-        return rgb_pixels(frame, self._matrices[frame.rotation], tags, longest_edge_px)
+        return self._matrices[frame.rotation]
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

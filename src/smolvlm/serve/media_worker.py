@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, MissingExtraError, SmolVLMError, VideoError
-from smolvlm.media import Limits, MediaOptions, Source, SourcePolicy, load_image, media_kind, probe_video, sample_video, split_image
+from smolvlm.media import Limits, MediaOptions, Source, SourcePolicy, Video, load_image, media_kind, split_image
 from smolvlm.media.labels import short
 from smolvlm.serve.confinement import confine
 from smolvlm.serve.media_wire import MAX_WARNING_CHARS, MAX_WARNINGS, Job, Reply, header_length, pack
@@ -79,12 +79,12 @@ class Decoder:
         ), tiles
 
     def _video(self, source: Source, options: MediaOptions) -> tuple[Reply, bytes]:
-        duration_s = probe_video(source, self._policy).duration_s  # reads packets, decodes no frame
-        if duration_s > self._max_video_s:
-            raise VideoError(
-                f"{source.label}: it lasts {duration_s:.0f} s, longer than the limit of {self._max_video_s:g} s; cut it first."
-            )
-        video = sample_video(source, self._config, options, self._policy)
+        with Video(source, self._policy) as opened:  # reads packets, decodes no frame
+            if opened.duration_s > self._max_video_s:
+                raise VideoError(
+                    f"{source.label}: it lasts {opened.duration_s:.0f} s, longer than the limit of {self._max_video_s:g} s; cut it first."
+                )
+            video = opened.sample(options, config=self._config)
         tiles = video.frames.tobytes()
         return Reply(
             kind="video",
