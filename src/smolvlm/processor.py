@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from smolvlm import known_world
 from smolvlm.config import ModelConfig, ProcessorConfig, load_configs
-from smolvlm.errors import CheckpointError, ContextLengthError, PromptError
+from smolvlm.errors import CheckpointError, PromptError
 from smolvlm.families import Family, family_of
 from smolvlm.families.grammar import IMAGE_TOKEN
 from smolvlm.media.images import load_image
@@ -29,6 +29,7 @@ from smolvlm.media.pixels import normalise
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
 from smolvlm.media.video import sample_video
+from smolvlm.prompt.context import check_context
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style
@@ -73,34 +74,33 @@ class PreparedMedia:
     tiles: npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
-class ModelInputs:
-    """A prompt: token ids, and the tiles of all media in the order of the prompt, uint8 (tiles, side, side, 3)."""
+@dataclass(frozen=True)
+class Worded:
+    """The tokens of a conversation, image tokens standing for the tiles of its media."""
 
     input_ids: tuple[int, ...]
-    tiles: npt.NDArray[np.uint8]
     media: tuple[MediaInfo, ...]
-    config: ProcessorConfig
     world_warning: str | None = None  # whether the prompt lies in the world of a model that knows a small one
 
     @property
     def tile_count(self) -> int:
-        """Tiles of all media, whether their pixels are still here or not."""
+        """Tiles of all media."""
         return sum(info.tile_count for info in self.media)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of the answer should know: `media_warnings`, and what the model does not know."""
-        return (*self.media_warnings, *(() if self.world_warning is None else (self.world_warning,)))
+        """What the media's readers want to be known, each sentence with the medium's label before it, and what the model
+        does not know."""
+        told = () if self.world_warning is None else (self.world_warning,)
+        return (*(sentence for info in self.media for sentence in info.sentences), *told)
 
-    @property
-    def media_warnings(self) -> tuple[str, ...]:
-        """What the media's readers want to be known, each sentence with the medium's label before it."""
-        return tuple(sentence for info in self.media for sentence in info.sentences)
 
-    def without_pixels(self) -> ModelInputs:
-        """The same prompt once its tiles are encoded: those of a long video are 50 MB that nothing reads again."""
-        return dataclasses.replace(self, tiles=self.tiles[:0].copy())
+@dataclass(frozen=True)
+class ModelInputs(Worded):
+    """A prompt with the tiles of all media in its order, uint8 (tiles, side, side, 3)."""
+
+    tiles: npt.NDArray[np.uint8] = field(kw_only=True, compare=False)
+    config: ProcessorConfig = field(kw_only=True)
 
     @property
     def pixel_values(self) -> npt.NDArray[np.float32]:
@@ -109,22 +109,7 @@ class ModelInputs:
 
     def check_context(self, context_length: int, max_new_tokens: int = 0) -> None:
         """Raise ContextLengthError, with what would help, when prompt and answer do not fit in `context_length`."""
-        needed = len(self.input_ids) + max_new_tokens
-        if needed <= context_length:
-            return
-        remedies = []
-        if any(info.kind == "video" for info in self.media):
-            remedies.append("sample fewer frames (max_frames=...)")
-        if any(info.rows for info in self.media):
-            remedies.append('look less closely (detail="fit" or detail="low")')
-        if len(self.media) > 1:
-            remedies.append("pass fewer media")
-        remedies.append("shorten the text or ask for fewer max_new_tokens" if max_new_tokens else "shorten the text")
-        answer = f" and the answer up to {max_new_tokens} more" if max_new_tokens else ""
-        raise ContextLengthError(
-            f"the prompt has {len(self.input_ids)} tokens{answer}, beyond the model's context of "
-            f"{context_length}; {', or '.join(remedies)}."
-        )
+        check_context(len(self.input_ids), context_length, max_new_tokens, self.media)
 
 
 class Processor:
@@ -201,29 +186,33 @@ class Processor:
         return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame)) for part in parts]
 
     def build(self, messages: Any, prepared: Sequence[PreparedMedia], *, add_generation_prompt: bool = True) -> ModelInputs:
-        """The prompt for `messages`, whose media were prepared before. Raises PromptError when the two disagree."""
+        """The prompt for `messages`, whose media were prepared before, with all pixels."""
+        worded = self.word(messages, [media.info for media in prepared], add_generation_prompt=add_generation_prompt)
+        tiles = self.stack_tiles(prepared)
+        return ModelInputs(worded.input_ids, worded.media, worded.world_warning, tiles=tiles, config=self.config)
+
+    def word(self, messages: Any, media: Sequence[MediaInfo], *, add_generation_prompt: bool = True) -> Worded:
+        """The tokens of `messages`, whose media were read before. Raises PromptError when the two disagree."""
         conversation = normalise_messages(messages)
         kinds = ["image" if isinstance(part, ImagePart) else "video" for part in _media_parts(conversation)]
-        if kinds != [media.info.kind for media in prepared]:
+        if kinds != [info.kind for info in media]:
             raise PromptError(
-                f"the messages hold {len(kinds)} media and {len(prepared)} were prepared, or their kinds "
+                f"the messages hold {len(kinds)} media and {len(media)} were prepared, or their kinds "
                 "differ; pass what prepare_media returned for the same messages."
             )
         image_token_id = self.model.image_token_id
         if any(isinstance(p, TokenPart) and image_token_id in p.ids for m in conversation for p in m.parts):
             raise PromptError(f"exact token ids hold the image token {image_token_id}, which stands for pixels; leave it out.")
         rendered = self.template.render(apply_style(conversation, self.prompt_style), add_generation_prompt=add_generation_prompt)
-        following = iter(prepared)
+        following = iter(media)
         segments: list[Segment] = [
-            TextSegment(self.placeholder(next(following).info), trusted=True) if isinstance(piece, ImagePart | VideoPart) else piece
+            TextSegment(self.placeholder(next(following)), trusted=True) if isinstance(piece, ImagePart | VideoPart) else piece
             for piece in rendered
         ]
         input_ids = tuple(self.tokenizer.encode_segments(segments))
-        tiles = self.stack_tiles(prepared)
-        expected = sum(media.info.tile_count for media in prepared) * self.config.image_seq_len  # pixels may be gone
+        expected = sum(info.tile_count for info in media) * self.config.image_seq_len
         assert input_ids.count(image_token_id) == expected, f"the prompt must hold {expected} image tokens"
-        infos = tuple(media.info for media in prepared)
-        return ModelInputs(input_ids, tiles, infos, self.config, self._world_warning(conversation, infos))
+        return Worded(input_ids, tuple(media), self._world_warning(conversation, media))
 
     def _world_warning(self, conversation: Sequence[Message], infos: Sequence[MediaInfo]) -> str | None:
         if not self.knows_drawn_only:

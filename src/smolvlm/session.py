@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from smolvlm.answers import Answer, Choice
-from smolvlm.engines.base import ImageEmbeds
 from smolvlm.errors import PromptError
 from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
-from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.cached_sequence import CachedSequence
 from smolvlm.inference.decoding import AnswerStream
-from smolvlm.inference.runtime import Clock, Progress, Runtime, log_warnings, stage
+from smolvlm.inference.prompt import Medium
+from smolvlm.inference.runtime import Progress, Runtime
 from smolvlm.inference.scoring import Candidates, check_options
+from smolvlm.inference.timing import Clock
 from smolvlm.media import MediaOptions
 from smolvlm.media_parts import media_parts
-from smolvlm.processor import ModelInputs, PreparedMedia
-from smolvlm.prompt.messages import TokenPart
+from smolvlm.prompt.messages import Message, ParsedMessages, Part, TextPart, TokenPart, normalise_messages
 
 EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 
@@ -32,16 +32,19 @@ class Session:
     def __init__(
         self, runtime: Runtime, parts: Sequence[Mapping[str, Any]], system: str | None, options: MediaOptions, params: GenerationParams
     ) -> None:
-        self._runtime, self._options, self._params = runtime, options, params
-        self.system = system
-        self._parts = [dict(part) for part in parts]
+        self._runtime = runtime
+        self.configure(system, options, params)
+        self._parts = _parsed(parts)
         self._placed = 0  # of the media, those that earlier questions brought; the next brings the rest
-        self._turns: list[dict[str, Any]] = []
-        self._prepared: list[PreparedMedia] = []  # of the media in their order; pixels go when they are encoded
-        self._embeds: list[ImageEmbeds] = []
-        self._cache: PromptCache | None = None
+        self._turns: list[Message] = []
+        self._media: list[Medium] = []  # in their order, as far as they were read; their pixels go when they are encoded
+        self._sequence: CachedSequence | None = None
         self._lock = os.getpid(), threading.RLock()
         self._stream: weakref.ref[AnswerStream] | None = None  # one that nobody holds any more is over
+
+    def configure(self, system: str | None, options: MediaOptions, params: GenerationParams) -> None:
+        """What holds from the next question on."""
+        self.system, self._options, self._params = system, options, params
 
     def ask(self, prompt: str, *, remember: bool = True, on_progress: Progress | None = None) -> Answer:
         """The answer to the next question. `remember=False` asks it aside: later questions will not see it."""
@@ -65,11 +68,11 @@ class Session:
         check_options(options)
         with self._alone():
             brought, turns, messages = self._turn_of(question)
-            self._inputs(messages, on_progress, Clock())
-            candidates = Candidates(self._runtime, messages, options, self._prepared)
-            choice = candidates.score(self._open_cache(), self._embeds)
+            self._read(on_progress)
+            candidates = Candidates(self._runtime, messages, options, self._media)
+            choice = candidates.score(self._open_sequence(), on_progress)
             if remember:
-                self._turns = [*turns, {"role": "assistant", "content": choice.option}]
+                self._turns = [*turns, Message("assistant", (TextPart(choice.option),))]
                 self._placed = brought
             return choice
 
@@ -89,55 +92,59 @@ class Session:
         value = parse_as(schema, answer.text)
         return Extracted(value, fields_of(answer, self._runtime.processor.tokenizer.decode), answer) if details else value
 
-    def _turn_of(self, prompt: str) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+    def _turn_of(self, prompt: str) -> tuple[int, list[Message], ParsedMessages]:
         """How many media the next question will have brought, the turns up to it, and the whole conversation."""
         running = self._stream() if self._stream is not None else None
         if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
         content = [*self._parts[self._placed :], {"type": "text", "text": prompt}]
-        turns = [*self._turns, {"role": "user", "content": content}]
-        opening = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return len(self._parts), turns, [*opening, *turns]
+        turns = [*self._turns, *normalise_messages([{"role": "user", "content": content}])]
+        opening = [] if self.system is None else normalise_messages([{"role": "system", "content": self.system}])
+        return len(self._parts), turns, ParsedMessages([*opening, *turns])
 
-    def _open_cache(self) -> PromptCache:
-        if self._cache is None:  # room for the whole context, so that a long conversation never moves
-            self._cache = PromptCache(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
-        return self._cache
+    def _open_sequence(self) -> CachedSequence:
+        if self._sequence is None:  # room for the whole context, so that a long conversation never moves
+            self._sequence = CachedSequence.open(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
+        return self._sequence
 
     def _begin(
         self, prompt: str, remember: bool, on_progress: Progress | None, grammar: Grammar | None = None, logprobs: bool = False
     ) -> AnswerStream:
         clock = Clock()
         brought, turns, messages = self._turn_of(prompt)
-        inputs, encoded = self._inputs(messages, on_progress, clock)
-        cache = self._open_cache()
-        prompted = self._runtime.prefill(cache, inputs, self._embeds, encoded, clock)
+        self._read(on_progress)
+        worded = self._runtime.word(messages, self._media)
+        self._runtime.tell(worded)
+        self._runtime.check_room(worded, self._params.max_new_tokens)  # refused before the long part, not after
+        clock.lap("media")
+        sequence = self._open_sequence()
+        prefilled = self._runtime.prefill(worded, sequence, clock, on_progress)
 
         def done(answer: Answer, sampled_ids: Sequence[int]) -> None:
             # Cut tokens are in the sequence too, and its newest is not: the next prompt finds what it can keep.
-            cache.ids = [*inputs.input_ids, *sampled_ids][: self._runtime.engine.length(cache.seq)]
+            sequence.holds([*worded.input_ids, *sampled_ids])
             if remember:
-                self._turns = [*turns, {"role": "assistant", "content": [self._answer_part(answer)]}]
+                self._turns = [*turns, Message("assistant", (self._answer_part(answer),))]
                 self._placed = brought
 
         params = replace(self._params, logprobs=0) if logprobs and self._params.logprobs is None else self._params
-        stream = AnswerStream(self._runtime, prompted, params, grammar=grammar, on_done=done)
+        stream = AnswerStream(self._runtime, prefilled, params, grammar=grammar, on_done=done)
         self._stream = weakref.ref(stream)
         return stream
 
-    def add(self, media: Any, *, on_progress: Progress | None = None) -> None:
+    def add(self, media: Any, *, on_progress: Progress | None = None) -> list[Medium]:
         """Media that the next question brings along; they are read now. Raises what `ask` raises for media, and is then
         as before."""
-        parts = media_parts(media, self._runtime.processor.policy)
+        parts = _parsed(media_parts(media, self._runtime.processor.policy))
         self._read(on_progress)
-        fresh = self._prepare(parts, on_progress)
-        self._parts, self._prepared = [*self._parts, *parts], [*self._prepared, *fresh]
+        fresh = self._opened(parts, on_progress)
+        self._parts, self._media = [*self._parts, *parts], [*self._media, *fresh]
+        return fresh
 
     def take_back(self, count: int) -> None:
         """Leave out the last `count` media; those that a remembered question brought stay."""
         keep = max(self._placed, len(self._parts) - count)
-        del self._parts[keep:], self._prepared[keep:]
-        del self._embeds[sum(media.info.tile_count for media in self._prepared) :]
+        del self._parts[keep:], self._media[keep:]
 
     def reset(self) -> None:
         """Forget the questions and answers; the media stay encoded, and the next question brings them all."""
@@ -146,9 +153,9 @@ class Session:
 
     def close(self) -> None:
         """Free the KV cache. A later question would prefill everything again, but encode nothing."""
-        if self._cache is not None:
-            self._cache.close()
-            self._cache = None
+        if self._sequence is not None:
+            self._sequence.close()
+            self._sequence = None
 
     def __enter__(self) -> Session:
         return self
@@ -156,35 +163,19 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _inputs(self, messages: Sequence[Mapping[str, Any]], on_progress: Progress | None, clock: Clock) -> tuple[ModelInputs, int]:
-        """The prompt of a conversation; media are read and encoded the first time only."""
-        self._read(on_progress)
-        inputs = self._runtime.processor.build(messages, self._prepared)
-        self._runtime.tell(inputs, media=False)  # of the media when they were read
-        self._runtime.room(inputs, self._params.max_new_tokens)  # refused before the long part, not after
-        clock.lap("media")
-        encoded = len(inputs.tiles)  # pixels are there for new media only
-        if encoded:
-            self._embeds = [*self._embeds, *self._runtime.encode(inputs, on_progress)]
-            self._prepared = [PreparedMedia(media.info, media.tiles[:0].copy()) for media in self._prepared]
-        clock.lap("encode")
-        return inputs, encoded
-
     def _read(self, on_progress: Progress | None) -> None:
         """Read the media that were not read yet."""
-        self._prepared = [*self._prepared, *self._prepare(self._parts[len(self._prepared) :], on_progress)]
+        self._media = [*self._media, *self._opened(self._parts[len(self._media) :], on_progress)]
 
-    def _prepare(self, parts: Sequence[Mapping[str, Any]], on_progress: Progress | None) -> list[PreparedMedia]:
-        if not parts:
-            return []
-        messages = [{"role": "user", "content": list(parts)}]
-        on_frame = stage(on_progress, "frames")
-        fresh = self._runtime.processor.prepare_media(messages, options=self._options, on_frame=on_frame)
-        log_warnings([sentence for media in fresh for sentence in media.info.sentences])
-        return fresh
+    def _opened(self, parts: Sequence[Part], on_progress: Progress | None) -> list[Medium]:
+        return self._runtime.read_media(ParsedMessages([Message("user", tuple(parts))]), self._options, on_progress)
 
-    def _answer_part(self, answer: Answer) -> Any:
+    def _answer_part(self, answer: Answer) -> Part:
         """The exact tokens of the answer: text that is tokenised again may split differently and miss the cache."""
         if not answer.token_ids or self._runtime.engine.config.image_token_id in answer.token_ids:
-            return {"type": "text", "text": answer.text}
+            return TextPart(answer.text)
         return TokenPart(answer.token_ids)
+
+
+def _parsed(parts: Sequence[Mapping[str, Any]]) -> list[Part]:
+    return list(normalise_messages([{"role": "user", "content": list(parts)}])[0].parts) if parts else []

@@ -19,11 +19,14 @@ from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.hub import is_built_in, resolve
 from smolvlm.inference.decoding import AnswerStream, answer_together
-from smolvlm.inference.runtime import Clock, Progress, Prompted, Runtime, stage
+from smolvlm.inference.runtime import Prefilled, Progress, Runtime, stage
 from smolvlm.inference.scoring import check_options, choose_options
+from smolvlm.inference.tiles import all_embeds
+from smolvlm.inference.timing import Clock
 from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
+from smolvlm.prompt.messages import normalise_messages
 from smolvlm.session import EXTRACT_PROMPT, Session
 
 DESCRIBE_PROMPT = "Describe this in detail."
@@ -111,8 +114,8 @@ class SmolVLM:
         on_progress: Progress | None,
         grammar: Grammar | None = None,
     ) -> AnswerStream:
-        prompted = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock)
-        return AnswerStream(self.runtime, prompted, params, grammar=grammar)
+        prefilled = self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock)
+        return AnswerStream(self.runtime, prefilled, params, grammar=grammar)
 
     def ask_many(
         self, requests: Sequence[tuple[Any, str]], *, system: str | None = None, on_progress: Progress | None = None, **options: Any
@@ -144,15 +147,15 @@ class SmolVLM:
         params: GenerationParams,
         on_progress: Progress | None,
     ) -> list[Answer]:
-        prompted: list[Prompted] = []
+        prefilled: list[Prefilled] = []
         try:
             for messages, clock in opened:
                 clock.skip()
-                prompted.append(self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock))
-            return answer_together(self.runtime, prompted, params)
+                prefilled.append(self.runtime.prompt(messages, media_options, params.max_new_tokens, on_progress, clock))
+            return answer_together(self.runtime, prefilled, params)
         finally:
-            for item in prompted:
-                item.cache.close()
+            for item in prefilled:
+                item.sequence.close()
 
     def choose(
         self,
@@ -186,7 +189,7 @@ class SmolVLM:
         for _, options in questions:
             check_options(options)
         parts = media_parts(media, self.processor.policy, opened.media_kind)
-        asked = [(self.messages(parts, question, system), options) for question, options in questions]
+        asked = [(normalise_messages(self.messages(parts, question, system)), options) for question, options in questions]
         return choose_options(self.runtime, asked, opened, on_progress)
 
     def extract(
@@ -225,11 +228,11 @@ class SmolVLM:
         opened, params = split_options(media_options)
         if params != GenerationParams():
             raise ParamsError("features generates nothing: it takes media options only, such as detail or fps.")
-        messages = self.messages(media, "", None, opened.media_kind)
-        prepared = self.processor.prepare_media(messages, options=opened, on_frame=stage(on_progress, "frames"))
+        messages = normalise_messages(self.messages(media, "", None, opened.media_kind))
         found: list[FloatArray] = []
-        for each in prepared:
-            tiles = [embeds.numpy() for embeds in self.runtime.encode_tiles(each.tiles, on_progress)]
+        for medium in self.runtime.read_media(messages, opened, on_progress):
+            self.runtime.encode([medium], on_progress)
+            tiles = [embeds.numpy() for embeds in all_embeds(medium.tiles)]
             rows = np.concatenate(tiles).reshape(-1, tiles[0].shape[-1])
             found.append(rows.mean(0) if pooled else rows)
         return found

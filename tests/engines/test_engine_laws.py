@@ -138,9 +138,8 @@ def test_image_embeds_are_handles(engine: Engine) -> None:
     assert isinstance(embeds, ImageEmbeds)
     assert embeds.numpy().shape == (3, engine.config.image_seq_len, engine.config.text.hidden_size)
     again = engine.encode_images(pixels[1:])
-    assert again == embeds.tiles(1, 3)
-    assert hash(again) == hash(embeds.tiles(1, 3))
-    assert again != embeds
+    assert len(again) == len(embeds.tiles(1, 3)) == 2
+    assert close(again.numpy(), embeds.tiles(1, 3).numpy())
     assert close(again.numpy(), embeds.numpy()[1:])
 
 

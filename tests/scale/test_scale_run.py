@@ -183,7 +183,7 @@ def test_an_input_that_ends_the_process_is_given_up(nano: SmolVLM, tmp_path: Pat
     program = (
         "import os, sys; from smolvlm.processor import Processor; real = Processor.prepare_media\n"
         "def prepare(self, messages, **options):\n"
-        "    text = str(messages[-1]['content'][0])\n"
+        "    text = str(messages)\n"
         "    return os._exit(9) if '00002' in text else real(self, messages, **options)\n"
         "Processor.prepare_media = prepare\n"
         "from smolvlm.cli.main import main; sys.exit(main(sys.argv[1:]))\n"

@@ -18,7 +18,8 @@ from smolvlm import SmolVLM
 from smolvlm.errors import EngineError
 from smolvlm.generation import GenerationParams
 from smolvlm.inference.cached_sequence import common_prefix
-from smolvlm.inference.vision_cache import Tile, TileCache, tile_key
+from smolvlm.inference.tiles import Tile, tile_key
+from smolvlm.inference.vision_cache import VisionCache
 from smolvlm.media import normalise
 from smolvlm.serve.errors import ServeError
 from smolvlm.serve.fair_queue import FairQueue
@@ -88,7 +89,7 @@ class Bench:
             functools.partial(model.processor.tokenizer.decode, skip_special_tokens=True),
             BatchLimits(**sizes),
             Pace(chunk=chunk, tiles=tiles, stall_ratio=stall_ratio, patience_s=patience_s),
-            TileCache(1 << 26, 1 << 14),
+            VisionCache(1 << 26, 1 << 14),
             self.metrics,
         )
         self.order: list[str] = []

@@ -16,6 +16,7 @@ from smolvlm import SmolVLM
 from smolvlm.errors import ParamsError
 from smolvlm.extraction import _leaves
 from smolvlm.inference.scoring import log_probabilities
+from smolvlm.prompt.messages import Message, TextPart
 
 NANO = Path(__file__).parents[2] / "examples" / "media" / "nano"
 SIGN, SCENE = NANO / "sign.png", NANO / "scene.png"
@@ -106,7 +107,7 @@ def test_a_session_chooses_and_extracts_without_a_trace(nano: SmolVLM) -> None:
             assert list(choice.logprobs.values()) == pytest.approx(list(alone.logprobs.values()), abs=2e-3)
         assert value == nano.extract(SIGN, schema)
         chosen = session.choose("Is it red?", ["yes", "no"], remember=True)
-        assert session._turns[-1]["content"] == chosen.option
+        assert session._turns[-1] == Message("assistant", (TextPart(chosen.option),))
 
 
 def test_details_say_where_each_value_stands_and_how_likely_it_was(nano: SmolVLM) -> None:

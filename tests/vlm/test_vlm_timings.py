@@ -43,7 +43,7 @@ class SlowFile(io.BytesIO):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> CountingClock:
     counting = CountingClock()
-    monkeypatch.setattr("smolvlm.inference.runtime.time", counting)
+    monkeypatch.setattr("smolvlm.inference.timing.time", counting)
     return counting
 
 

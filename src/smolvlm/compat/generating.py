@@ -13,9 +13,13 @@ import numpy.typing as npt
 from smolvlm.compat.arguments import logger
 from smolvlm.compat.generation_arguments import GenerateArguments
 from smolvlm.config import ModelConfig
-from smolvlm.engines.base import Engine, FloatArray, SeqHandle
-from smolvlm.errors import ContextLengthError, PromptError
+from smolvlm.engines.base import Engine, FloatArray
+from smolvlm.errors import PromptError
 from smolvlm.generation import Decode, Request, TokenEvent, collect, generate
+from smolvlm.inference.cached_sequence import CachedSequence
+from smolvlm.inference.prefill_task import PrefillTask
+from smolvlm.inference.tiles import tiles_of
+from smolvlm.prompt.context import check_context
 
 IntArray = npt.NDArray[np.int64]
 
@@ -89,33 +93,27 @@ def generate_batch(
     """
     width, context = prompts.padded.shape[1], engine.config.text.max_position_embeddings
     wanted = arguments.new_tokens(width)
-    sequences: list[SeqHandle] = []
+    sequences: list[CachedSequence] = []
     requests: list[Request] = []
     try:
         for i, (row, tiles) in enumerate(zip(prompts.rows, prompts.tiles, strict=True)):
-            room = context - len(row)
-            if room < 1:
-                raise ContextLengthError(
-                    f"prompt {i} has {len(row)} tokens and fills the model's context of "
-                    f"{context}; pass fewer frames or pictures, or less text."
-                )
-            if room < wanted:
-                logger.warning("generate: prompt %d leaves room for %d new tokens, not %d", i, room, wanted)
-            budget = min(room, wanted)
-            embeds = [engine.encode_images(tiles)] if len(tiles) else []
-            sequences.append(engine.open(len(row) + budget))
-            logits = engine.prefill(sequences[-1], row, embeds)[-1]
+            check_context(len(row), context - 1, what=f"prompt {i}")
+            budget = min(context - len(row), wanted)
+            if budget < wanted:
+                logger.warning("generate: prompt %d leaves room for %d new tokens, not %d", i, budget, wanted)
+            sequences.append(CachedSequence.open(engine, len(row) + budget))
+            logits = PrefillTask(sequences[-1], row, tiles_of(tiles), np.stack).run()
             params = dataclasses.replace(arguments.params, max_new_tokens=budget, seed=seeds[i] if seeds else None)
             # Padding counts among the tokens that penalties look at: so it does in the reference.
-            requests.append(Request(sequences[-1], logits, prompts.padded[i].tolist(), params))
+            requests.append(Request(sequences[-1].seq, logits, prompts.padded[i].tolist(), params))
         if streamer is not None:
             streamer.put(tensor(prompts.padded))
         events = generate(engine, requests, decode, arguments.eos_token_ids)
         streamed = _streamed(events, len(requests), arguments.pad_token_id, streamer, tensor)
         answers = [answer.sampled_ids for answer in collect(streamed, len(requests))]
     finally:
-        for seq in sequences:
-            engine.close(seq)
+        for sequence in sequences:
+            sequence.close()
     result = np.full((len(answers), width + max(map(len, answers))), arguments.pad_token_id, np.int64)
     result[:, :width] = prompts.padded
     for out, answer in zip(result, answers, strict=True):

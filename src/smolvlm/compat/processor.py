@@ -145,7 +145,7 @@ class ChatProcessor:
             expected = sum(media.info.tile_count for media in prepared) * self.image_seq_len
             assert ids.count(self.image_token_id) == expected, f"the prompt must hold {expected} image tokens"
             tiles = processor.stack_tiles(prepared)
-            inputs.append(ModelInputs(tuple(ids), tiles, tuple(media.info for media in prepared), processor.config))
+            inputs.append(ModelInputs(tuple(ids), tuple(media.info for media in prepared), tiles=tiles, config=processor.config))
         return self._features(inputs, options)
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:

@@ -20,14 +20,7 @@ SeqHandle: TypeAlias = int
 
 @runtime_checkable
 class ImageEmbeds(Protocol):
-    """Encoded tiles that stay where the engine keeps them: (tiles, image_seq_len, hidden).
-
-    Equal and hashable by the content of the pixels that they came from, so that caches can hold them.
-    """
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """One content hash for each tile."""
+    """Encoded tiles that stay where the engine keeps them: (tiles, image_seq_len, hidden)."""
 
     def __len__(self) -> int:
         """The number of tiles."""

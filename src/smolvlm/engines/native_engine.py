@@ -18,7 +18,7 @@ from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import ModelConfig
 from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
-from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
+from smolvlm.engines.embeds import ArrayEmbeds
 from smolvlm.engines.native_weights import attach_weights, load_weights
 from smolvlm.errors import AdapterError, EngineError, PromptError
 
@@ -97,7 +97,7 @@ class Formats:
         return weights if self.kv == "bf16" else f"{weights},kv={self.kv}"
 
 
-class NativeImageEmbeds(KeyedEmbeds[FloatArray]):
+class NativeImageEmbeds(ArrayEmbeds[FloatArray]):
     """Encoded tiles in memory of NumPy."""
 
     def numpy(self) -> FloatArray:
@@ -167,11 +167,10 @@ class NativeEngine:
 
     def encode_images(self, pixel_values: FloatArray) -> NativeImageEmbeds:
         pixels = arguments.tiles(pixel_values, self.config)
-        keys = tile_keys(pixels)
         embeds = np.empty((len(pixels), self.config.image_seq_len, self.config.text.hidden_size), np.float32)
         if len(pixels):
             self._call(self._engine.encode, pixels, embeds)
-        return NativeImageEmbeds(embeds, keys)
+        return NativeImageEmbeds(embeds)
 
     def open(self, max_tokens: int) -> SeqHandle:
         return self._call(self._engine.open, arguments.capacity(max_tokens, self.config))

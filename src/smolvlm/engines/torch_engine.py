@@ -18,7 +18,7 @@ from smolvlm.checkpoint.adapter import Adapter
 from smolvlm.config import ModelConfig
 from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
-from smolvlm.engines.embeds import KeyedEmbeds, tile_keys
+from smolvlm.engines.embeds import ArrayEmbeds
 from smolvlm.engines.torch_cache import AppendEach, AppendOne, SequenceCache, SequenceStore
 from smolvlm.engines.torch_device import choose_device, choose_dtype
 from smolvlm.engines.torch_pack import can_pack, pack_linears
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _PATCHES_PER_BATCH = {"cpu": 1024, "mps": 4096, "cuda": 32768}
 
 
-class TorchImageEmbeds(KeyedEmbeds[Tensor]):
+class TorchImageEmbeds(ArrayEmbeds[Tensor]):
     """Encoded tiles on the engine's device."""
 
     def numpy(self) -> FloatArray:
@@ -93,7 +93,6 @@ class TorchEngine:
 
     def encode_images(self, pixel_values: FloatArray) -> TorchImageEmbeds:
         pixels = arguments.tiles(pixel_values, self.config)
-        keys = tile_keys(pixels)
         size = max(1, _PATCHES_PER_BATCH.get(self._device.type, 1024) // self.config.vision.num_patches)
         empty = torch.empty(0, self.config.image_seq_len, self.config.text.hidden_size, dtype=self._dtype)
         parts = [empty.to(self._device)]
@@ -102,7 +101,7 @@ class TorchEngine:
                 batch = torch.from_numpy(pixels[start : start + size])
                 parts.append(self.model.encode_images(batch.to(self._device, self._dtype)))
         with self._turn():
-            return TorchImageEmbeds(torch.cat(parts), keys)
+            return TorchImageEmbeds(torch.cat(parts))
 
     def open(self, max_tokens: int) -> SeqHandle:
         capacity = arguments.capacity(max_tokens, self.config)

@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from smolvlm.engines.base import Engine, FloatArray, SeqHandle
-from smolvlm.errors import ContextLengthError
 from smolvlm.generation.grammar import Grammar
 from smolvlm.generation.loop_guard import LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler, TopLogprobs
 from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import Decode, TextStream
+from smolvlm.prompt.context import check_context
 
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
 
@@ -158,11 +158,8 @@ class LiveAnswer:
 
     def __init__(self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None) -> None:
         params, prompt_tokens = request.params, len(request.prompt_ids)
-        if max_length is not None and prompt_tokens > max_length:
-            raise ContextLengthError(
-                f"The prompt has {prompt_tokens} tokens, the model's context {max_length}: "
-                "give fewer or shorter media (max_frames, detail='low') or less text."
-            )
+        if max_length is not None:
+            check_context(prompt_tokens, max_length)
         self.index = index
         self.request = request
         self.logits = request.logits

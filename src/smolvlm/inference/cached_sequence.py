@@ -1,4 +1,7 @@
-"""One engine sequence together with what it holds, so that a longer prompt pays only for its new tokens."""
+"""One engine sequence together with what its KV cache holds, so that a prompt that begins alike pays only for what is new.
+
+A session keeps one, the server's prefix cache many; a prefill task brings one to hold a prompt.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,65 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
-from smolvlm.errors import ContextLengthError
+from smolvlm.engines.base import Engine, SeqHandle
+
+Ids: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
+
+HEAD_TOKENS = 16  # enough to tell most prompts apart at a glance
 
 
-class PromptCache:
-    """The KV cache of a conversation. `ids` are the tokens in it, `tile_keys` the pictures behind its image tokens."""
+class CachedSequence:
+    """`ids` (int32) are the tokens in the KV cache of `seq`, `tile_keys` the content hashes of the tiles behind its image
+    tokens, in order; there may be more of these than the tokens need."""
 
-    def __init__(self, engine: Engine, capacity: int) -> None:
-        """Open a sequence with room for `capacity` tokens. Raises ContextLengthError beyond the model's context."""
-        self.engine = engine
-        self.capacity = capacity
-        self.seq = engine.open(capacity)
-        self.ids: list[int] = []
-        self.tile_keys: list[str] = []
+    def __init__(self, engine: Engine, seq: SeqHandle, ids: Ids = (), tile_keys: Sequence[str] = ()) -> None:
+        self.engine, self.seq = engine, seq
+        self.tile_keys = tuple(tile_keys)
+        self._hold(np.asarray(ids, np.int32))
 
-    def prefill(self, input_ids: Sequence[int], embeds: Sequence[ImageEmbeds]) -> tuple[FloatArray, int]:
-        """Bring the sequence to hold exactly `input_ids`; the last logits (vocab,) and how many tokens that cost.
+    @classmethod
+    def open(cls, engine: Engine, capacity: int) -> CachedSequence:
+        """An empty one with room for `capacity` tokens. Raises ContextLengthError beyond the model's context."""
+        return cls(engine, engine.open(capacity))
 
-        What the sequence already holds of the prompt stays; after the first difference it is rewound and prefilled.
-        """
-        if len(input_ids) >= self.capacity:
-            raise ContextLengthError(f"the prompt has {len(input_ids)} tokens and the sequence room for {self.capacity}.")
-        tile_keys = [key for part in embeds for key in part.keys]
+    def shared_with(self, ids: Ids, tile_keys: Sequence[str]) -> tuple[int, int]:
+        """Tokens and whole tiles that it shares with a prompt; at least one token is left to prefill."""
         config = self.engine.config
-        keep, tiles = common_prefix(self.ids, self.tile_keys, input_ids, tile_keys, config.image_token_id, config.image_seq_len)
-        self.rewind(keep)
-        logits = self.engine.prefill(self.seq, list(input_ids[keep:]), _after(embeds, tiles))
-        self.ids = list(input_ids)
-        self.tile_keys = tile_keys
-        return logits[-1], len(input_ids) - keep
+        return common_prefix(self.ids, self.tile_keys, ids, tile_keys, config.image_token_id, config.image_seq_len)
 
     def rewind(self, length: int) -> None:
-        """Forget the tokens after the first `length`."""
+        """Forget the tokens after the first `length`, those of an answer that nobody read to its end too."""
         self.engine.rewind(self.seq, length)
-        self.ids = self.ids[:length]
+        self._hold(self.ids[:length])
+
+    def fork(self, length: int) -> CachedSequence:
+        """A second sequence that holds the first `length` tokens; either may go on without the other noticing."""
+        made = CachedSequence(self.engine, self.engine.fork(self.seq), self.ids, self.tile_keys)
+        made.rewind(length)
+        return made
+
+    def holds(self, ids: Ids, tile_keys: Sequence[str] | None = None) -> None:
+        """The engine's sequence holds the beginning of `ids` now: after a prefill, and when an answer has ended."""
+        if tile_keys is not None:
+            self.tile_keys = tuple(tile_keys)
+        self._hold(np.asarray(ids[: self.engine.length(self.seq)], np.int32))
+
+    def begins_with(self, other: CachedSequence) -> bool:
+        """Whether `other` holds nothing that this one does not hold at the same place."""
+        size = len(other.ids)
+        return (
+            len(self.ids) >= size
+            and self.tile_keys[: len(other.tile_keys)] == other.tile_keys  # what tells most apart comes first
+            and self.head[: len(other.head)] == other.head
+            and bool((self.ids[:size] == other.ids).all())
+        )
 
     def close(self) -> None:
         """Free the sequence; closing it twice is harmless."""
         self.engine.close(self.seq)
 
-
-Ids: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
+    def _hold(self, ids: npt.NDArray[np.int32]) -> None:
+        self.ids, self.head = ids, ids[:HEAD_TOKENS].tobytes()
 
 
 def common_prefix(
@@ -76,13 +96,3 @@ def common_prefix(
     if len(images) > tiles * per_tile:
         keep = int(images[tiles * per_tile])  # back to before the first tile that differs or is not whole
     return keep, tiles
-
-
-def _after(embeds: Sequence[ImageEmbeds], tiles: int) -> list[ImageEmbeds]:
-    """The embeddings without their first `tiles` tiles."""
-    left: list[ImageEmbeds] = []
-    for part in embeds:
-        if tiles < len(part):
-            left.append(part.tiles(tiles, len(part)))
-        tiles = max(0, tiles - len(part))
-    return left

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from smolvlm.answers import Answer, Timings, TokenLogprob, Usage
 from smolvlm.errors import EngineError
 from smolvlm.generation import Generated, GenerationParams, Grammar, Request, TokenEvent, collect, generate
-from smolvlm.inference.runtime import Prompted, Runtime
+from smolvlm.inference.runtime import Prefilled, Runtime
 from smolvlm.processor import MediaInfo
 
 
@@ -22,20 +22,20 @@ class AnswerStream(Iterator[str]):
     def __init__(
         self,
         runtime: Runtime,
-        prompted: Prompted,
+        prefilled: Prefilled,
         params: GenerationParams,
         *,
         grammar: Grammar | None = None,
         on_done: Callable[[Answer, Sequence[int]], None] | None = None,
     ) -> None:
         """`on_done(answer, sampled_ids)` is called once at the end; without it the sequence is closed there."""
-        self._runtime, self._prompted, self._params, self._on_done = runtime, prompted, params, on_done
+        self._runtime, self._prefilled, self._params, self._on_done = runtime, prefilled, params, on_done
         self._cancelled = threading.Event()  # shared with the generator, which must not hold this object alive
         self._reading = threading.Lock()  # closed while another thread waits for a piece, a generator would object
         self._events: list[TokenEvent] = []
         self._answer: Answer | None = None
         self.finished = False  # also true after an exception ended it
-        self._source = _generate(runtime, [prompted], params, [grammar], self._cancelled.is_set)
+        self._source = _generate(runtime, [prefilled], params, [grammar], self._cancelled.is_set)
 
     def __next__(self) -> str:
         with self._reading:
@@ -44,7 +44,7 @@ class AnswerStream(Iterator[str]):
     def _next(self) -> str:
         try:
             for event in self._source:
-                self._prompted.clock.first_token()
+                self._prefilled.clock.first_token()
                 self._events.append(event)
                 if event.finish_reason is not None:
                     self._finish()
@@ -58,7 +58,7 @@ class AnswerStream(Iterator[str]):
     @property
     def media(self) -> tuple[MediaInfo, ...]:
         """What became of each picture and video: tiles, frame times, length."""
-        return self._prompted.inputs.media
+        return self._prefilled.prompt.infos
 
     @property
     def answer(self) -> Answer:
@@ -81,69 +81,69 @@ class AnswerStream(Iterator[str]):
 
     def _finish(self) -> None:
         generated = collect(self._events, 1)[0]
-        self._answer = _answer(self._runtime, self._prompted, generated, self._prompted.clock.elapsed)
+        self._answer = _answer(self._runtime, self._prefilled, generated, self._prefilled.clock.elapsed)
         self.finished = True
         if self._on_done is not None:
             self._on_done(self._answer, generated.sampled_ids)
         else:
-            self._prompted.cache.close()
+            self._prefilled.sequence.close()
 
     def __del__(self) -> None:
         if self._answer is None and self._on_done is None:
-            self._prompted.cache.close()
+            self._prefilled.sequence.close()
 
 
-def answer_together(runtime: Runtime, prompted: Sequence[Prompted], params: GenerationParams) -> list[Answer]:
+def answer_together(runtime: Runtime, prefilled: Sequence[Prefilled], params: GenerationParams) -> list[Answer]:
     """Decode several prompts in one batch, answers in the order given. The caller closes the sequences."""
     events: list[TokenEvent] = []
-    totals = [0.0] * len(prompted)
-    for event in _generate(runtime, prompted, params, [None] * len(prompted)):
+    totals = [0.0] * len(prefilled)
+    for event in _generate(runtime, prefilled, params, [None] * len(prefilled)):
         events.append(event)
-        clock = prompted[event.request_index].clock
+        clock = prefilled[event.request_index].clock
         clock.first_token()
         totals[event.request_index] = clock.elapsed
-    return [_answer(runtime, p, g, s) for p, g, s in zip(prompted, collect(events, len(prompted)), totals, strict=True)]
+    return [_answer(runtime, p, g, s) for p, g, s in zip(prefilled, collect(events, len(prefilled)), totals, strict=True)]
 
 
 def _generate(
     runtime: Runtime,
-    prompted: Sequence[Prompted],
+    prefilled: Sequence[Prefilled],
     params: GenerationParams,
     grammars: Sequence[Grammar | None],
     cancel: Callable[[], bool] | None = None,
 ) -> Iterator[TokenEvent]:
     config = runtime.engine.config
     requests = [
-        Request(item.cache.seq, item.logits, item.inputs.input_ids, params, grammar)
-        for item, grammar in zip(prompted, grammars, strict=True)
+        Request(item.sequence.seq, item.logits, item.prompt.input_ids, params, grammar)
+        for item, grammar in zip(prefilled, grammars, strict=True)
     ]
     decode = runtime.processor.tokenizer.answer_text
     return generate(runtime.engine, requests, decode, config.eos_token_ids, cancel=cancel, max_length=config.text.max_position_embeddings)
 
 
-def _answer(runtime: Runtime, prompted: Prompted, generated: Generated, total_s: float) -> Answer:
-    config, inputs, laps = runtime.engine.config, prompted.inputs, prompted.clock.laps
+def _answer(runtime: Runtime, prefilled: Prefilled, generated: Generated, total_s: float) -> Answer:
+    config, prompt, laps = runtime.engine.config, prefilled.prompt, prefilled.clock.laps
     return Answer(
         text=generated.text,
         finish_reason=generated.finish_reason,
         token_ids=tuple(generated.token_ids),
         usage=Usage(
-            prompt_tokens=len(inputs.input_ids),
-            image_tokens=inputs.tile_count * config.image_seq_len,
-            prefilled_tokens=prompted.prefilled,
-            encoded_tiles=prompted.encoded,
+            prompt_tokens=len(prompt.input_ids),
+            image_tokens=len(prompt.tiles) * config.image_seq_len,
+            prefilled_tokens=prefilled.prefilled,
+            encoded_tiles=prefilled.encoded,
             completion_tokens=len(generated.token_ids),
         ),
         timings=Timings(
             media_s=laps.get("media", 0.0),
             encode_s=laps.get("encode", 0.0),
             prefill_s=laps.get("prefill", 0.0),
-            first_token_s=prompted.clock.first_token_s or total_s,
+            first_token_s=prefilled.clock.first_token_s or total_s,
             total_s=total_s,
         ),
         model=runtime.name,
         logprobs=_logprobs(runtime, generated),
-        warnings=inputs.warnings,
+        warnings=prompt.warnings,
     )
 
 

@@ -1,76 +1,74 @@
-"""A prompt in the making: its tiles are encoded and its tokens prefilled piece by piece."""
+"""A prompt on its way into a KV cache: its tiles are encoded and its tokens prefilled piece by piece.
+
+Whoever answers at once runs the task to its end; the server's scheduler steps it between the tokens of other answers.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds, SeqHandle
-from smolvlm.inference.prefix_cache import Found
-from smolvlm.inference.vision_cache import Pixels, Tile, TileCache
-from smolvlm.serve.job import Job
+from smolvlm.engines.base import FloatArray
+from smolvlm.inference.cached_sequence import CachedSequence
+from smolvlm.inference.tile_encoder import PixelValues, TileEncoder
+from smolvlm.inference.tiles import Tile, all_embeds
+from smolvlm.inference.vision_cache import VisionCache
 
 
-class Prompting:
-    """Brings a sequence to hold a job's prompt. `logits` (vocab,) are there once `done`. Used by the engine's thread alone."""
+class PrefillTask:
+    """Brings `sequence` to hold a prompt. `logits` (vocab,) are there once `done`. Used by one thread at a time.
+
+    What the sequence holds of the prompt already stays; after the first difference it is rewound at once. A task may be
+    dropped after any step: the sequence then holds what was prefilled, and the tiles that were encoded stay so.
+    """
 
     def __init__(
         self,
-        engine: Engine,
-        job: Job,
-        found: Found | None,
-        cache: TileCache,
-        encodable: Callable[[Sequence[Pixels]], FloatArray],
-        queued_s: float,
+        sequence: CachedSequence,
+        input_ids: Sequence[int],
+        tiles: Sequence[Tile],
+        pixel_values: PixelValues,
+        cache: VisionCache | None = None,
     ) -> None:
-        """`found` is a sequence that holds the beginning of the prompt already."""
-        self._engine, self._cache, self._encodable = engine, cache, encodable
-        self.job, self.queued_s, self.began_at = job, queued_s, time.monotonic()
-        config = engine.config
-        # Room for the whole context: a longer prompt that begins like this one forks the sequence, capacity and all.
-        self.seq: SeqHandle = found.seq if found else engine.open(config.text.max_position_embeddings)
-        self.cached_tokens, tiles = (found.tokens, found.tiles) if found else (0, 0)
-        self._position, self._tile = self.cached_tokens, tiles
+        self.sequence, self._ids, self._tiles = sequence, input_ids, tiles
+        config = sequence.engine.config
+        self._keys = tuple(tile.key for tile in tiles)
+        self.cached_tokens, self._tile = sequence.shared_with(input_ids, self._keys)
+        sequence.rewind(self.cached_tokens)
+        self._position = self.cached_tokens
         self._per_tile = config.image_seq_len
-        ids = np.asarray(job.input_ids)
-        self._tile_starts = np.flatnonzero(ids == config.image_token_id)[:: self._per_tile].tolist()
-        self._to_encode = self._missing(job.tiles[tiles:])
-        self.encoded_tiles = 0
+        self._tile_starts = np.flatnonzero(np.asarray(input_ids) == config.image_token_id)[:: self._per_tile].tolist()
+        self.encoder = TileEncoder(sequence.engine, tiles[self._tile :], pixel_values, cache)
         self.logits: FloatArray | None = None
 
     @property
-    def tiles_left(self) -> int:
-        """Tiles that must be encoded before the prompt can be prefilled."""
-        return len(self._to_encode)
+    def done(self) -> bool:
+        return self._position == len(self._ids)
 
     @property
-    def done(self) -> bool:
-        return self._position == len(self.job.input_ids)
-
-    def encode(self, count: int) -> None:
-        """Encode the next `count` tiles."""
-        group, self._to_encode = self._to_encode[:count], self._to_encode[count:]
-        pixels = [tile.pixels for tile in group if tile.pixels is not None]
-        assert len(pixels) == len(group), "a tile has pixels or embeddings"
-        embeds = self._engine.encode_images(self._encodable(pixels))
-        for i, tile in enumerate(group):
-            tile.embeds, tile.pixels = embeds.tiles(i, i + 1), None
-        self._cache.put((tile.key, tile.embeds) for tile in group if tile.embeds is not None)
-        self.encoded_tiles += len(group)
-        self._to_encode = self._missing(self._to_encode)  # the same tile may come again
+    def prefilled_tokens(self) -> int:
+        """Tokens that went through the decoder so far."""
+        return self._position - self.cached_tokens
 
     def prefill(self, chunk: int) -> int:
-        """Prefill about `chunk` tokens, whole tiles together; how many it were."""
+        """Prefill about `chunk` tokens, whole tiles together; how many it were. The tiles must be encoded."""
         start, end = self._position, self._end(self._position + chunk)
         tiles = sum(1 for at in self._tile_starts[self._tile :] if at < end)
-        embeds = [tile.embeds for tile in self.job.tiles[self._tile : self._tile + tiles]]
-        logits = self._engine.prefill(self.seq, self.job.input_ids[start:end], [e for e in embeds if e is not None])
+        embeds = all_embeds(self._tiles[self._tile : self._tile + tiles])
+        logits = self.sequence.engine.prefill(self.sequence.seq, list(self._ids[start:end]), embeds)
         self._position, self._tile = end, self._tile + tiles
+        self.sequence.holds(self._ids[:end], self._keys)
         if self.done:
             self.logits = logits[-1]
         return end - start
+
+    def run(self) -> FloatArray:
+        """The rest of the task at once; the logits."""
+        self.encoder.run()
+        self.prefill(len(self._ids))
+        assert self.logits is not None, "a prompt that is done has logits"
+        return self.logits
 
     def _end(self, wanted: int) -> int:
         """Where a chunk that should end at `wanted` ends: not inside a tile, and not where it began."""
@@ -78,13 +76,4 @@ class Prompting:
             if at < wanted < at + self._per_tile:
                 wanted = at if at > self._position else at + self._per_tile
                 break
-        return min(wanted, len(self.job.input_ids))
-
-    def _missing(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """Those without embeddings, after a look into the cache: another prompt may have brought them meanwhile."""
-        for tile in tiles:
-            if tile.embeds is None:
-                found: ImageEmbeds | None = self._cache.get(tile.key)
-                if found is not None:
-                    tile.embeds, tile.pixels = found, None
-        return [tile for tile in tiles if tile.embeds is None]
+        return min(wanted, len(self._ids))

@@ -1,29 +1,34 @@
-"""From messages to logits: media and text through the processor, tiles through the encoder, the prompt into a KV cache."""
+"""From a conversation to logits, step by step: read the media, word the prompt, check that it fits, encode, prefill."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds
+from smolvlm.engines.base import Engine, FloatArray
 from smolvlm.generation import GrammarCompiler
-from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.cached_sequence import CachedSequence
+from smolvlm.inference.prefill_task import PrefillTask
+from smolvlm.inference.prompt import Medium, Prompt
+from smolvlm.inference.tile_encoder import TileEncoder
+from smolvlm.inference.tiles import tiles_of
+from smolvlm.inference.timing import Clock
+from smolvlm.inference.vision_cache import VisionCache
 from smolvlm.media import MediaOptions, normalise
-from smolvlm.processor import ModelInputs, Processor
+from smolvlm.processor import PreparedMedia, Processor
+from smolvlm.prompt.context import check_context
+from smolvlm.prompt.messages import ParsedMessages, normalise_messages
 
 logger = logging.getLogger(__name__)
 
 # on_progress(stage, done, total): "weights" in tensors, "frames" read, "tiles" encoded.
 Progress: TypeAlias = Callable[[str, int, int], None]
-
-_PATCHES_PER_CALL = 2048  # tiles are handed to the engine a few at a time: progress moves and memory stays small
 
 
 @dataclass
@@ -32,6 +37,18 @@ class Counters:
 
     tiles_encoded: int = 0
     tokens_prefilled: int = 0
+
+
+@dataclass
+class Prefilled:
+    """A prompt in its KV cache, ready to be continued. `encoded` tiles and `prefilled` tokens are what that cost."""
+
+    sequence: CachedSequence
+    logits: FloatArray  # (vocab,), of the last position
+    prompt: Prompt
+    prefilled: int
+    encoded: int
+    clock: Clock
 
 
 @dataclass
@@ -49,119 +66,82 @@ class Runtime:
         config = self.engine.config
         self.grammars = GrammarCompiler(self.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
 
-    def encode(self, inputs: ModelInputs, on_progress: Progress | None = None) -> list[ImageEmbeds]:
-        """All tiles of a prompt through the vision encoder, in order."""
-        return self.encode_tiles(inputs.tiles, on_progress)
+    def read_media(self, messages: ParsedMessages, options: MediaOptions, on_progress: Progress | None = None) -> list[Medium]:
+        """Every picture and video of a conversation, in order: opened, sampled, tiled; what their readers warn of is logged."""
+        prepared = self.processor.prepare_media(messages, options=options, on_frame=stage(on_progress, "frames"))
+        for medium in prepared:
+            for sentence in medium.info.sentences:
+                logger.warning("%s", sentence)
+        return self.media(prepared)
 
-    def encode_tiles(self, tiles: npt.NDArray[np.uint8], on_progress: Progress | None = None) -> list[ImageEmbeds]:
-        """Tiles, uint8 (tiles, side, side, 3), through the vision encoder, a few at a time."""
-        total = len(tiles)
-        embeds: list[ImageEmbeds] = []
-        done = 0
-        size = max(1, _PATCHES_PER_CALL // self.engine.config.vision.num_patches)
-        for start in range(0, total, size):
-            pixel_values = normalise(tiles[start : start + size], self.processor.config)
-            embeds.append(self.engine.encode_images(pixel_values))
-            done += len(pixel_values)
-            if on_progress is not None:
-                on_progress("tiles", done, total)
-        self.counters.tiles_encoded += total
-        return embeds
+    def media(self, prepared: Sequence[PreparedMedia]) -> list[Medium]:
+        """Media that were read elsewhere."""
+        return [Medium(each.info, tiles_of(each.tiles)) for each in prepared]
 
-    def tell(self, inputs: ModelInputs, *, media: bool = True) -> None:
-        """Log what a reader of the answer should know; what the model does not know only where that is news."""
-        log_warnings(inputs.media_warnings if media else ())
-        if inputs.world_warning not in (None, self._told):
-            self._told = inputs.world_warning
-            logger.warning("%s", self._told)
+    def word(self, messages: ParsedMessages, media: Sequence[Medium], *, add_generation_prompt: bool = True) -> Prompt:
+        """The prompt of a conversation whose media were read. Raises PromptError when the two disagree."""
+        worded = self.processor.word(messages, [each.info for each in media], add_generation_prompt=add_generation_prompt)
+        return Prompt(worded, tuple(media))
 
-    def room(self, inputs: ModelInputs, max_new_tokens: int) -> int:
+    def check_room(self, prompt: Prompt, max_new_tokens: int) -> int:
         """Tokens to reserve for a prompt and its answer. Raises ContextLengthError when not one new token fits."""
         context = self.engine.config.text.max_position_embeddings
-        inputs.check_context(context - 1)
-        return min(context, len(inputs.input_ids) + max_new_tokens)
+        check_context(len(prompt.input_ids), context - 1, media=prompt.infos)
+        return min(context, len(prompt.input_ids) + max_new_tokens)
+
+    def tell(self, prompt: Prompt) -> None:
+        """Log what the model does not know, only where that is news."""
+        if prompt.worded.world_warning not in (None, self._told):
+            self._told = prompt.worded.world_warning
+            logger.warning("%s", self._told)
+
+    def encode(self, media: Sequence[Medium], on_progress: Progress | None = None) -> None:
+        """Encode the tiles of media that no prompt asks for yet."""
+        tiles = [tile for medium in media for tile in medium.tiles]
+        self._encode(TileEncoder(self.engine, tiles, self.pixel_values), on_progress)
+
+    def _encode(self, encoder: TileEncoder, on_progress: Progress | None) -> None:
+        try:
+            encoder.run(stage(on_progress, "tiles"))
+        finally:
+            self.counters.tiles_encoded += encoder.encoded
+
+    def task(self, prompt: Prompt, sequence: CachedSequence, cache: VisionCache | None = None) -> PrefillTask:
+        """What brings `sequence` to hold the prompt."""
+        return PrefillTask(sequence, prompt.input_ids, prompt.tiles, self.pixel_values, cache)
+
+    def pixel_values(self, pixels: Sequence[npt.NDArray[Any]]) -> FloatArray:
+        """The encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
+        return normalise(np.stack(pixels), self.processor.config)
+
+    def prefill(self, prompt: Prompt, sequence: CachedSequence, clock: Clock, on_progress: Progress | None = None) -> Prefilled:
+        """Bring `sequence` to hold the prompt, all at once."""
+        task = self.task(prompt, sequence)
+        self._encode(task.encoder, on_progress)
+        clock.lap("encode")
+        logits = task.run()
+        self.counters.tokens_prefilled += task.prefilled_tokens
+        clock.lap("prefill")
+        return Prefilled(sequence, logits, prompt, task.prefilled_tokens, task.encoder.encoded, clock)
 
     def prompt(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        options: MediaOptions,
-        max_new_tokens: int,
-        on_progress: Progress | None = None,
-        clock: Clock | None = None,
-    ) -> Prompted:
-        """Process, encode and prefill a conversation in a fresh sequence; the caller closes it."""
+        self, messages: Any, options: MediaOptions, max_new_tokens: int, on_progress: Progress | None = None, clock: Clock | None = None
+    ) -> Prefilled:
+        """A conversation, read, worded and prefilled in a fresh sequence; the caller closes it."""
         clock = clock or Clock()
-        inputs = self.processor(messages, options=options, on_frame=stage(on_progress, "frames"))
-        self.tell(inputs)
+        conversation = normalise_messages(messages)
+        prompt = self.word(conversation, self.read_media(conversation, options, on_progress))
+        self.tell(prompt)
         clock.lap("media")
-        capacity = self.room(inputs, max_new_tokens)  # before the long part, not after
-        embeds = self.encode(inputs, on_progress)
-        inputs = inputs.without_pixels()
-        clock.lap("encode")
-        cache = PromptCache(self.engine, capacity)
+        room = self.check_room(prompt, max_new_tokens)  # before the long part, not after
+        sequence = CachedSequence.open(self.engine, room)
         try:
-            return self.prefill(cache, inputs, embeds, inputs.tile_count, clock)
+            return self.prefill(prompt, sequence, clock, on_progress)
         except BaseException:
-            cache.close()
+            sequence.close()
             raise
-
-    def prefill(self, cache: PromptCache, inputs: ModelInputs, embeds: Sequence[ImageEmbeds], encoded: int, clock: Clock) -> Prompted:
-        """Bring `cache` to hold the prompt; `encoded` says how many tiles were encoded for it just now."""
-        logits, prefilled = cache.prefill(inputs.input_ids, embeds)
-        self.counters.tokens_prefilled += prefilled
-        clock.lap("prefill")
-        return Prompted(cache, logits, inputs, prefilled, encoded, clock)
-
-
-def log_warnings(sentences: Sequence[str]) -> None:
-    """What readers of media want to be known, for whoever asks in this process; the command line shows it on stderr."""
-    for sentence in sentences:
-        logger.warning("%s", sentence)
 
 
 def stage(on_progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
     """`on_progress` for one stage."""
     return None if on_progress is None else functools.partial(on_progress, name)
-
-
-class Clock:
-    """What the time since a call went to. Laps are seconds of one answer's own work; of answers that are made together each has
-    a clock, and what is done for the others is in no lap of its own."""
-
-    def __init__(self, began: float | None = None) -> None:
-        """`began`: when the call came, by `time.perf_counter`; now if it is not given."""
-        self.began = self._last = time.perf_counter() if began is None else began
-        self.laps: dict[str, float] = {}
-        self.first_token_s: float | None = None
-
-    def lap(self, name: str) -> None:
-        """What passed since the last lap went to `name`."""
-        now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def skip(self) -> None:
-        """What passed since the last lap was for other answers."""
-        self._last = time.perf_counter()
-
-    def first_token(self) -> None:
-        """The first token is here."""
-        if self.first_token_s is None:
-            self.first_token_s = self.elapsed
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the call."""
-        return time.perf_counter() - self.began
-
-
-@dataclass
-class Prompted:
-    """A prompt in its KV cache, ready to be continued."""
-
-    cache: PromptCache
-    logits: FloatArray  # (vocab,), of the last position
-    inputs: ModelInputs
-    prefilled: int
-    encoded: int
-    clock: Clock

@@ -6,57 +6,47 @@ about the same media share what comes before their words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from smolvlm.answers import Choice
-from smolvlm.engines.base import Engine, FloatArray, ImageEmbeds, SeqHandle
+from smolvlm.engines.base import Engine, FloatArray, SeqHandle
 from smolvlm.errors import ParamsError, PromptError
-from smolvlm.inference.cached_sequence import PromptCache
-from smolvlm.inference.runtime import Progress, Runtime, stage
+from smolvlm.inference.cached_sequence import CachedSequence
+from smolvlm.inference.prompt import Medium
+from smolvlm.inference.runtime import Progress, Runtime
+from smolvlm.inference.timing import Clock
 from smolvlm.media import MediaOptions
-from smolvlm.processor import PreparedMedia
+from smolvlm.prompt.messages import Message, ParsedMessages, TextPart
 
 _TOGETHER = 32  # branches that are decoded in one step
 
 
-def choose_option(
-    runtime: Runtime,
-    messages: Sequence[Mapping[str, Any]],
-    options: Sequence[str],
-    media_options: MediaOptions,
-    on_progress: Progress | None = None,
-) -> Choice:
-    """Score each option as the assistant's complete answer: the sum of its tokens' log probabilities, the end included.
-
-    Probabilities are the softmax of the sums. Raises ParamsError for no options, an empty one or a repeated one.
-    """
-    return choose_options(runtime, [(messages, options)], media_options, on_progress)[0]
-
-
 def choose_options(
     runtime: Runtime,
-    questions: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[str]]],
+    questions: Sequence[tuple[ParsedMessages, Sequence[str]]],
     media_options: MediaOptions,
     on_progress: Progress | None = None,
 ) -> list[Choice]:
-    """The same for several conversations about the same media, which are read and encoded once."""
+    """Score each option as the assistant's complete answer: the sum of its tokens' log probabilities, the end included.
+
+    Several conversations about the same media, which are read and encoded once. Probabilities are the softmax of the sums.
+    Raises ParamsError for no options, an empty one or a repeated one.
+    """
     for _, options in questions:
         check_options(options)
     if not questions:
         return []
-    messages = questions[0][0]
-    prepared = runtime.processor.prepare_media(messages, options=media_options, on_frame=stage(on_progress, "frames"))
-    candidates = [Candidates(runtime, messages, options, prepared) for messages, options in questions]
-    embeds = runtime.encode(candidates[0].prompt, on_progress)
-    cache = PromptCache(runtime.engine, max(each.room for each in candidates))
+    media = runtime.read_media(questions[0][0], media_options, on_progress)
+    candidates = [Candidates(runtime, messages, options, media) for messages, options in questions]
+    sequence = CachedSequence.open(runtime.engine, max(each.room for each in candidates))
     try:
-        return [each.score(cache, embeds) for each in candidates]
+        return [each.score(sequence, on_progress) for each in candidates]
     finally:
-        cache.close()
+        sequence.close()
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -74,26 +64,22 @@ def check_options(options: Sequence[str]) -> None:
 class Candidates:
     """The options of one question in tokens, as the chat template writes them after the prompt."""
 
-    def __init__(
-        self, runtime: Runtime, messages: Sequence[Mapping[str, Any]], options: Sequence[str], prepared: Sequence[PreparedMedia]
-    ) -> None:
+    def __init__(self, runtime: Runtime, messages: ParsedMessages, options: Sequence[str], media: Sequence[Medium]) -> None:
         """Raises ContextLengthError when the longest does not fit, PromptError for a template without an end token."""
         self._runtime, self._options = runtime, options
-        build = runtime.processor.build
-        self.prompt = build(messages, prepared)
+        self.prompt = runtime.word(messages, media)
         runtime.tell(self.prompt)
-        replies = [{"role": "assistant", "content": option} for option in options]
-        whole = [build([*messages, reply], prepared, add_generation_prompt=False) for reply in replies]
-        self.room = max(runtime.room(inputs, 1) for inputs in whole)
-        self._answers = [_up_to_end(runtime, inputs.input_ids) for inputs in whole]
+        replies = [ParsedMessages([*messages, Message("assistant", (TextPart(option),))]) for option in options]
+        whole = [runtime.word(reply, media, add_generation_prompt=False) for reply in replies]
+        self.room = max(runtime.check_room(each, 1) for each in whole)
+        self._answers = [_up_to_end(runtime, each.input_ids) for each in whole]
 
-    def score(self, cache: PromptCache, embeds: Sequence[ImageEmbeds]) -> Choice:
-        """The likeliest. `cache` holds what the options share of the prompt afterwards."""
+    def score(self, sequence: CachedSequence, on_progress: Progress | None = None) -> Choice:
+        """The likeliest. `sequence` holds what the options share of the prompt afterwards."""
         runtime, options = self._runtime, self._options
         shared = min(_common_prefix(self.prompt.input_ids, ids) for ids in self._answers)
-        logits, prefilled = cache.prefill(self.prompt.input_ids[:shared], embeds)
-        runtime.counters.tokens_prefilled += prefilled
-        sums = log_probabilities(runtime.engine, cache.seq, logits, [ids[shared:] for ids in self._answers])
+        prefilled = runtime.prefill(self.prompt.first(shared), sequence, Clock(), on_progress)
+        sums = log_probabilities(runtime.engine, sequence.seq, prefilled.logits, [ids[shared:] for ids in self._answers])
         scores = np.array(sums)
         weights = np.exp(scores - scores.max())
         probabilities = weights / weights.sum()

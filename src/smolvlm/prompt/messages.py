@@ -66,12 +66,18 @@ class Message:
     parts: tuple[Part, ...]
 
 
-def normalise_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> list[Message]:
+class ParsedMessages(list[Message]):
+    """Messages that were parsed: whoever gets one does not parse again."""
+
+
+def normalise_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> ParsedMessages:
     """The conversation in one form; `images` and `videos` fill the bare placeholders, in order.
 
-    Idempotent: a list of `Message` passes through. Raises PromptError, naming the message, for an unknown role, part or
+    Idempotent: what was parsed passes through. Raises PromptError, naming the message, for an unknown role, part or
     key, empty content, and placeholders that do not match the media given.
     """
+    if isinstance(messages, ParsedMessages) and not images and not videos:
+        return messages
     if isinstance(messages, str | bytes | Mapping | Message) or not isinstance(messages, Sequence):
         raise PromptError(
             f'messages is a {type(messages).__name__}; expected a list such as [{{"role": "user", "content": "What is this?"}}].'
@@ -79,7 +85,7 @@ def normalise_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> 
     if not messages:
         raise PromptError('messages is empty; pass at least one, such as {"role": "user", "content": "What is this?"}.')
     queues = {"image": _media_queue(images, "images"), "video": _media_queue(videos, "videos")}
-    result = [_message(message, f"message {i}", queues) for i, message in enumerate(messages)]
+    result = ParsedMessages(_message(message, f"message {i}", queues) for i, message in enumerate(messages))
     for kind, queue in queues.items():
         if left := sum(1 for _ in queue):
             raise PromptError(

@@ -10,11 +10,13 @@ from typing import Any, TypeAlias
 
 from smolvlm.answers import Answer
 from smolvlm.errors import EngineError, SmolVLMError, SourceError
-from smolvlm.inference.cached_sequence import PromptCache
+from smolvlm.inference.cached_sequence import CachedSequence
 from smolvlm.inference.decoding import AnswerStream, answer_together
-from smolvlm.inference.runtime import Clock, Prompted, log_warnings
+from smolvlm.inference.runtime import Prefilled
+from smolvlm.inference.timing import Clock
 from smolvlm.media import media_kind
 from smolvlm.media.labels import one_line
+from smolvlm.prompt.messages import normalise_messages
 from smolvlm.scale.attempts import MAX_DEATHS, Attempts
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import COLUMNS
@@ -37,7 +39,7 @@ class _Asked:
     item: Item
     question: str
     seconds: float = 0.0
-    prompted: Prompted | None = None
+    prefilled: Prefilled | None = None
     answer: Answer | None = None
     error: str | None = None
 
@@ -66,8 +68,8 @@ class Asker:
                 self._answer(group)
             finally:
                 for asked in group:
-                    if asked.prompted is not None:
-                        asked.prompted.cache.close()
+                    if asked.prefilled is not None:
+                        asked.prefilled.sequence.close()
             rows += [self._row(asked) for asked in group]
         return rows
 
@@ -103,56 +105,57 @@ class Asker:
                 "whether this machine is well, and run the same command again."
             )
         for asked in done:
-            if asked.prompted is not None:
-                asked.prompted.cache.close()
+            if asked.prefilled is not None:
+                asked.prefilled.sequence.close()
         seconds = (time.perf_counter() - started) / len(self._settings.questions)
         return [_Asked(item, question, seconds, error=problem) for question in self._settings.questions]
 
     def _prefilled(self, item: Item) -> Iterator[_Asked]:
-        runtime, processor = self._model.runtime, self._model.processor
+        runtime, policy = self._model.runtime, self._model.processor.policy
         questions = self._settings.questions
         clock = Clock()
         with self._opener.opened(item) as source:
-            kind = media_kind(source, processor.policy.limits, self._media_options.media_kind)
+            kind = media_kind(source, policy.limits, self._media_options.media_kind)
             part = {"type": kind, kind: source}
-            messages = [self._model.messages([part], question, self._settings.system) for question in questions]
-            prepared = processor.prepare_media(messages[0], options=self._media_options)
-        inputs = [processor.build(conversation, prepared) for conversation in messages]
-        log_warnings(inputs[0].media_warnings)  # what the model does not know is said once, when the run begins
-        rooms = [runtime.room(each, self._params.max_new_tokens) for each in inputs]  # before the long part, not after
-        embeds = runtime.encode(inputs[0])
+            messages = [normalise_messages(self._model.messages([part], each, self._settings.system)) for each in questions]
+            media = runtime.read_media(messages[0], self._media_options)
+        prompts = [runtime.word(conversation, media) for conversation in messages]
+        rooms = [runtime.check_room(each, self._params.max_new_tokens) for each in prompts]  # before the long part, not after
+        runtime.encode(media)
         shared = clock.elapsed / len(questions)
-        for question, each, room in zip(questions, inputs, rooms, strict=True):
-            own = Clock()
-            cache = PromptCache(runtime.engine, room)
+        first: CachedSequence | None = None
+        for question, prompt in zip(questions, prompts, strict=True):
+            own = Clock()  # questions share what comes before their words
+            sequence = CachedSequence.open(runtime.engine, max(rooms)) if first is None else first.fork(len(first.ids))
+            first = first or sequence
             try:
-                prompted = runtime.prefill(cache, each.without_pixels(), embeds, each.tile_count, own)
+                prefilled = runtime.prefill(prompt, sequence, own)
             except BaseException:
-                cache.close()
+                sequence.close()
                 raise
-            yield _Asked(item, question, shared + own.elapsed, prompted)
+            yield _Asked(item, question, shared + own.elapsed, prefilled)
 
     def _answer(self, group: Sequence[_Asked]) -> None:
         """Decode what was prefilled; the time is shared out evenly."""
-        ready = [(asked, asked.prompted) for asked in group if asked.prompted is not None]
+        ready = [(asked, asked.prefilled) for asked in group if asked.prefilled is not None]
         if not ready:
             return
         started = time.perf_counter()
         if self._settings.schema is None:
-            answers = answer_together(self._model.runtime, [prompted for _, prompted in ready], self._params)
+            answers = answer_together(self._model.runtime, [prefilled for _, prefilled in ready], self._params)
             for (asked, _), answer in zip(ready, answers, strict=True):
                 asked.answer = answer
         else:
-            for asked, prompted in ready:
-                self._fill(asked, prompted, self._settings.schema)
+            for asked, prefilled in ready:
+                self._fill(asked, prefilled, self._settings.schema)
         seconds = (time.perf_counter() - started) / len(ready)
         for asked, _ in ready:
             asked.seconds += seconds
 
-    def _fill(self, asked: _Asked, prompted: Prompted, schema: str) -> None:
+    def _fill(self, asked: _Asked, prefilled: Prefilled, schema: str) -> None:
         try:
             grammar = self._model.runtime.grammars.json_schema(schema)  # it is the state of one answer, and ends up used
-            asked.answer = AnswerStream(self._model.runtime, prompted, self._params, grammar=grammar).answer
+            asked.answer = AnswerStream(self._model.runtime, prefilled, self._params, grammar=grammar).answer
         except SmolVLMError as error:
             asked.error = " ".join(str(error).split())
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from smolvlm.errors import EngineError, PromptError, SmolVLMError, VideoError
 from smolvlm.generation import GenerationParams, Grammar
-from smolvlm.inference.vision_cache import Pixels, Tile, TileCache, tile_key
-from smolvlm.media import normalise
-from smolvlm.processor import MediaInfo, ModelInputs, PreparedMedia
-from smolvlm.prompt.messages import ImagePart, Message, VideoPart
+from smolvlm.inference.prompt import Medium, Prompt
+from smolvlm.inference.tiles import Tile, tile_key
+from smolvlm.inference.vision_cache import VisionCache
+from smolvlm.processor import MediaInfo
+from smolvlm.prompt.messages import ImagePart, Message, VideoPart, normalise_messages
 from smolvlm.serve.addresses import holds_picture
 from smolvlm.serve.chat_parts import place_of
 from smolvlm.serve.config import ServeConfig
@@ -72,9 +73,9 @@ class Asked:
     Belongs to one event loop. Iterating raises what the job failed of.
     """
 
-    def __init__(self, inputs: ModelInputs, image_tokens: int, media: int, choices: int) -> None:
-        self.prompt_tokens, self.image_tokens, self.media = len(inputs.input_ids), image_tokens, media
-        self.warnings = inputs.warnings
+    def __init__(self, prompt: Prompt, per_tile: int, choices: int) -> None:
+        self.prompt_tokens, self.image_tokens, self.media = len(prompt.input_ids), len(prompt.tiles) * per_tile, len(prompt.media)
+        self.warnings = prompt.warnings
         self.started: Started | None = None
         self._unfinished = choices
         self._loop = asyncio.get_running_loop()
@@ -126,13 +127,13 @@ class Backend:
         limits = MediaLimits(max_media=config.max_media, max_frames=config.max_frames, workers=config.media_workers)
         self.gate = MediaGate(model.processor.config, limits, RemotePolicy(hosts=config.remote_hosts))
         tile_bytes = engine_config.image_seq_len * engine_config.text.hidden_size * 4
-        self._tiles = TileCache(config.tile_cache_bytes, tile_bytes)
+        self._tiles = VisionCache(config.tile_cache_bytes, tile_bytes)
         self._seen: OrderedDict[str, tuple[MediaInfo, tuple[str, ...]]] = OrderedDict()
         self._coming = 0  # requests whose prompt is being made
         self._schemas = SchemaProcesses(model.processor.tokenizer.json, engine_config.text.vocab_size, engine_config.eos_token_ids)
         self.scheduler = Scheduler(
             model.engine,
-            self._encodable,
+            model.runtime.pixel_values,
             model.processor.tokenizer.answer_text,
             BatchLimits(config.max_waiting, config.max_waiting_bytes, config.max_running, config.kv_tokens),
             Pace(chunk=config.prefill_chunk, tiles=config.encode_tiles, stall_ratio=config.stall_ratio, patience_s=config.patience_s),
@@ -169,30 +170,21 @@ class Backend:
         self.check_room()
         self._coming += 1
         try:
-            prepared, tiles = await self._media(ask)
-            inputs = await asyncio.to_thread(self.model.processor.build, ask.messages, prepared)
-            room = max(params.max_new_tokens for params in ask.params)
-            self.model.runtime.room(inputs, room)
+            media = await self._media(ask)
+            prompt = await asyncio.to_thread(self.model.runtime.word, normalise_messages(ask.messages), media)
+            self.model.runtime.check_room(prompt, max(params.max_new_tokens for params in ask.params))
             grammars = await self._compile(ask)
         finally:
             self._coming -= 1
-        return self._submit(inputs, tiles, ask.params, grammars, ask.owner, len(prepared))
+        return self._submit(prompt, ask.params, grammars, ask.owner)
 
     def token_text(self, token_id: int) -> str:
         """The text of one token, special ones spelled out."""
         return self.model.processor.tokenizer.decode([token_id], skip_special_tokens=False)
 
-    def _submit(
-        self,
-        inputs: ModelInputs,
-        tiles: list[Tile],
-        params: tuple[GenerationParams, ...],
-        grammars: tuple[Grammar | None, ...],
-        owner: str,
-        media: int,
-    ) -> Asked:
-        asked = Asked(inputs, len(tiles) * self.model.engine.config.image_seq_len, media, len(params))
-        job = Job(owner, tuple(inputs.input_ids), tiles, params, grammars, asked.listen, self.config.request_timeout_s)
+    def _submit(self, prompt: Prompt, params: tuple[GenerationParams, ...], grammars: tuple[Grammar | None, ...], owner: str) -> Asked:
+        asked = Asked(prompt, self.model.engine.config.image_seq_len, len(params))
+        job = Job(owner, prompt.input_ids, prompt.tiles, params, grammars, asked.listen, self.config.request_timeout_s)
         self.scheduler.submit(job)
         asked.begin(job)
         return asked
@@ -202,8 +194,8 @@ class Backend:
             return (None,) * len(ask.params)
         return await self._schemas.grammars(ask.schema, len(ask.params), ask.owner)
 
-    async def _media(self, ask: Ask) -> tuple[list[PreparedMedia], list[Tile]]:
-        """What the prompt says of each medium, without pixels, and the tiles of all of them in order."""
+    async def _media(self, ask: Ask) -> list[Medium]:
+        """The media of a request, in order."""
         named = ask.media()
         parts = list(named.values())
         if len(parts) > self.config.max_media:
@@ -215,23 +207,16 @@ class Backend:
             [named[place] for place in missing], owner=ask.owner, wrapped=lambda number, error: ask.refusal(missing[number], error)
         )
         opened = iter(found_now)
-        prepared: list[PreparedMedia] = []
-        tiles: list[Tile] = []
-        for key, found in zip(keys, known, strict=True):
-            if found is None:
+        media: list[Medium] = []
+        for key, medium in zip(keys, known, strict=True):
+            if medium is None:
                 fresh = await asyncio.to_thread(self.model.processor.looked_at, next(opened))
-                found = fresh.info, await asyncio.to_thread(_tiles_of, fresh.tiles)
-                self._remember(key, found[0], found[1])
-            prepared.append(PreparedMedia(found[0], self._no_pixels))
-            tiles += found[1]
-        return prepared, tiles
+                medium = (await asyncio.to_thread(self.model.runtime.media, [fresh]))[0]
+                self._remember(key, medium)
+            media.append(medium)
+        return media
 
-    @property
-    def _no_pixels(self) -> Pixels:
-        side = self.model.processor.config.tile_size
-        return np.empty((0, side, side, 3), np.uint8)
-
-    def _recall(self, key: str | None) -> tuple[MediaInfo, list[Tile]] | None:
+    def _recall(self, key: str | None) -> Medium | None:
         """A medium that was decoded before, if all its tiles are still encoded."""
         if key is None or key not in self._seen:
             return None
@@ -240,16 +225,13 @@ class Backend:
         embeds = self._tiles.get_all(tile_keys)
         if embeds is None:
             return None
-        return info, [Tile(name, embeds=handle) for name, handle in zip(tile_keys, embeds, strict=True)]
+        return Medium(info, tuple(Tile(name, embeds=handle) for name, handle in zip(tile_keys, embeds, strict=True)))
 
-    def _remember(self, key: str | None, info: MediaInfo, tiles: Sequence[Tile]) -> None:
+    def _remember(self, key: str | None, medium: Medium) -> None:
         if key is not None:
-            self._seen[key] = info, tuple(tile.key for tile in tiles)
+            self._seen[key] = medium.info, tuple(tile.key for tile in medium.tiles)
             while len(self._seen) > _REMEMBERED_MEDIA:
                 self._seen.popitem(last=False)
-
-    def _encodable(self, pixels: Sequence[Pixels]) -> Any:
-        return normalise(np.stack(pixels), self.model.processor.config)
 
     async def _warm_up(self) -> None:
         """One grey tile and a few tokens: buffers are allocated, grammar tables built, and the pace is measured."""
@@ -257,10 +239,11 @@ class Backend:
         side = processor.config.tile_size
         grey = np.full((side, side, 3), 127, np.uint8)
         info = MediaInfo("image", "warm-up", 1)
-        messages = [{"role": "user", "content": [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]}]
-        inputs = processor.build(messages, [PreparedMedia(info, self._no_pixels)])
+        content = [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]
+        messages = normalise_messages([{"role": "user", "content": content}])
+        prompt = self.model.runtime.word(messages, [Medium(info, (Tile(tile_key(grey), grey),))])
         params = GenerationParams(max_new_tokens=8, ignore_eos=True, loop_guard=False)
-        asked = self._submit(inputs, [Tile(tile_key(grey), grey)], (params,), (None,), "warm-up", 1)
+        asked = self._submit(prompt, (params,), (None,), "warm-up")
         async for _ in asked:
             pass
         if asked.started is None:
@@ -282,8 +265,3 @@ async def _content_key(part: ImagePart | VideoPart) -> str | None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _tiles_of(pixels: Pixels) -> list[Tile]:
-    """A medium's tiles, each with its pixels: views, so that the medium's memory goes when its last tile is encoded."""
-    return [Tile(tile_key(tile), tile) for tile in pixels]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from smolvlm.generation import GenerationParams, Grammar, TokenEvent
-from smolvlm.inference.vision_cache import Tile
+from smolvlm.inference.tiles import Tile
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Job:
 
     owner: str
     input_ids: tuple[int, ...]
-    tiles: list[Tile]
+    tiles: Sequence[Tile]
     params: tuple[GenerationParams, ...]
     grammars: tuple[Grammar | None, ...]
     listener: Callable[[Update], None]

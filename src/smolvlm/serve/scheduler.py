@@ -14,18 +14,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from smolvlm.engines.base import Engine, FloatArray, SeqHandle
+from smolvlm.engines.base import Engine, SeqHandle
 from smolvlm.errors import EngineError, SmolVLMError
 from smolvlm.generation import Decode, LiveAnswer, Request, TokenEvent, advance
+from smolvlm.inference.cached_sequence import CachedSequence
 from smolvlm.inference.kv_pages import KvPages
-from smolvlm.inference.prefill_task import Prompting
-from smolvlm.inference.prefix_cache import Held, PrefixCache
-from smolvlm.inference.vision_cache import Pixels, TileCache
+from smolvlm.inference.prefill_task import PrefillTask
+from smolvlm.inference.prefix_cache import PrefixCache
+from smolvlm.inference.tile_encoder import PixelValues
+from smolvlm.inference.vision_cache import VisionCache
 from smolvlm.serve.errors import busy, deadline_exceeded, unavailable
 from smolvlm.serve.fair_queue import FairQueue
 from smolvlm.serve.job import Failed, Job, Progressed, Started
@@ -49,18 +49,37 @@ class BatchLimits:
 
 
 @dataclass(eq=False)
+class _Reading:
+    """A prompt that is being read."""
+
+    job: Job
+    task: PrefillTask
+    queued_s: float
+    began_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def seq(self) -> SeqHandle:
+        return self.task.sequence.seq
+
+
+@dataclass(eq=False)
 class _Running:
     """One answer that is being written, and all that was sampled for it."""
 
     job: Job
-    seq: SeqHandle
+    sequence: CachedSequence
     live: LiveAnswer
     sampled: list[int]
     keep: bool  # whether its sequence is worth keeping: of several choices one is enough
 
-    def held(self, engine: Engine) -> Held:
-        ids = np.asarray((*self.job.input_ids, *self.sampled), np.int32)
-        return Held(self.seq, ids[: engine.length(self.seq)], tuple(self.job.tile_keys))
+    @property
+    def seq(self) -> SeqHandle:
+        return self.sequence.seq
+
+    def held(self) -> CachedSequence:
+        """The sequence, which knows what it holds by now."""
+        self.sequence.holds([*self.job.input_ids, *self.sampled])
+        return self.sequence
 
 
 class Scheduler:
@@ -69,22 +88,22 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        encodable: Callable[[Sequence[Pixels]], FloatArray],
+        pixel_values: PixelValues,
         decode_text: Decode,
         limits: BatchLimits,
         pace: Pace,
-        tiles: TileCache,
+        tiles: VisionCache,
         metrics: Metrics,
     ) -> None:
-        """`encodable(pixels)` makes the encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
-        self._engine, self._encodable, self._decode_text = engine, encodable, decode_text
+        """`pixel_values(pixels)` makes the encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
+        self._engine, self._pixel_values, self._decode_text = engine, pixel_values, decode_text
         self._limits, self._pace, self._tiles, self._metrics = limits, pace, tiles, metrics
         self._context = engine.config.text.max_position_embeddings
         self._eos = frozenset(engine.config.eos_token_ids)
         self._changed = threading.Condition()
         self._waiting: FairQueue[Job] = FairQueue()
         self._waiting_bytes: dict[Job, int] = {}
-        self._reading: list[Prompting] = []  # the first has the turn
+        self._reading: list[_Reading] = []  # the first has the turn
         self._running: list[_Running] = []
         self._pages = KvPages(engine)
         self._most_pages = limits.kv_tokens // self._pages.page_tokens
@@ -150,13 +169,13 @@ class Scheduler:
     @property
     def _reserved(self) -> int:
         """Pages that the answers under way may come to."""
-        seqs = [running.seq for running in tuple(self._running)] + [prompting.seq for prompting in tuple(self._reading)]
+        seqs = [running.seq for running in tuple(self._running)] + [reading.seq for reading in tuple(self._reading)]
         return self._pages.of(seqs) + self._promised
 
     @property
     def _promised(self) -> int:
         """Pages for the further choices of prompts that are being read: they share their prompt's whole pages."""
-        jobs = [prompting.job for prompting in tuple(self._reading)]
+        jobs = [reading.job for reading in tuple(self._reading)]
         return sum(self._needed(job) - self._pages.needed(job.lengths(self._context)[0]) for job in jobs)
 
     def _needed(self, job: Job) -> int:
@@ -204,10 +223,10 @@ class Scheduler:
                 del self._waiting_bytes[job]
         for job in gone:
             self._end_unfinished(job)
-        for prompting in [each for each in self._reading if each.job.cancelled or each.job.expired]:
-            self._reading.remove(prompting)
-            self._close(prompting.seq)
-            self._end_unfinished(prompting.job)
+        for reading in [each for each in self._reading if each.job.cancelled or each.job.expired]:
+            self._reading.remove(reading)
+            self._close(reading.seq)
+            self._end_unfinished(reading.job)
         over = {id(r.job): r.job for r in self._running if r.job.cancelled or r.job.expired}
         for job in over.values():
             self._retire([r for r in self._running if r.job is job])
@@ -222,13 +241,13 @@ class Scheduler:
         """Take the next prompt of an owner of whom none is being read, if there is room for it; kept sequences make way."""
         if len(self._reading) >= _MOST_READING:
             return
-        owners = {prompting.job.owner for prompting in self._reading}
+        owners = {reading.job.owner for reading in self._reading}
         with self._changed:
             job = self._waiting.peek(owners)
             if job is None:
                 return
             needed = self._needed(job)
-            coming = sum(len(prompting.job.params) for prompting in self._reading)
+            coming = sum(len(reading.job.params) for reading in self._reading)
             if (self._running or self._reading) and (
                 len(self._running) + coming + len(job.params) > self._limits.max_running or self._reserved + needed > self._most_pages
             ):
@@ -238,56 +257,57 @@ class Scheduler:
         queued_s = time.monotonic() - job.submitted_at
         self._metrics.queued.observe(queued_s)
         try:
-            found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held(self._engine) for r in self._running))
-            prompting = Prompting(self._engine, job, found, self._tiles, self._encodable, queued_s)
-            self._reading.insert(0, prompting)  # it has not had a turn yet
-            parent, tokens = (found.parent, found.tokens) if found else (None, 0)
-            self._pages.begin(prompting.seq, job.lengths(self._context)[0], parent, tokens)
+            found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held() for r in self._running))
+            # Room for the whole context: a longer prompt that begins like this one forks the sequence, capacity and all.
+            sequence, parent = found or (CachedSequence.open(self._engine, self._context), None)
+            task = PrefillTask(sequence, job.input_ids, job.tiles, self._pixel_values, self._tiles)
+            self._reading.insert(0, _Reading(job, task, queued_s))  # it has not had a turn yet
+            self._pages.begin(sequence.seq, job.lengths(self._context)[0], parent.seq if parent else None, task.cached_tokens)
             self._shrink()
         except Exception as error:
             self._fail(job, error)
 
-    def _read_prompt(self, prompting: Prompting) -> None:
+    def _read_prompt(self, reading: _Reading) -> None:
         """Read a piece; the next prompt has its turn then."""
         decoding = bool(self._running)
-        job = prompting.job
-        self._reading.remove(prompting)
+        job, task = reading.job, reading.task
+        self._reading.remove(reading)
         try:
             started = time.perf_counter()
-            if prompting.tiles_left:
-                count = self._pace.tiles(decoding, time.monotonic() - prompting.began_at)
+            if task.encoder.left:
+                count = self._pace.tiles(decoding, time.monotonic() - reading.began_at)
                 if count:
-                    prompting.encode(count)
+                    task.encoder.step(count)
                     self._pace.encoded(count, time.perf_counter() - started)
             else:
-                tokens = prompting.prefill(self._pace.chunk(decoding))
+                tokens = task.prefill(self._pace.chunk(decoding))
                 self._pace.prefilled(tokens, time.perf_counter() - started)
-            if prompting.done:
-                self._begin_answers(prompting)
+            if task.done:
+                self._begin_answers(reading)
             else:
-                self._reading.append(prompting)
+                self._reading.append(reading)
         except Exception as error:
-            self._close(prompting.seq)
+            self._close(reading.seq)
             self._retire([r for r in self._running if r.job is job], keep=False)
             self._fail(job, error)
 
-    def _begin_answers(self, prompting: Prompting) -> None:
-        job, logits = prompting.job, prompting.logits
+    def _begin_answers(self, reading: _Reading) -> None:
+        job, task, logits = reading.job, reading.task, reading.task.logits
         assert logits is not None, "a prompt that is done has logits"
         self._metrics.prompt_tokens.inc(len(job.input_ids))
-        self._metrics.cached_tokens.inc(prompting.cached_tokens)
-        self._metrics.tiles_encoded.inc(prompting.encoded_tiles)
-        self._metrics.tiles_cached.inc(len(job.tiles) - prompting.encoded_tiles)
+        self._metrics.cached_tokens.inc(task.cached_tokens)
+        self._metrics.tiles_encoded.inc(task.encoder.encoded)
+        self._metrics.tiles_cached.inc(len(job.tiles) - task.encoder.encoded)
         lengths = job.lengths(self._context)
         for i, (params, grammar) in enumerate(zip(job.params, job.grammars, strict=True)):
-            seq = prompting.seq
+            sequence = task.sequence
             if i:
-                seq = self._engine.fork(prompting.seq)
-                self._pages.begin(seq, lengths[i], prompting.seq, len(job.input_ids))
-            request = Request(seq, logits, job.input_ids, params, grammar)
+                sequence = sequence.fork(len(job.input_ids))
+                self._pages.begin(sequence.seq, lengths[i], reading.seq, len(job.input_ids))
+            request = Request(sequence.seq, logits, job.input_ids, params, grammar)
             live = LiveAnswer(i, request, self._decode_text, self._eos, self._context)
-            self._running.append(_Running(job, seq, live, [], keep=i == 0))
-        job.listener(Started(prompting.cached_tokens, prompting.encoded_tiles, prompting.queued_s))
+            self._running.append(_Running(job, sequence, live, [], keep=i == 0))
+        job.listener(Started(task.cached_tokens, task.encoder.encoded, reading.queued_s))
 
     def _step(self) -> None:
         """One token for every running answer; those that end leave before the decode."""
@@ -348,7 +368,7 @@ class Scheduler:
         for running in over:
             self._running.remove(running)
             if keep and running.keep:
-                self._prefixes.put(running.held(self._engine))
+                self._prefixes.put(running.held())
             else:
                 self._close(running.seq)
         if over:
@@ -372,8 +392,8 @@ class Scheduler:
         for job in waiting:
             self._fail(job, error)
         while self._reading:
-            prompting = self._reading.pop()
-            self._close(prompting.seq)
-            self._fail(prompting.job, error)
+            reading = self._reading.pop()
+            self._close(reading.seq)
+            self._fail(reading.job, error)
         for job in {id(running.job): running.job for running in self._running}.values():
             self._fail_running(job, error)

@@ -38,7 +38,7 @@ class Tab:
         """Stand in the line with a question; without words it asks for a description."""
         turn = Turn(prompt or DESCRIBE_PROMPT, files, settings, self.unseen)
         if self._conversation is None:
-            self._conversation = Conversation(self._model, turn)
+            self._conversation = Conversation(self._model)
         self.turns.append(turn)
         self._line.ask(turn, self._conversation.answer)
         return turn

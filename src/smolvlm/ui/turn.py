@@ -14,8 +14,8 @@ from smolvlm.answers import Answer
 from smolvlm.errors import SmolVLMError
 from smolvlm.families.grammar import timestamp
 from smolvlm.generation import GenerationParams
+from smolvlm.inference.prompt import Medium
 from smolvlm.media import MediaOptions
-from smolvlm.processor import PreparedMedia
 
 Stage: TypeAlias = Literal["waiting", "starting", "frames", "tiles", "prefill", "writing", "ended"]
 
@@ -98,14 +98,15 @@ class Turn:
             self.stage, self.done, self.total = stage, done, total
             self._wake()
 
-    def show(self, media: list[PreparedMedia]) -> None:
+    def show(self, media: list[Medium]) -> None:
         """The frames of the videos among `media`."""
         with self._changed:
             self.frames = [
-                Frame(Image.fromarray(pixels), timestamp(seconds))
+                Frame(Image.fromarray(tile.pixels), timestamp(seconds))
                 for item in media
                 if item.info.kind == "video"
-                for pixels, seconds in zip(item.tiles, item.info.timestamps_s, strict=True)
+                for tile, seconds in zip(item.tiles, item.info.timestamps_s, strict=True)
+                if tile.pixels is not None
             ]
             self._wake()
 
