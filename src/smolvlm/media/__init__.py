@@ -6,6 +6,7 @@ pixel_values = normalise(tiled.tiles, config)        # float32 (tiles, 3, side, 
 video = sample_video("clip.mp4", config)             # frames by seeking, with their times
 """
 
+from smolvlm.media.container import StreamInfo
 from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
 from smolvlm.media.options import (
@@ -24,15 +25,18 @@ from smolvlm.media.options import (
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sampled_video import OnFrame, SampledVideo, VideoFrame, VideoInfo
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
+from smolvlm.media.shots import CutDetector, Shot, ShotDetector
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edge, split_image, tile_grid
 from smolvlm.media.video import Video, VideoLike, probe_video, sample_video
+from smolvlm.media.video_packets import PacketSpan, SoundBlock
 
 __all__ = [
     "DETAILS",
     "MEDIA_KINDS",
     "SAMPLINGS",
     "TONE_MAPS",
+    "CutDetector",
     "Detail",
     "ImageLike",
     "Limits",
@@ -40,11 +44,16 @@ __all__ = [
     "MediaOptions",
     "OnFrame",
     "OnWarning",
+    "PacketSpan",
     "SampledVideo",
     "Sampling",
+    "Shot",
+    "ShotDetector",
+    "SoundBlock",
     "Source",
     "SourceLike",
     "SourcePolicy",
+    "StreamInfo",
     "TiledImage",
     "ToneMap",
     "Video",

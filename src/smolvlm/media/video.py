@@ -8,6 +8,7 @@ Frames are found by seeking and shrunk one by one: memory holds one frame at ful
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -16,15 +17,18 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError, VideoError
 from smolvlm.media.animation import animated_format
 from smolvlm.media.arrays import is_array_like
+from smolvlm.media.container import StreamInfo
 from smolvlm.media.frame_list import FrameList
 from smolvlm.media.heif import is_sequence
 from smolvlm.media.kinds import picture_format
 from smolvlm.media.mp4_boxes import check_sample_counts
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampled_video import OnFrame, Pixels, SampledVideo, VideoFrame, VideoInfo, square_frame
+from smolvlm.media.shots import SMALL_PX, CutDetector, Shot, ShotDetector, find_shots
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.video_file import AnimationFile, Choose, Frames, VideoFile
+from smolvlm.media.video_packets import PacketSpan, SoundBlock, packet_span, sound_of
 from smolvlm.media.video_pixels import turn_of
 
 VideoLike: TypeAlias = "SourceLike | Video | Sequence[Any] | np.ndarray[Any, Any]"
@@ -45,6 +49,8 @@ class Video:
         self.source = open_source(source, policy)
         self._owned = self.source is not source
         self._closed = False
+        self._limits = policy.limits
+        self._streams: tuple[StreamInfo, ...] | None = None
         try:
             self._file = _open_file(self.source, policy)
         except BaseException:
@@ -75,6 +81,18 @@ class Video:
     def rotation(self) -> int:
         """Degrees, clockwise, by which the stored frames are turned for display: 0, 90, 180 or 270. Pixels come upright."""
         return turn_of(self._file.matrix)
+
+    @property
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """All streams of the file; () of an animated picture."""
+        if self._streams is None:
+            self._streams = self._opened().streams()
+        return self._streams
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether there is an audio stream."""
+        return any(stream.kind == "audio" for stream in self.streams)
 
     def sample(
         self, options: MediaOptions | None = None, *, config: ProcessorConfig | None = None, on_frame: OnFrame | None = None
@@ -122,6 +140,41 @@ class Video:
             return wanted
 
         return self._pictures(choose, longest_edge)
+
+    def shots(self, start: float = 0.0, end: float | None = None, *, detector: ShotDetector | None = None) -> list[Shot]:
+        """The shots within `start`..`end`: every frame is decoded, shrunk to 64 pixels and shown to the detector.
+
+        `detector`: a callable that gets the frames in order and gives those that begin a new shot; `CutDetector()` by default,
+        which finds hard cuts.
+        """
+        timeline = self._opened().timeline
+        frames = self.frames(start, end, longest_edge=SMALL_PX)
+        return find_shots(frames, min(timeline.duration_s if end is None else end, timeline.duration_s), detector or CutDetector())
+
+    def packets(
+        self, start: float = 0.0, end: float | None = None, *, kinds: Sequence[str] = ("video", "audio")
+    ) -> AbstractContextManager[PacketSpan]:
+        """The packets of a span as they are, for tools that cut without decoding: `with video.packets(5, 9) as span:`.
+
+        The span begins with the key frame at or before `start`, see `PacketSpan`. Raises VideoError where the packets have no
+        usable timestamps.
+        """
+        timeline = self._opened().timeline
+        span = timeline.span(MediaOptions(start=start, end=end))
+        return packet_span(self.source, self._limits, timeline, span, kinds)
+
+    def sound(self, start: float = 0.0, end: float | None = None, *, sample_rate: int = 16_000, channels: int = 1) -> Iterator[SoundBlock]:
+        """The sound within `start`..`end`, float32 (samples, channels) in blocks with their times, resampled. `channels`: 1 or 2.
+
+        Raises VideoError for a file without sound.
+        """
+        if channels not in (1, 2) or not 1000 <= sample_rate <= 384_000:
+            raise ParamsError(f"sample_rate={sample_rate!r}, channels={channels!r}: expected 1000 to 384000 and 1 or 2.")
+        if not self.has_sound:
+            raise VideoError(f"{self.label} has no sound.")
+        options, timeline = MediaOptions(start=start, end=end), self._opened().timeline
+        last_s = float("inf") if options.end is None else options.end
+        return sound_of(self.source, self._limits, timeline, start, last_s, sample_rate, channels)
 
     def _pictures(self, choose: Choose, longest_edge: int | None) -> Iterator[VideoFrame]:
         file = self._opened()

@@ -15,6 +15,7 @@ import numpy as np
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.animation import AnimationReader
+from smolvlm.media.container import StreamInfo
 from smolvlm.media.labels import one_line
 from smolvlm.media.options import Limits, MediaOptions
 from smolvlm.media.sampled_video import OnFrame, Pixels, SampledVideo, VideoInfo, square_frame
@@ -48,6 +49,8 @@ class Frames(Protocol):
     def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, Pixels]]: ...
 
     def key_frames(self) -> list[int]: ...
+
+    def streams(self) -> tuple[StreamInfo, ...]: ...
 
     def close(self) -> None: ...
 
@@ -123,6 +126,10 @@ class VideoFile:
     def key_frames(self) -> list[int]:
         """The numbers of the frames that can be decoded alone; the first one only where the timestamps tell of no other."""
         return self.timeline.index.key_frames() if self._can_seek else [0]
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        with damage_named(self._source.label), self._reader() as reader:
+            return reader.streams
 
     def close(self) -> None:
         with self._lock:
@@ -204,6 +211,9 @@ class AnimationFile:
 
     def key_frames(self) -> list[int]:
         return [0]  # each frame is put together from the ones before
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        return ()
 
     def close(self) -> None:
         """Nothing is open between calls."""

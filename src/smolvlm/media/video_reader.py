@@ -6,9 +6,7 @@ known, the reader says so (`SeekMismatch`) and the caller reads from the start i
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -17,12 +15,12 @@ import av
 import numpy as np
 
 from smolvlm.errors import SmolVLMError, VideoError
+from smolvlm.media.container import StreamInfo, open_container, stream_infos
 from smolvlm.media.file_end import Early, ends_early
 from smolvlm.media.labels import one_line
 from smolvlm.media.options import Limits
 from smolvlm.media.riff import complete_avi_bytes
 from smolvlm.media.sources import Source
-from smolvlm.media.strangers import what_instead
 from smolvlm.media.tiling import MAX_EDGE_PX
 from smolvlm.media.tone_map import ColorTags
 from smolvlm.media.video_index import FrameIndex, build_index
@@ -31,14 +29,10 @@ from smolvlm.media.video_stream import main_video_stream, stated_duration_s
 
 logger = logging.getLogger(__name__)
 
-# Containers that hold their own data. Playlists (hls, dash, concat, sdp) are not here: they open other files and hosts.
-_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,m4v,ivf,obu,mxf,nut,rm,wtv,dv,yuv4mpegpipe"
 # Frame threads decode a group 1.5 times as fast on two cores (H.264 1080p: 359 against 244 frames a second); draining
 # after each group keeps them from reading ahead. Only where they are safe: libav's VP9 (8.1) crashes the process on a
 # file that calls a predicted frame a key, after a flush; and the other decoders are rarer than the risk is worth.
 _FRAME_THREADED = {"h264", "hevc"}
-# A file whose tags are not UTF-8 is still a video. PyAV 19 replaces bad bytes by itself and no longer takes the argument.
-_TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _SKIP_PACKETS = 64  # reading on over this many packets is cheaper than a seek
 
 
@@ -65,22 +59,7 @@ class VideoReader:
 
     def _open(self) -> None:
         label = self.source.label
-        # "file:" keeps libav from reading a name such as `concat:a|b` or `http:x` as a protocol.
-        path, data = self.source.path, self.source.data
-        target = "file:" + os.path.abspath(path) if path is not None else io.BytesIO(data or b"")
-        bound = {"max_pixels": str(self.limits.max_video_pixels)}
-        try:
-            self._container = av.open(
-                target, mode="r", options=bound, **_TOLERANT, container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-            )
-        except Exception as error:  # libav's many errors, and PyAV's own, mean one thing here
-            other = what_instead(self.source.head(400))
-            if other and "as a video" not in other:
-                raise VideoError(f"{label} cannot be read as a video{other}.") from None
-            raise VideoError(
-                f"{label} cannot be read as a video ({one_line(error)}): it is damaged, cut off before "
-                "its index (moov), or not a video; copy or download it again."
-            ) from None
+        self._container = open_container(self.source, self.limits)
         try:
             self._stream = main_video_stream(self._container, label)
             self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
@@ -150,6 +129,11 @@ class VideoReader:
     @property
     def codec(self) -> str:
         return str(self._stream.codec_context.name)
+
+    @property
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """All streams of the file."""
+        return stream_infos(self._container)
 
     def build_index(self) -> FrameIndex:
         """All packets' timestamps, with leading frames that cannot be decoded already left out."""
