@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from smolvlm.config import ModelConfig
 from smolvlm.engines.base import FloatArray
-from smolvlm.errors import ContextLengthError, EngineError
+from smolvlm.errors import ContextLengthError, EngineError, PromptError
 
-E = TypeVar("E")
+E = TypeVar("E", bound=Sized)  # a handle of encoded tiles
 
 _MOST = 2**31 - 1  # handles and lengths beyond it exist in no engine
 
@@ -64,6 +65,51 @@ def logits_to_keep(given: Any, tokens: int) -> int:
     if keep < 0:
         raise EngineError(f"logits_to_keep={keep}: expected 0, for every position, or more.")
     return min(keep or tokens, tokens)
+
+
+def features(given: Any, config: ModelConfig) -> FloatArray:
+    """(tiles, image_seq_len, hidden) in float32. Raises EngineError for another shape, or values that are not finite."""
+    row = (config.image_seq_len, config.text.hidden_size)
+    array = _array("features", given)
+    if array.ndim != 3 or array.shape[1:] != row or array.dtype.kind != "f":
+        raise EngineError(f"features are {array.dtype} of shape {array.shape}; expected floats (tiles, {row[0]}, {row[1]}).")
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise EngineError("features hold values that are not finite.")
+    return rows
+
+
+@dataclass(frozen=True)
+class Prompt(Generic[E]):
+    """What one sequence gets in a call for several."""
+
+    seq: int
+    ids: npt.NDArray[np.int32]
+    embeds: list[E]
+    keep: int
+
+
+def prompts(seqs: Any, prompts: Any, image_embeds: Any, rows_to_keep: Any, kind: type[E], config: ModelConfig) -> list[Prompt[E]]:
+    """A prompt for each of several distinct sequences. Raises EngineError, or PromptError where images and tokens disagree."""
+    handles = [int(seq) for seq in _integers("sequences", seqs)]
+    all_ids = [token_ids(ids, config) for ids in prompts]
+    all_embeds = [embeds_of(each, kind) for each in image_embeds] if image_embeds is not None else [[] for _ in handles]
+    if not len(handles) == len(all_ids) == len(all_embeds) or len(set(handles)) != len(handles):
+        raise EngineError(
+            f"expected one prompt for each distinct sequence, not {len(all_ids)} prompts and {len(all_embeds)} lists of "
+            f"image_embeds for {len(handles)} sequences."
+        )
+    found = []
+    for handle, ids, embeds in zip(handles, all_ids, all_embeds, strict=True):
+        if not len(ids):
+            raise EngineError("a prompt has no token; pass at least one.")
+        tokens = int((ids == config.image_token_id).sum())
+        rows = sum(len(each) for each in embeds) * config.image_seq_len
+        if tokens != rows:
+            raise PromptError(f"the prompt has {tokens} image tokens, but {rows} rows of image embeddings were given.")
+        found.append(Prompt(handle, ids, embeds, logits_to_keep(rows_to_keep, len(ids))))
+    return found
 
 
 def embeds_of(image_embeds: Any, kind: type[E]) -> list[E]:

@@ -51,6 +51,12 @@ class Engine(Protocol):
     def encode_images(self, pixel_values: FloatArray) -> ImageEmbeds:
         """(tiles, 3, image_size, image_size), normalised, -> a handle of (tiles, image_seq_len, hidden)."""
 
+    def stored_embeds(self, features: FloatArray) -> ImageEmbeds:
+        """The handle of tiles that were encoded before, (tiles, image_seq_len, hidden), as `ImageEmbeds.numpy` gave them.
+
+        Raises EngineError for another shape, or values that are not finite.
+        """
+
     def open(self, max_tokens: int) -> SeqHandle:
         """A new, empty sequence with room for `max_tokens`. Raises ContextLengthError beyond the model's context."""
 
@@ -64,6 +70,20 @@ class Engine(Protocol):
 
         Returns the logits of the last `logits_to_keep` positions, (logits_to_keep, vocab); 0 means every position.
         Raises PromptError when image tokens and embedding rows disagree, EngineError when the sequence has no room.
+        """
+
+    def hidden(
+        self,
+        seqs: Sequence[SeqHandle],
+        prompts: Sequence[Sequence[int]],
+        image_embeds: Sequence[Sequence[ImageEmbeds]] | None = None,
+        *,
+        rows_to_keep: int = 1,
+    ) -> list[FloatArray]:
+        """Append a prompt to each of several distinct sequences, as `prefill` does to one, all computed together.
+
+        Returns the decoder's last hidden states, after its final norm, of the last `rows_to_keep` positions of each prompt:
+        float32 (rows, hidden); 0 means every position. Raises what `prefill` raises; then no sequence has changed.
         """
 
     def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:

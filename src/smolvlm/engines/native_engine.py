@@ -172,6 +172,9 @@ class NativeEngine:
             self._call(self._engine.encode, pixels, embeds)
         return NativeImageEmbeds(embeds)
 
+    def stored_embeds(self, features: FloatArray) -> NativeImageEmbeds:
+        return NativeImageEmbeds(arguments.features(features, self.config).copy())
+
     def open(self, max_tokens: int) -> SeqHandle:
         return self._call(self._engine.open, arguments.capacity(max_tokens, self.config))
 
@@ -192,6 +195,33 @@ class NativeEngine:
         logits = self._logits(keep)
         self._call(self._engine.prefill, handle, ids, images, keep, logits)
         return logits
+
+    def hidden(
+        self,
+        seqs: Sequence[SeqHandle],
+        prompts: Sequence[Sequence[int]],
+        image_embeds: Sequence[Sequence[ImageEmbeds]] | None = None,
+        *,
+        rows_to_keep: int = 1,
+    ) -> list[FloatArray]:
+        batch = arguments.prompts(seqs, prompts, image_embeds, rows_to_keep, NativeImageEmbeds, self.config)
+        if not batch:
+            return []
+        images = self._image_rows([embeds for prompt in batch for embeds in prompt.embeds])
+        kept = np.array([prompt.keep for prompt in batch], np.int32)
+        out = self._call(np.empty, (int(kept.sum()), self.config.text.hidden_size), np.float32)
+        image_rows = [sum(len(embeds) for embeds in prompt.embeds) * self.config.image_seq_len for prompt in batch]
+        self._call(
+            self._engine.hidden,
+            np.array([prompt.seq for prompt in batch], np.int32),
+            np.concatenate([prompt.ids for prompt in batch]),
+            np.array([len(prompt.ids) for prompt in batch], np.int32),
+            images,
+            np.array(image_rows, np.int32),
+            kept,
+            out,
+        )
+        return np.split(out, np.cumsum(kept)[:-1])
 
     def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:
         handles, ids = arguments.decode_step(seqs, token_ids, self.config)

@@ -61,6 +61,17 @@ class AppendOne:
         return attention(query, keys[None, :, :stop], values[None, :, :stop], causal=True)
 
 
+class AppendPacked:
+    """The `Attend` of several prefills in one row, one behind the other: each part sees its own sequence only."""
+
+    def __init__(self, caches: Sequence[SequenceCache], counts: Sequence[int]) -> None:
+        self.each, self.counts = [AppendOne(cache) for cache in caches], list(counts)
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = zip(self.each, *(x.split(self.counts, 2) for x in (query, key, value)), strict=True)
+        return torch.cat([one(layer, q, k, v) for one, q, k, v in parts], 2)
+
+
 class AppendEach:
     """The `Attend` of a decode step: one new token for each of several sequences of unequal lengths."""
 

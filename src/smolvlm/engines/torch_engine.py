@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from smolvlm.config import ModelConfig
 from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.engines.embeds import ArrayEmbeds
-from smolvlm.engines.torch_cache import AppendEach, AppendOne, SequenceCache, SequenceStore
+from smolvlm.engines.torch_cache import AppendEach, AppendOne, AppendPacked, SequenceCache, SequenceStore
 from smolvlm.engines.torch_device import choose_device, choose_dtype
 from smolvlm.engines.torch_pack import can_pack, pack_linears
 from smolvlm.engines.torch_static import SlabStore, StaticDecoder
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # Patches encoded in one go. A CPU gains nothing from more than one 512 x 512 tile and pays in memory; a GPU fills up.
 _PATCHES_PER_BATCH = {"cpu": 1024, "mps": 4096, "cuda": 32768}
+_TOKENS_PER_PASS = 4096  # of several prompts; a longer one goes alone
 
 
 class TorchImageEmbeds(ArrayEmbeds[Tensor]):
@@ -103,6 +105,11 @@ class TorchEngine:
         with self._turn():
             return TorchImageEmbeds(torch.cat(parts))
 
+    def stored_embeds(self, features: FloatArray) -> TorchImageEmbeds:
+        rows = torch.from_numpy(arguments.features(features, self.config).copy())
+        with self._turn():
+            return TorchImageEmbeds(rows.to(self._device, self._dtype))
+
     def open(self, max_tokens: int) -> SeqHandle:
         capacity = arguments.capacity(max_tokens, self.config)
         with self._turn():
@@ -123,13 +130,41 @@ class TorchEngine:
         with self._turn():
             cache = self._cache(seq)
             self._require_room(cache, len(ids))
-            tokens = torch.from_numpy(ids.astype(np.int64)).to(self._device)[None]
-            positions = torch.arange(cache.length, cache.length + len(ids), device=self._device)[None]
-            embeds = self.model.embed(tokens, torch.cat(rows) if rows else None)
-            hidden = self.model.model.text_model(embeds, positions, AppendOne(cache))
-            logits = self.model.lm_head(hidden[0, -keep:])
+            logits = self.model.lm_head(self._append([cache], [ids], rows)[-keep:])
             cache.length += len(ids)
             return _to_numpy(logits)
+
+    def hidden(
+        self,
+        seqs: Sequence[SeqHandle],
+        prompts: Sequence[Sequence[int]],
+        image_embeds: Sequence[Sequence[ImageEmbeds]] | None = None,
+        *,
+        rows_to_keep: int = 1,
+    ) -> list[FloatArray]:
+        batch = arguments.prompts(seqs, prompts, image_embeds, rows_to_keep, TorchImageEmbeds, self.config)
+        with self._turn():
+            for prompt in batch:
+                self._require_room(self._cache(prompt.seq), len(prompt.ids))
+            found: list[FloatArray] = []
+            for group in _groups(batch):
+                caches = [self._cache(prompt.seq) for prompt in group]
+                rows = [embeds.embeds for prompt in group for embeds in prompt.embeds]
+                hidden = self._append(caches, [prompt.ids for prompt in group], rows)
+                parts = hidden.split([len(prompt.ids) for prompt in group])
+                found += [_to_numpy(part[-prompt.keep :]) for part, prompt in zip(parts, group, strict=True)]
+            for prompt in batch:
+                self._cache(prompt.seq).length += len(prompt.ids)
+            return found
+
+    def _append(self, caches: Sequence[SequenceCache], ids: Sequence[npt.NDArray[np.int32]], rows: Sequence[Tensor]) -> Tensor:
+        """Tokens for each of the caches in one pass: hidden states (tokens, hidden). The lengths stay as they are."""
+        tokens = torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(self._device)[None]
+        places = [torch.arange(cache.length, cache.length + len(each)) for cache, each in zip(caches, ids, strict=True)]
+        embeds = self.model.embed(tokens, torch.cat(list(rows)) if rows else None)
+        attend = AppendOne(caches[0]) if len(caches) == 1 else AppendPacked(caches, [len(each) for each in ids])
+        hidden: Tensor = self.model.model.text_model(embeds, torch.cat(places).to(self._device)[None], attend)
+        return hidden[0]
 
     def decode(self, seqs: Sequence[SeqHandle], token_ids: Sequence[int]) -> FloatArray:
         handles, ids = arguments.decode_step(seqs, token_ids, self.config)
@@ -217,6 +252,18 @@ class TorchEngine:
                 f"the sequence has room for {cache.capacity} tokens, holds {cache.length} and was given "
                 f"{tokens} more; open it with a larger max_tokens."
             )
+
+
+def _groups(batch: Sequence[arguments.Prompt[TorchImageEmbeds]]) -> Iterator[list[arguments.Prompt[TorchImageEmbeds]]]:
+    """Prompts that are computed in one pass."""
+    group: list[arguments.Prompt[TorchImageEmbeds]] = []
+    for prompt in batch:
+        if group and sum(len(each.ids) for each in (*group, prompt)) > _TOKENS_PER_PASS:
+            yield group
+            group = []
+        group.append(prompt)
+    if group:
+        yield group
 
 
 def _to_numpy(logits: Tensor) -> FloatArray:
