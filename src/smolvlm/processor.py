@@ -28,8 +28,12 @@ from smolvlm.media.options import MediaOptions
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
+<<<<<<< ours
 from smolvlm.media.video import sample_video
 from smolvlm.prompt.context import check_context
+=======
+from smolvlm.media.video import Video, sample_video
+>>>>>>> theirs
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style
@@ -289,7 +293,7 @@ def _media_parts(messages: Sequence[Message]) -> list[ImagePart | VideoPart]:
 
 def _label(source: Any) -> str:
     """A short name for what came in: a path or address, or else the kind of object."""
-    if isinstance(source, Source):
+    if isinstance(source, Source | Video):
         return source.label
     if isinstance(source, str | os.PathLike):
         return short_path(os.fspath(source) if isinstance(os.fspath(source), str) else repr(source))
