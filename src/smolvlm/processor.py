@@ -28,12 +28,8 @@ from smolvlm.media.options import MediaOptions
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
-<<<<<<< ours
-from smolvlm.media.video import sample_video
-from smolvlm.prompt.context import check_context
-=======
 from smolvlm.media.video import Video, sample_video
->>>>>>> theirs
+from smolvlm.prompt.context import check_context
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style
