@@ -1,8 +1,11 @@
 # Everything from a fresh clone, with nothing but Python (3.10-3.13):
 #
 #   make demo        install what the main job needs into .venv; nano answers about a picture, a sign and a clip
-#   make test        install everything, then lint, types and the quick tests
-#   make test-slow   the tests that take minutes          make test-cuda   those that need an NVIDIA GPU
+#   make check       the inner ring: lint, types, format, unit tests and the engines' laws on tiny models (2 minutes)
+#   make test        the middle ring, what CI runs: the inner one and every quick test (8 minutes)
+#   make test-slow   the outer ring: full depth, hostile files, Ray, faults, sanitizers, ARM (an hour)
+#   make test-cuda   the tests that need an NVIDIA GPU
+#   make docs        the site, with the reference, into build/site: strict, nothing fetched from elsewhere
 #   make bench       side by side with transformers; one hour of video by seeking
 #   make clean       remove caches and build outputs      make distclean   the virtual environment too
 #
@@ -15,14 +18,26 @@ VENV ?= .venv
 TESTERS ?= 2
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# The tests of `make check`: they start no server, no browser, no compiler and no command.
+UNIT := tests/test_config.py tests/test_floors.py tests/test_hub.py tests/test_processor.py \
+	tests/checkpoint tests/families tests/generation tests/prompt \
+	tests/engines/test_engine_laws.py tests/engines/test_native_kernels.py tests/engines/test_native_arguments.py \
+	tests/media/test_media_images.py tests/media/test_media_options.py tests/media/test_media_sampling.py \
+	tests/media/test_media_sources.py tests/media/test_media_tiling.py \
+	tests/vlm/test_session.py tests/vlm/test_vlm_questions.py
+
 INPUTS := pyproject.toml constraints.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit test-slow test-cuda bench clean distclean
+.PHONY: help demo check test lint unit test-slow test-cuda docs bench clean distclean
 .DELETE_ON_ERROR:
 
+# Tests start hundreds of Python processes: without kept bytecode each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+export NO_MKDOCS_2_WARNING := 1
+
 help:
-	@sed -n '3,7s/^#   //p' Makefile
+	@sed -n '3,11s/^#   //p' Makefile
 
 # --- the environment: one stamp file a stage, so that the demo needs no test tools -------------------------------------
 
@@ -43,10 +58,15 @@ $(VENV)/.run: $(VENV)/.made $(INPUTS)
 	@touch $@
 
 # torchvision without its dependencies: it would ask for the CUDA build of torch. Why the tests want it: tests/oracle.py.
+# Bytecode is made of what is imported, when it is: to compile all 22,000 files takes longer than to download them.
 # docling-core likewise: it wants a typer below 0.27 for a command of its own; what it needs beside stands in the test group.
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --quiet -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui]" --group test
-	$(PIP) install --quiet -c constraints.txt --no-deps torchvision docling-core
+	$(PIP) install --quiet --no-compile -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui]" --group test --group docs
+	$(PIP) install --quiet --no-compile -c constraints.txt --no-deps torchvision docling-core
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install --quiet -c constraints.txt --group docs
 	@touch $@
 
 # --- what people run ----------------------------------------------------------------------------------------------------
@@ -55,6 +75,9 @@ demo: $(VENV)/.run
 	$(PY) examples/demo.py
 	@echo "The commands are in $(VENV)/bin: run 'source $(VENV)/bin/activate' once in each shell, then"
 	@echo "  smolvlm ask examples/media/nano/sign.png \"What does the sign say?\""
+
+check: lint
+	$(PY) -m pytest -n $(TESTERS) --dist loadfile $(UNIT)
 
 test: lint unit
 
@@ -71,6 +94,10 @@ test-slow: $(VENV)/.test
 
 test-cuda: $(VENV)/.test
 	$(PY) -m pytest -m cuda
+
+docs: $(VENV)/.docs
+	$(PY) -m mkdocs build
+	@echo "The site is in build/site: open build/site/index.html"
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks.compare
