@@ -61,8 +61,8 @@ def fill(folder: Path, count: int, *, every_broken: int = 20, every_clip: int = 
 def settings(inputs: Sequence[object], **changes: Any) -> BatchSettings:
     """A run of nano with short answers, in small parts."""
     spec = ModelSpec("nano", fingerprint_of(resolve("nano")), device="cpu")
-    values: dict[str, Any] = {"questions": (QUESTION,), "options": {"max_new_tokens": 16}, "part_inputs": 4}
-    return BatchSettings(model=spec, inputs=tuple(map(str, inputs)), **{**values, **changes})
+    values: dict[str, Any] = {"model": spec, "questions": (QUESTION,), "options": {"max_new_tokens": 16}, "part_inputs": 4}
+    return BatchSettings(inputs=tuple(map(str, inputs)), **{**values, **changes})
 
 
 def read(out: Path) -> list[dict[str, Any]]:
