@@ -44,7 +44,7 @@ class ServerProcess:
         found = []
         for child in self._watched.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "smolvlm.serve.media_worker" in child.cmdline():
+                if "smolvlm.media.sandbox.worker" in child.cmdline():
                     found.append(child)
         return found
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from helpers_media import encoded, photo
 from smolvlm.config import ProcessorConfig
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, RemotePolicy
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, RemotePolicy
 
 T = TypeVar("T")
 

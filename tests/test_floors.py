@@ -78,6 +78,29 @@ def test_imports_point_downward(path: Path) -> None:
         assert HEIGHT[parts[1]] < HEIGHT[here], f"{here} imports {name}, which is not below it"
 
 
+# Packages inside a room: (who, may not import, but for these files).
+APART = [
+    ("media", "smolvlm.serve", ()),
+    ("scale", "smolvlm.serve", ("ray_serve.py", "replica_options.py")),  # the server, as replicas
+    ("ui", "smolvlm.serve", ()),
+    ("serve/engine", "smolvlm.serve.api", ()),
+    ("serve/engine", "fastapi", ()),
+    ("serve/engine", "starlette", ()),
+    ("media", "httpx", ("fetch/download.py", "fetch/remote.py")),
+]
+
+
+@pytest.mark.parametrize(("who", "what", "but"), APART, ids=lambda value: str(value))
+def test_packages_of_one_room_stay_apart(who: str, what: str, but: tuple[str, ...]) -> None:
+    files = [path for path in modules() if path.is_relative_to(PACKAGE / who)]
+    assert files, f"{who} is gone: mend the rule"
+    for path in files:
+        if path.relative_to(PACKAGE / who).as_posix() in but:
+            continue
+        reached = {name for name in imports(path, at_import_time=False) if name == what or name.startswith(f"{what}.")}
+        assert not reached, f"{path.relative_to(PACKAGE)} imports {reached}"
+
+
 def test_there_are_no_circles_within_a_room() -> None:
     names = {".".join(("smolvlm", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p for p in modules()}
     graph = {name: {i for i in imports(path, at_import_time=True) if i in names and i != name} for name, path in names.items()}

@@ -55,6 +55,14 @@ class VideoError(SmolVLMError, ValueError):
     """Bytes that should be a video cannot be read as one, or the asked span holds no frame."""
 
 
+class MediaUnavailableError(SmolVLMError, RuntimeError):
+    """This machine's trouble, not the file's: no decoding process is free or can be started, or no disk space is left."""
+
+
+class MediaBusyError(MediaUnavailableError):
+    """One owner's media wait in too great a number. A server answers 429 to it, and 503 to the others."""
+
+
 class PromptError(SmolVLMError, ValueError):
     """Messages that cannot be turned into a prompt: an unknown role or part, media and placeholders that disagree."""
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from smolvlm.media.images import load_image
 from smolvlm.media.labels import short_path
 from smolvlm.media.options import MediaOptions
 from smolvlm.media.pixels import normalise
+from smolvlm.media.prepared import MediaInfo as MediaInfo
+from smolvlm.media.prepared import PreparedMedia as PreparedMedia
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
 from smolvlm.media.video import Video, sample_video
@@ -39,39 +41,6 @@ from smolvlm.prompt.tokenizer import PromptTokenizer
 logger = logging.getLogger(__name__)
 
 OnFrame = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class MediaInfo:
-    """What became of one picture or video. `rows` and `cols` are 0 for what was not split; times in seconds.
-
-    `warnings` are sentences for whoever asked, such as that only the first frame of an animation was used. `looks_drawn`
-    is told for a model that knows drawn scenes only.
-    """
-
-    kind: Literal["image", "video"]
-    label: str
-    tile_count: int
-    rows: int = 0
-    cols: int = 0
-    timestamps_s: tuple[float, ...] = ()
-    duration_s: float | None = None
-    decoded_frames: int = 0
-    warnings: tuple[str, ...] = ()
-    looks_drawn: bool | None = None
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The warnings with the medium's label before each."""
-        return tuple(f"{self.label}: {sentence}" for sentence in self.warnings)
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedMedia:
-    """One picture or video ready for the prompt: `tiles` is uint8 (tile_count, side, side, 3)."""
-
-    info: MediaInfo
-    tiles: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

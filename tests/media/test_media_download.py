@@ -16,7 +16,7 @@ import pytest
 from helpers_media import encoded, photo
 from smolvlm.errors import SourceError
 from smolvlm.media import Limits, SourcePolicy, load_image, open_source
-from smolvlm.media import download as downloads
+from smolvlm.media.fetch import download as downloads
 
 PNG = encoded(photo(30, 20), "PNG")
 

@@ -32,7 +32,7 @@ from smolvlm.errors import ModelNotFoundError, ParamsError
 from smolvlm.hub import resolve
 from smolvlm.scale.ray_serve import app, read_arguments
 from smolvlm.scale.replica_options import NAME
-from smolvlm.serve.keys import new_key
+from smolvlm.serve.api.keys import new_key
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own use of pydantic

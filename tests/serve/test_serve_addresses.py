@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers_serve import MEDIA, Server
 from smolvlm import SmolVLM
-from smolvlm.serve.addresses import canonical, is_upload_id
+from smolvlm.serve.api.addresses import canonical, is_upload_id
 
 QUESTION = "What does the sign say?"
 

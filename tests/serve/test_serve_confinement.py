@@ -23,19 +23,19 @@ from helpers_media import encoded, make_clip, photo
 from helpers_serve_media import LIMITS, PNG, SMALL, Loop, running_gate
 from smolvlm.errors import SourceError
 from smolvlm.media import load_image, sample_video, split_image
+from smolvlm.media.sandbox import process as media_process
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, StoredFile
+from smolvlm.media.sandbox.landlock import landlock_abi
+from smolvlm.media.sandbox.seccomp import NUMBERS
 from smolvlm.prompt.messages import ImagePart, VideoPart
-from smolvlm.serve import media_process
-from smolvlm.serve.landlock import landlock_abi
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, StoredFile
-from smolvlm.serve.seccomp import NUMBERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are of Linux; elsewhere a log line says so")
 
 # A decoding process whose decoder was taken over: it tries what it is told, and answers with what became of it.
 TAKEN_OVER = """
 import json, os, sys
-from smolvlm.serve import media_worker as worker
-from smolvlm.serve.media_wire import Reply
+from smolvlm.media.sandbox import worker
+from smolvlm.media.sandbox.wire import Reply
 
 def attempt(code, folder, server):
     try:
@@ -172,7 +172,7 @@ def test_the_numbers_are_the_kernels() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without privileges already")
 def test_it_takes_no_privilege() -> None:
     code = (
-        "import os, resource; from smolvlm.serve.confinement import code_places, confine\n"
+        "import os, resource; from smolvlm.media.sandbox.confinement import code_places, confine\n"
         "code_places()  # what it imports must be readable; afterwards this Python may not be\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(confine(4096))\n"

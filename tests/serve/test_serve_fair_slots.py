@@ -14,12 +14,12 @@ from PIL import Image
 
 from helpers_media import encoded
 from helpers_serve_media import LIMITS, PNG, running_gate
+from smolvlm.errors import MediaBusyError
+from smolvlm.media.sandbox.cost import declared_size, expected_seconds
+from smolvlm.media.sandbox.fair_slots import FairSlots, LineFullError
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits
 from smolvlm.prompt.messages import ImagePart
 from smolvlm.serve.errors import as_serve_error
-from smolvlm.serve.fair_slots import FairSlots, LineFullError
-from smolvlm.serve.media_cost import declared_size, expected_seconds
-from smolvlm.serve.media_gate import MediaGate, MediaLimits
-from smolvlm.serve.media_limits import MediaBusyError
 
 
 async def order_of(slots: FairSlots, jobs: list[tuple[str, float]], actual: dict[str, float] | None = None) -> list[str]:

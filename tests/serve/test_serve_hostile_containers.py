@@ -15,8 +15,8 @@ from PIL import Image
 from helpers_media import encoded, make_clip, photo
 from helpers_serve_media import PNG, Loop, running_gate
 from smolvlm.errors import SmolVLMError
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError
 from smolvlm.prompt.messages import ImagePart, VideoPart
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers_serve import Server, serving, text
-from smolvlm.serve.bodies import BodyBudget
+from smolvlm.serve.api.bodies import BodyBudget
+from smolvlm.serve.api.json_body import MOST_DEPTH, MOST_VALUES, JsonBody
 from smolvlm.serve.errors import ServeError
-from smolvlm.serve.json_body import MOST_DEPTH, MOST_VALUES, JsonBody
 
 CHAT = "/v1/chat/completions"
 LARGE = base64.b64encode(random.Random(0).randbytes(300_000)).decode()

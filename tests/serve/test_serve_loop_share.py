@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from smolvlm.serve.loop_share import LoopShare, Measured
+from smolvlm.serve.api.loop_share import LoopShare, Measured
 
 
 class Clock:

@@ -16,9 +16,9 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, ParamsError, PromptError, SourceError, VideoError
 from smolvlm.hub import resolve
 from smolvlm.media import MediaOptions, load_image, split_image
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, StoredFile
 from smolvlm.processor import MediaInfo, PreparedMedia, Processor
 from smolvlm.prompt.messages import ImagePart, VideoPart, normalise_messages
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, StoredFile
 
 
 @pytest.fixture(scope="module")

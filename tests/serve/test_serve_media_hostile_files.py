@@ -30,8 +30,8 @@ from helpers_mutation import mutate, seeds
 from helpers_serve_media import PNG, Loop, data_url, running_gate
 from smolvlm.errors import SmolVLMError
 from smolvlm.media import split_image
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError
 from smolvlm.prompt.messages import ImagePart, VideoPart
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError
 
 LIMITS = MediaLimits(workers=1, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=8, worker_mb=700, max_video_s=600)
 HARMLESS = "harmless"

@@ -25,8 +25,8 @@ from helpers_media import photo
 from helpers_serve_media import Loop, bad_server, running_gate
 from smolvlm.errors import ParamsError, SmolVLMError, SourceError
 from smolvlm.media import split_image
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError, RemotePolicy
 from smolvlm.prompt.messages import ImagePart
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError, RemotePolicy
 
 REDIRECTS = {
     "/hop": "http://good.example:{port}/photo.png",

@@ -22,8 +22,8 @@ from helpers_serve_media import LIMITS, PNG, SMALL, Loop, data_url, running_gate
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, VideoError
 from smolvlm.media import SourcePolicy, sample_video, split_image
+from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError, StoredFile
 from smolvlm.prompt.messages import ImagePart, VideoPart
-from smolvlm.serve.media_gate import MediaGate, MediaLimits, MediaUnavailableError, StoredFile
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_close_leaves_no_process(slow_clip: Path) -> None:
 
 def test_workers_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import asyncio, os, sys; from smolvlm.serve.media_gate import *; from smolvlm.config import ProcessorConfig\n"
+        "import asyncio, os, sys; from smolvlm.media.sandbox.gate import *; from smolvlm.config import ProcessorConfig\n"
         "async def main():\n"
         "    gate = MediaGate(ProcessorConfig(), MediaLimits(workers=1)); await gate.start()\n"
         "    print(gate._pool._idle[0].process.pid, flush=True); await asyncio.sleep(60)\n"

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from helpers_serve import MEDIA, Server, data_url
-from smolvlm.serve.chat_schema import ChatRequest
-from smolvlm.serve.remedies import FIXED, REMEDIES
-from smolvlm.serve.responses_schema import ResponsesRequest
+from smolvlm.serve.api.chat_schema import ChatRequest
+from smolvlm.serve.api.remedies import FIXED, REMEDIES
+from smolvlm.serve.api.responses_schema import ResponsesRequest
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 ROUTES = (CHAT, RESPONSES)

@@ -21,13 +21,13 @@ from smolvlm.inference.cached_sequence import common_prefix
 from smolvlm.inference.tiles import Tile, tile_key
 from smolvlm.inference.vision_cache import VisionCache
 from smolvlm.media import normalise
+from smolvlm.serve.api.quotas import Quotas
+from smolvlm.serve.engine.fair_queue import FairQueue
+from smolvlm.serve.engine.job import Failed, Job, Progressed, Started, Update
+from smolvlm.serve.engine.pace import Pace
+from smolvlm.serve.engine.scheduler import BatchLimits, Scheduler
 from smolvlm.serve.errors import ServeError
-from smolvlm.serve.fair_queue import FairQueue
-from smolvlm.serve.job import Failed, Job, Progressed, Started, Update
 from smolvlm.serve.metrics import Metrics
-from smolvlm.serve.pace import Pace
-from smolvlm.serve.quotas import Quotas
-from smolvlm.serve.scheduler import BatchLimits, Scheduler
 
 FREE = {"ignore_eos": True, "loop_guard": False}
 

@@ -25,8 +25,8 @@ from helpers_generation import eos_id, small_tokenizer, vocab_size
 from helpers_schemas import hostile_schemas, random_schema
 from helpers_serve import Server, serving, text
 from smolvlm.errors import SchemaError
-from smolvlm.serve import schema_process
-from smolvlm.serve.schema_process import SchemaProcesses
+from smolvlm.serve.engine import schema_process
+from smolvlm.serve.engine.schema_process import SchemaProcesses
 
 FLAT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 # It compiles, and once `a` was written in it nearly every text is a state of its own: no answer can be followed for long.

@@ -16,9 +16,9 @@ import pytest
 
 from helpers_neighbour import two_keys
 from helpers_serve import Server
+from smolvlm.serve.api.files import FileRecord, FileStore
+from smolvlm.serve.api.upload_quota import UploadQuota
 from smolvlm.serve.errors import ServeError
-from smolvlm.serve.files import FileRecord, FileStore
-from smolvlm.serve.upload_quota import UploadQuota
 
 SPACE = 1_000_000
 

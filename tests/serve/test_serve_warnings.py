@@ -12,7 +12,7 @@ import pytest
 
 from helpers_media import crowded_clip
 from helpers_serve import Server
-from smolvlm.serve.media_wire import WireError, read_reply
+from smolvlm.media.sandbox.wire import WireError, read_reply
 
 
 @pytest.fixture(scope="module")

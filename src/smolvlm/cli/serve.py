@@ -91,8 +91,8 @@ def serve(
     """
     chosen = ServeConfig.gather(settings | {"workers": workers}, config)
     try:
-        from smolvlm.serve.keys import KeyRing
-        from smolvlm.serve.keys import new_key as make_key
+        from smolvlm.serve.api.keys import KeyRing
+        from smolvlm.serve.api.keys import new_key as make_key
         from smolvlm.serve.server import serve as run
     except ImportError as error:
         if error.name and error.name.startswith("smolvlm"):

@@ -140,7 +140,7 @@ def _from_string(text: str, policy: SourcePolicy) -> Source:
         raise SourceError(f"{short(text)}: {scheme[1]}:// addresses are not opened; {remedy}.")
     if not policy.allow_urls:
         raise SourceError(f"{short(text)}: URLs are not allowed here; send the bytes or a data URL.")
-    from smolvlm.media.download import download  # the only part that needs an HTTP client
+    from smolvlm.media.fetch.download import download  # the only part that needs an HTTP client
 
     path = download(text, allow_private_hosts=policy.allow_private_hosts, limits=policy.limits)
     return Source(short(text), path=path, temporary=True)

@@ -11,7 +11,7 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from smolvlm.errors import PromptError
 
@@ -38,6 +38,7 @@ class ImagePart:
 
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    kind: ClassVar[Literal["image"]] = "image"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class VideoPart:
 
     source: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    kind: ClassVar[Literal["video"]] = "video"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from smolvlm.answers import Answer
-from smolvlm.errors import EngineError, SmolVLMError, SourceError
+from smolvlm.errors import EngineError, MediaUnavailableError, SmolVLMError, SourceError
 from smolvlm.inference.cached_sequence import CachedSequence
 from smolvlm.inference.decoding import AnswerStream, answer_together
 from smolvlm.inference.runtime import Prefilled
@@ -23,7 +23,6 @@ from smolvlm.scale.folder import COLUMNS
 from smolvlm.scale.items import Item
 from smolvlm.scale.opening import Opener
 from smolvlm.scale.settings import BatchSettings
-from smolvlm.serve.media_limits import MediaUnavailableError
 from smolvlm.vlm import SmolVLM, split_options
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,14 @@ from typing import Any
 
 from smolvlm.errors import SourceError
 from smolvlm.media import SourcePolicy, open_source
+from smolvlm.media.fetch.policy import RemotePolicy
+from smolvlm.media.fetch.remote import RemoteFetcher
 from smolvlm.media.labels import short, short_path
 from smolvlm.media.options import Limits
+from smolvlm.media.sandbox.limits import MediaLimits
 from smolvlm.media.sources import Source
 from smolvlm.scale.items import Item
 from smolvlm.scale.shards import CellReader, TarWindow, text_item
-from smolvlm.serve.media_limits import MediaLimits, RemotePolicy
-from smolvlm.serve.media_remote import RemoteFetcher
 
 
 class Opener:

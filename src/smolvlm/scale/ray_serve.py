@@ -20,8 +20,8 @@ from smolvlm.engines.native_engine import THREADS_VARIABLE
 from smolvlm.errors import EngineError, MissingExtraError, ParamsError
 from smolvlm.hub import resolve
 from smolvlm.scale.replica_options import ReplicaOptions
+from smolvlm.serve.api.keys import KeyRing
 from smolvlm.serve.config import PREFIX, ServeConfig
-from smolvlm.serve.keys import KeyRing
 from smolvlm.vlm import load
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Doorway:
 
 
 async def _refuse_upload(scope: Scope, receive: Receive, send: Send) -> None:
+    from smolvlm.serve.api.sse import PlainJSON
     from smolvlm.serve.errors import ServeError
-    from smolvlm.serve.sse import PlainJSON
 
     error = ServeError(
         400,

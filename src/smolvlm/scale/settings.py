@@ -9,7 +9,7 @@ from typing import Any
 
 from smolvlm.errors import ParamsError
 from smolvlm.generation import normalise_schema
-from smolvlm.serve.media_limits import RemotePolicy
+from smolvlm.media.fetch.policy import RemotePolicy
 from smolvlm.vlm import split_options
 
 PART_INPUTS = 16  # what a killed worker may have to do again, and the step of the progress bar

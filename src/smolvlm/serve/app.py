@@ -19,22 +19,22 @@ from starlette.types import ASGIApp
 
 from smolvlm import __version__
 from smolvlm.errors import SmolVLMError
-from smolvlm.serve import routes_basic, routes_chat, routes_files, routes_responses
-from smolvlm.serve.backend import Backend
-from smolvlm.serve.bodies import BodyBudget
+from smolvlm.serve.api import routes_basic, routes_chat, routes_files, routes_responses
+from smolvlm.serve.api.bodies import BodyBudget
+from smolvlm.serve.api.cors import Cors
+from smolvlm.serve.api.files import FileStore
+from smolvlm.serve.api.gatekeeper import Gatekeeper
+from smolvlm.serve.api.keys import KeyRing
+from smolvlm.serve.api.quotas import Quotas
+from smolvlm.serve.api.request_errors import invalid_request
+from smolvlm.serve.api.services import Services, dialect_of, services
+from smolvlm.serve.api.sse import PlainJSON
+from smolvlm.serve.api.wrong_addresses import no_such_address, wrong_method
 from smolvlm.serve.config import ServeConfig
-from smolvlm.serve.cors import Cors
 from smolvlm.serve.dialects import DIALECTS
+from smolvlm.serve.engine.backend import Backend
 from smolvlm.serve.errors import INVALID, ServeError, as_serve_error
-from smolvlm.serve.files import FileStore
-from smolvlm.serve.gatekeeper import Gatekeeper
-from smolvlm.serve.keys import KeyRing
 from smolvlm.serve.metrics import Metrics
-from smolvlm.serve.quotas import Quotas
-from smolvlm.serve.request_errors import invalid_request
-from smolvlm.serve.services import Services, dialect_of, services
-from smolvlm.serve.sse import PlainJSON
-from smolvlm.serve.wrong_addresses import no_such_address, wrong_method
 from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from smolvlm.errors import CheckpointError, ContextLengthError, EngineError, GrammarError, ParamsError, SchemaError, SmolVLMError
+from smolvlm.errors import (
+    CheckpointError,
+    ContextLengthError,
+    EngineError,
+    GrammarError,
+    MediaBusyError,
+    MediaUnavailableError,
+    ParamsError,
+    SchemaError,
+    SmolVLMError,
+)
 from smolvlm.serve.dialects import CHAT, Dialect
-from smolvlm.serve.media_limits import MediaBusyError, MediaUnavailableError
 
 INVALID = "invalid_request_error"
 _LIMIT = re.compile(r"\bmax_new_tokens\b")  # the library's name of what each API calls in its own way

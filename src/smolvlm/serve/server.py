@@ -17,11 +17,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from smolvlm.listening import accept_from_now, listen
+from smolvlm.serve.api.services import Services
 from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.logs import log_as_json
 from smolvlm.serve.protocol import protocol
-from smolvlm.serve.services import Services
 from smolvlm.vlm import SmolVLM
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Downloads of http(s) URLs under a policy."""

@@ -1,0 +1,1 @@
+"""Decoding in processes that may do nothing else, and may die of it."""

@@ -1,0 +1,1 @@
+"""HTTP: OpenAI's shapes, who may send what, and the words of refusals."""

@@ -1,0 +1,1 @@
+"""The model behind the routes: one thread that schedules all answers, and what it shares between them."""
