@@ -186,7 +186,7 @@ def test_it_takes_no_privilege() -> None:
 def test_what_a_system_lacks_is_named() -> None:
     """A kernel without Landlock or a machine without a filter: the process works, and says what it could not give up."""
     code = (
-        "from smolvlm.serve import confinement\n"
+        "from smolvlm.media.sandbox import confinement\n"
         "confinement.restrict_files = lambda _: False\n"
         "confinement.restrict_calls = lambda: False\n"
         "print(confinement.confine(4096)); open('/etc/passwd').read()"

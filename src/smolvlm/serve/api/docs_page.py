@@ -36,7 +36,7 @@ class Pages:
 
     def __init__(self) -> None:
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-        text = resources.files("smolvlm.serve").joinpath("docs_page.html").read_text(encoding="utf-8")
+        text = resources.files("smolvlm.serve.api").joinpath("docs_page.html").read_text(encoding="utf-8")
         self._template = environment.from_string(text)
 
     def front(self, endpoints: list[str], **facts: Any) -> str:
