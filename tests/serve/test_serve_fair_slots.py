@@ -151,7 +151,7 @@ def test_an_owner_with_too_many_media_is_told_so() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="what give_way does is of Linux; elsewhere the log names what is missing")
 def test_decoding_processes_give_way() -> None:
     with running_gate(LIMITS):
-        found = [c for c in psutil.Process().children() if any("media_worker" in word for word in c.cmdline())]
+        found = [c for c in psutil.Process().children() if any("smolvlm.media.sandbox.worker" in word for word in c.cmdline())]
         assert len(found) == LIMITS.workers
         for worker in found:
             assert worker.nice() >= 10

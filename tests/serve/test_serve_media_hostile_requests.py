@@ -437,7 +437,7 @@ def test_a_worker_killed_during_every_tenth_request(server: tuple[httpx.Client, 
             if n % 10 == 5:
                 time.sleep(0.05)
                 for child in process.children():
-                    if "media_worker" in " ".join(child.cmdline()):
+                    if "smolvlm.media.sandbox.worker" in " ".join(child.cmdline()):
                         child.kill()
                         killed += 1
             assert answer.result(30).status_code == 200, answer.result().text

@@ -42,7 +42,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if any("media_worker" in word for word in child.cmdline()):
+            if any("smolvlm.media.sandbox.worker" in word for word in child.cmdline()):
                 found.append(child)
         except psutil.Error:
             pass
