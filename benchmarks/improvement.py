@@ -18,11 +18,11 @@ from rich.table import Table
 
 import smolvlm
 from benchmarks.machine import RESULTS, WORK, describe_machine
+from smolvlm.checkpoint.identity import fingerprint_of
 from smolvlm.evals.metrics import wilson
 from smolvlm.evals.runner import evaluate
 from smolvlm.evals.suite import Case
 from smolvlm.evals.synth_suite import synth_suite
-from smolvlm.evals.weights import fingerprint_of
 from smolvlm.hub import resolve
 from smolvlm.synth.benchmark import task_spec
 

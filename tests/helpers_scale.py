@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from helpers_media import make_clip
-from smolvlm.evals.weights import fingerprint_of
+from smolvlm.checkpoint.identity import fingerprint_of
 from smolvlm.hub import resolve
 from smolvlm.scale.settings import BatchSettings, ModelSpec
 

@@ -20,6 +20,7 @@ FLOORS = [
     ["processor", "nn"],
     ["engines"],
     ["generation"],
+    ["encoded"],
     ["answers", "media_parts"],
     ["inference"],
     ["extraction"],

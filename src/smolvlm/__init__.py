@@ -22,6 +22,7 @@ _HOMES = {
     "Session": "session",
     "Answer": "answers",
     "Choice": "answers",
+    "Encoded": "encoded",
     "GenerationParams": "generation",
     "MediaOptions": "media",
     "SourcePolicy": "media",
@@ -44,6 +45,7 @@ __all__ = [
     "AutoProcessor",
     "AutoTokenizer",
     "Choice",
+    "Encoded",
     "GenerationParams",
     "Idefics3ForConditionalGeneration",
     "Idefics3Processor",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
         SmolVLMForConditionalGeneration,
         SmolVLMProcessor,
     )
+    from smolvlm.encoded import Encoded
     from smolvlm.errors import SmolVLMError
     from smolvlm.generation import GenerationParams
     from smolvlm.media import MediaOptions, SourcePolicy, Video

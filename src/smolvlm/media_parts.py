@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smolvlm.encoded import Encoded
 from smolvlm.errors import SourceError
 from smolvlm.media import SourcePolicy, Video, WantedKind, media_kind, open_source
 
@@ -12,8 +13,8 @@ from smolvlm.media import SourcePolicy, Video, WantedKind, media_kind, open_sour
 def media_parts(media: Any, policy: SourcePolicy, kind: WantedKind = "auto") -> list[dict[str, Any]]:
     """One part for each of `media`: None, one item, or a list of items.
 
-    An item is a `Video`, a path, URL, data URL, bytes, file object, Pillow picture or array (told apart by content: a 4-D array and
-    a list of frames inside the list are videos; so are animated pictures), or already a part such as
+    An item is a path, URL, data URL, bytes, file object, Pillow picture or array, a `Video`, an `Encoded` (told apart by
+    content: a 4-D array and a list of frames inside the list are videos; so are animated pictures), or already a part such as
     `{"type": "video", "path": ..., "fps": 2}`. `kind` is `MediaOptions.media_kind`: what files are looked at as.
     """
     if media is None:
@@ -25,6 +26,8 @@ def media_parts(media: Any, policy: SourcePolicy, kind: WantedKind = "auto") -> 
 def _part(item: Any, policy: SourcePolicy, wanted: WantedKind) -> dict[str, Any]:
     if isinstance(item, Mapping):
         return dict(item)
+    if isinstance(item, Encoded):
+        return {"type": item.info.kind, item.info.kind: item}
     if isinstance(item, Video):
         return {"type": "video", "video": item}
     if isinstance(item, Sequence) and not isinstance(item, str | bytes | bytearray | memoryview):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 
 from smolvlm.answers import Answer, Choice
 from smolvlm.checkpoint.adapter import Adapter
+from smolvlm.checkpoint.identity import fingerprint_of
+from smolvlm.encoded import Encoded, Store, check_store
 from smolvlm.engines.base import Engine, FloatArray
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import ParamsError
@@ -19,6 +21,7 @@ from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.hub import is_built_in, resolve
 from smolvlm.inference.decoding import AnswerStream, answer_together
+from smolvlm.inference.prompt import Medium
 from smolvlm.inference.runtime import Prefilled, Progress, Runtime, stage
 from smolvlm.inference.scoring import check_options, choose_options
 from smolvlm.inference.tiles import all_embeds
@@ -63,7 +66,8 @@ def load(
     processor.knows_drawn_only = adapted is None and is_built_in(folder)
     on_tensor = stage(on_progress, "weights")
     loaded = make_engine(folder, processor.model, engine=engine, device=device, dtype=dtype, on_tensor=on_tensor, adapter=adapted)
-    return SmolVLM(loaded, processor, name=str(model) if adapter is None else f"{model} + {adapter}")
+    name = str(model) if adapter is None else f"{model} + {adapter}"
+    return SmolVLM(loaded, processor, name, weights=lambda: fingerprint_of(folder, adapter))
 
 
 class SmolVLM:
@@ -73,10 +77,11 @@ class SmolVLM:
     `GenerationParams` (max_new_tokens, temperature, stop, seed, ...); an unknown one is a ParamsError.
     """
 
-    def __init__(self, engine: Engine, processor: Processor, name: str) -> None:
+    def __init__(self, engine: Engine, processor: Processor, name: str, weights: Callable[[], str] = lambda: "") -> None:
+        """`weights` gives the fingerprint of the weights, by which stored features know their model."""
         self.engine, self.processor, self.name = engine, processor, name
         self.config = engine.config
-        self.runtime = Runtime(engine, processor, name)
+        self.runtime = Runtime(engine, processor, name, weights)
 
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None, **options: Any) -> Answer:
         """Answer `prompt` about `media` (None for text alone)."""
@@ -225,17 +230,34 @@ class SmolVLM:
         One array a medium, (tokens, hidden): a row an image token, tiles one after the other. `pooled`: (hidden,), the mean
         over the tokens; good for comparing pictures with pictures, not with text.
         """
+        every = [features.reshape(-1, features.shape[-1]) for _, features in self._features(media, on_progress, media_options)]
+        return [rows.mean(0) for rows in every] if pooled else every
+
+    def _features(self, media: Any, on_progress: Progress | None, media_options: Mapping[str, Any]) -> list[tuple[Medium, FloatArray]]:
+        """Each medium with its features, (tiles, image_seq_len, hidden)."""
         opened, params = split_options(media_options)
         if params != GenerationParams():
             raise ParamsError("features generates nothing: it takes media options only, such as detail or fps.")
         messages = normalise_messages(self.messages(media, "", None, opened.media_kind))
-        found: list[FloatArray] = []
+        found = []
         for medium in self.runtime.read_media(messages, opened, on_progress):
             self.runtime.encode([medium], on_progress)
-            tiles = [embeds.numpy() for embeds in all_embeds(medium.tiles)]
-            rows = np.concatenate(tiles).reshape(-1, tiles[0].shape[-1])
-            found.append(rows.mean(0) if pooled else rows)
+            found.append((medium, np.concatenate([embeds.numpy() for embeds in all_embeds(medium.tiles)])))
         return found
+
+    def encode(self, medium: Any, *, store: Store = "float32", on_progress: Progress | None = None, **media_options: Any) -> Encoded:
+        """One picture or video through the vision encoder, to be stored and asked about later: every verb takes the result.
+
+        store: "float32" answers as the medium itself does; "bfloat16" halves and "int8" quarters the size, and the result's
+        `error` says what that costs. Another model's weights refuse it. Raises ParamsError for several media.
+        """
+        kind = check_store(store)
+        parts = media_parts(medium, self.processor.policy, split_options(media_options)[0].media_kind)
+        if len(parts) != 1:
+            raise ParamsError(f"encode takes one picture or video, not {len(parts)}; call it for each.")
+        found, features = self._features(parts, on_progress, media_options)[0]
+        keys = tuple(tile.key for tile in found.tiles)
+        return Encoded.of(found.info, keys, features, kind, self.name, self.runtime.fingerprint)
 
     def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:
         """A conversation about `media` that encodes it once; each further question costs only its own tokens."""

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from smolvlm import SmolVLM
-from smolvlm.errors import EvalError
+from smolvlm.checkpoint.identity import fingerprint_of
+from smolvlm.errors import AdapterError, EvalError
 from smolvlm.evals.chart import save_chart
 from smolvlm.evals.report import Report, markdown, plain_table
 from smolvlm.evals.runner import evaluate
 from smolvlm.evals.suite import Case, Suite, Task
 from smolvlm.evals.synth_suite import synth_suite
-from smolvlm.evals.weights import fingerprint_of
 
 TASKS = ("colour", "caption", "event", "compare")
 QUICK = {"items": 3, "max_new_tokens": 6, "options": {"detail": "fit"}}
@@ -199,5 +199,5 @@ def test_the_fingerprint_tells_adapters_apart(tiny_checkpoint: Path, tmp_path: P
     (tmp_path / "adapter_model.safetensors").write_bytes(b"two")
     assert one != fingerprint_of(tiny_checkpoint, tmp_path)
     assert one.startswith(base + "+")
-    with pytest.raises(EvalError, match="adapter_model.safetensors: cannot be read"):
+    with pytest.raises(AdapterError, match="adapter_model.safetensors: cannot be read"):
         fingerprint_of(tiny_checkpoint, tmp_path / "none")

@@ -15,7 +15,7 @@ import ray
 from benchmarks.material import checkpoint
 
 from helpers_scale import QUESTION, command, environment, fill, read, run, settings
-from smolvlm.evals.weights import fingerprint_of
+from smolvlm.checkpoint.identity import fingerprint_of
 from smolvlm.hub import resolve
 from smolvlm.scale.batch import run_batch
 from smolvlm.scale.errors import BatchError

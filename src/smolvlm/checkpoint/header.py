@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from smolvlm.checkpoint.dtypes import ITEM_SIZES
 from smolvlm.errors import CheckpointError
@@ -52,13 +52,17 @@ def read_metadata(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """`read_header`, and the texts that the writer put beside the tensors."""
     try:
         with path.open("rb") as file:
-            file_bytes = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if file_bytes < 8 or length < 2 or length > MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path}: not a safetensors file ({file_bytes:,} bytes, header length {length:,}); {_AGAIN}.")
-            text = file.read(length)
+            return read_stream(file, path, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def read_stream(file: BinaryIO, path: Path, file_bytes: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """`read_metadata` of an open file; `path` is its name in messages."""
+    length = int.from_bytes(file.read(8), "little")
+    if file_bytes < 8 or length < 2 or length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: not a safetensors file ({file_bytes:,} bytes, header length {length:,}); {_AGAIN}.")
+    text = file.read(length)
     data_start = 8 + length
     if len(text) < length:
         raise CheckpointError(f"{path}: truncated inside its header ({file_bytes:,} bytes); download it again.")

@@ -148,7 +148,7 @@ def batch(
       smolvlm batch data.parquet --column image_url --remote-hosts upload.wikimedia.org -q "Describe this picture." --out out.parquet
       smolvlm batch /mnt/clips --describe --out /mnt/captions.parquet --ray auto --worker-gpus 0.5
     """
-    from smolvlm.evals.weights import fingerprint_of
+    from smolvlm.checkpoint.identity import fingerprint_of
     from smolvlm.scale.batch import check_out, run_batch
     from smolvlm.scale.pool import PoolOptions
     from smolvlm.scale.settings import BATCH_SIZE, PART_INPUTS, BatchSettings, ModelSpec

@@ -129,8 +129,8 @@ def _evaluate(suite: Suite, model_flags: EvaluatedFlags, run: RunFlags) -> None:
 
         write_table([(task.name, task.description) for task in suite.tasks.values()])
         return
+    from smolvlm.checkpoint.identity import fingerprint_of
     from smolvlm.evals.runner import evaluate
-    from smolvlm.evals.weights import fingerprint_of
 
     for name in run.task or ():
         suite.task(name)  # a misspelt one shows before weights are loaded

@@ -11,19 +11,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm.encoded import Encoded
 from smolvlm.engines.base import Engine, FloatArray
+from smolvlm.errors import ParamsError
 from smolvlm.generation import GrammarCompiler
 from smolvlm.inference.cached_sequence import CachedSequence
 from smolvlm.inference.prefill_task import PrefillTask
 from smolvlm.inference.prompt import Medium, Prompt
 from smolvlm.inference.tile_encoder import TileEncoder
-from smolvlm.inference.tiles import tiles_of
+from smolvlm.inference.tiles import stored_tiles, tiles_of
 from smolvlm.inference.timing import Clock
 from smolvlm.inference.vision_cache import VisionCache
 from smolvlm.media import MediaOptions, normalise
 from smolvlm.processor import PreparedMedia, Processor
 from smolvlm.prompt.context import check_context
-from smolvlm.prompt.messages import ParsedMessages, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, ParsedMessages, VideoPart, normalise_messages
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Runtime:
     engine: Engine
     processor: Processor
     name: str
+    weights: Callable[[], str] = lambda: ""  # their fingerprint
     counters: Counters = field(default_factory=Counters)
     grammars: GrammarCompiler = field(init=False, repr=False)
     _told: str | None = field(default=None, repr=False)
@@ -68,11 +71,34 @@ class Runtime:
 
     def read_media(self, messages: ParsedMessages, options: MediaOptions, on_progress: Progress | None = None) -> list[Medium]:
         """Every picture and video of a conversation, in order: opened, sampled, tiled; what their readers warn of is logged."""
-        prepared = self.processor.prepare_media(messages, options=options, on_frame=stage(on_progress, "frames"))
-        for medium in prepared:
+        parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
+        stored = [self._stored(part) if isinstance(part.source, Encoded) else None for part in parts]
+        if parts and None not in stored and options != MediaOptions():
+            raise ParamsError("the media are encoded already: options of media, such as detail or fps, must be passed to encode.")
+        fresh = ParsedMessages([Message("user", tuple(part for part, medium in zip(parts, stored, strict=True) if medium is None))])
+        read = iter(self.media(self.processor.prepare_media(fresh, options=options, on_frame=stage(on_progress, "frames"))))
+        media = [next(read) if medium is None else medium for medium in stored]
+        for medium in media:
             for sentence in medium.info.sentences:
                 logger.warning("%s", sentence)
-        return self.media(prepared)
+        return media
+
+    def _stored(self, part: ImagePart | VideoPart) -> Medium:
+        """A medium that was encoded before. Raises ParamsError for that of another model, or options that come too late."""
+        encoded: Encoded = part.source
+        if encoded.fingerprint != self.fingerprint:
+            raise ParamsError(
+                f"{encoded.label} was encoded by {encoded.model} (weights {encoded.fingerprint[:8]}), and {self.name} has other weights "
+                f"({self.fingerprint[:8]}); encode it again with this model."
+            )
+        if part.options:
+            raise ParamsError(f"{encoded.label} is encoded already: {', '.join(part.options)} must be passed to encode.")
+        return Medium(encoded.info, stored_tiles(encoded.keys, self.engine.stored_embeds(encoded.features), encoded.store))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Which weights these are, as stored features name them."""
+        return self.weights()
 
     def media(self, prepared: Sequence[PreparedMedia]) -> list[Medium]:
         """Media that were read elsewhere."""

@@ -38,6 +38,12 @@ def tiles_of(pixels: npt.NDArray[Any]) -> tuple[Tile, ...]:
     return tuple(Tile(tile_key(tile), tile) for tile in pixels)
 
 
+def stored_tiles(keys: Sequence[str], embeds: ImageEmbeds, store: str) -> tuple[Tile, ...]:
+    """Tiles that were encoded before. What a lossy store changed is another content."""
+    names = [key if store == "float32" else f"{key}:{store}" for key in keys]
+    return tuple(Tile(name, embeds=embeds.tiles(i, i + 1)) for i, name in enumerate(names))
+
+
 def all_embeds(tiles: Sequence[Tile]) -> list[ImageEmbeds]:
     """The handles of tiles that are encoded."""
     embeds = [tile.embeds for tile in tiles if tile.embeds is not None]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from smolvlm.evals.weights import fingerprint_of
+from smolvlm.checkpoint.identity import fingerprint_of
 from smolvlm.hub import resolve
 from smolvlm.scale.asking import Asker
 from smolvlm.scale.attempts import Attempts
