@@ -1,4 +1,4 @@
-"""The KV cache's budget against the pages that the native engine says it uses."""
+"""The KV cache's budget against the pages that the engine says it uses."""
 
 from __future__ import annotations
 
@@ -12,27 +12,21 @@ from test_serve_scheduler import FREE, Bench
 
 import smolvlm
 from smolvlm import SmolVLM
-from smolvlm.engines.native_engine import NativeEngine
+from smolvlm.engines.base import Engine
 from smolvlm.generation import GenerationParams
 from smolvlm.inference.kv_pages import KvPages
 from smolvlm.inference.prefix_cache import MOST_KEPT
 
 
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> SmolVLM:
+@pytest.fixture(params=["native", "torch"])
+def own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SmolVLM:
     """A model whose engine holds no sequence but the test's; one thread is the quickest for passes this small."""
     monkeypatch.setenv("SMOLVLM_THREADS", "1")
-    return smolvlm.load("nano")
-
-
-def engine_of(model: SmolVLM) -> NativeEngine:
-    engine = model.engine
-    assert isinstance(engine, NativeEngine)
-    return engine
+    return smolvlm.load("nano", engine=request.param)
 
 
 def test_a_page_has_the_tokens_that_the_engine_says(own: SmolVLM) -> None:
-    engine = engine_of(own)
+    engine = own.engine
     page = engine.kv_page_tokens
     seq = engine.open(4 * page)
     engine.prefill(seq, [5] * page)
@@ -49,13 +43,13 @@ class Most:
     """The engine's pages, looked at after every call that can take some."""
 
     def __init__(self, bench: Bench) -> None:
-        engine = engine_of(bench.model)
+        engine = bench.model.engine
         self.pages = 0
         watched: Any = bench.engine
         for name in ("prefill", "decode", "fork"):
             setattr(watched, name, self._looking(getattr(watched, name), engine))
 
-    def _looking(self, call: Any, engine: NativeEngine) -> Any:
+    def _looking(self, call: Any, engine: Engine) -> Any:
         def looked(*args: Any, **options: Any) -> Any:
             made = call(*args, **options)
             self.pages = max(self.pages, engine.kv_pages)
@@ -69,7 +63,7 @@ def test_short_questions_stay_within_the_budget(own: SmolVLM) -> None:
     bench = Bench(own, kv_tokens=40 * 64, max_waiting=1000)
     most = Most(bench)
     bench.run(*(bench.job(None, f"{i}?", max_new_tokens=2, **FREE) for i in range(150)))
-    engine = engine_of(own)
+    engine = own.engine
     assert most.pages <= 40
     assert engine.kv_pages == bench.scheduler._pages.total == len(bench.scheduler._prefixes) == 40
 
@@ -78,7 +72,7 @@ def test_the_number_of_kept_sequences_is_bounded(own: SmolVLM) -> None:
     bench = Bench(own, kv_tokens=10**6, max_waiting=1000)
     bench.run(*(bench.job(None, f"{i}?", max_new_tokens=2, **FREE) for i in range(MOST_KEPT + 20)))
     assert len(bench.scheduler._prefixes) == MOST_KEPT
-    assert engine_of(own).kv_pages == MOST_KEPT == len(bench.engine.open_sequences)
+    assert own.engine.kv_pages == MOST_KEPT == len(bench.engine.open_sequences)
 
 
 def test_pages_that_forks_share_count_once(own: SmolVLM) -> None:
@@ -87,7 +81,7 @@ def test_pages_that_forks_share_count_once(own: SmolVLM) -> None:
     most = Most(bench)
     story = "word " * 1200
     bench.run(*(bench.job(None, f"{story} {i}?", max_new_tokens=2, **FREE) for i in range(20)))
-    engine = engine_of(own)
+    engine = own.engine
     assert len(bench.scheduler._prefixes) == 20
     assert engine.kv_pages == bench.scheduler._pages.total <= 64
     assert most.pages <= 64
@@ -107,7 +101,7 @@ def test_choices_of_one_prompt_stay_within_the_budget(own: SmolVLM) -> None:
         jobs.append((job, updates))
     bench.run(*jobs)
     assert 20 < most.pages <= 30
-    assert engine_of(own).kv_pages == bench.scheduler._pages.total <= 30
+    assert own.engine.kv_pages == bench.scheduler._pages.total <= 30
 
 
 STEPS = st.lists(st.tuples(st.sampled_from("ofgsc"), st.integers(0, 5), st.integers(1, 200)), max_size=40)

@@ -33,15 +33,11 @@ class ImageEmbeds(Protocol):
 
 
 @runtime_checkable
-class Paged(Protocol):
-    """An engine whose KV cache goes by pages, the whole ones of a prefix shared by forks; others copy, token by token."""
+class Engine(Protocol):
+    """Runs one checkpoint. Sequences are handles that own their KV cache until `close`: pages of `kv_page_tokens` tokens,
+    taken as tokens come, the whole ones of a prefix shared by forks."""
 
     kv_page_tokens: int
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Runs one checkpoint. Sequences are handles that own their KV cache until `close`."""
 
     config: ModelConfig
     name: str  # "torch", "native", "mlx"
@@ -59,6 +55,10 @@ class Engine(Protocol):
 
     def open(self, max_tokens: int) -> SeqHandle:
         """A new, empty sequence with room for `max_tokens`. Raises ContextLengthError beyond the model's context."""
+
+    @property
+    def kv_pages(self) -> int:
+        """Pages of KV cache that hold tokens of some sequence; one that several share counts once."""
 
     def length(self, seq: SeqHandle) -> int:
         """Tokens that the sequence holds in its KV cache."""

@@ -20,10 +20,10 @@ from smolvlm.config import ModelConfig
 from smolvlm.engines import arguments
 from smolvlm.engines.base import FloatArray, ImageEmbeds, SeqHandle
 from smolvlm.engines.embeds import ArrayEmbeds
-from smolvlm.engines.torch_cache import AppendEach, AppendOne, AppendPacked, SequenceCache, SequenceStore
+from smolvlm.engines.torch_cache import PAGE_TOKENS, AppendEach, AppendOne, AppendPacked, PagePool, SequenceCache
 from smolvlm.engines.torch_device import choose_device, choose_dtype
 from smolvlm.engines.torch_pack import can_pack, pack_linears
-from smolvlm.engines.torch_static import SlabStore, StaticDecoder
+from smolvlm.engines.torch_static import StaticDecoder
 from smolvlm.engines.turns import Turns
 from smolvlm.errors import EngineError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
@@ -47,11 +47,12 @@ class TorchEngine:
     """Runs a `SmolVLMForConditionalGeneration`. Safe to call from several threads: calls take turns."""
 
     name = "torch"
+    kv_page_tokens = PAGE_TOKENS
 
     def __init__(self, model: SmolVLMForConditionalGeneration, *, pack: bool = True, static_cache: bool | None = None) -> None:
         """`pack`: use oneDNN's packed weights where this CPU has them; the model can then no longer be trained or saved.
 
-        `static_cache`: decode from a static cache (under CUDA graphs on CUDA); None means on CUDA only.
+        `static_cache`: decode in steps of fixed shapes (under CUDA graphs on CUDA); None means on CUDA only.
         """
         self.config: ModelConfig = model.config
         self.model = model.eval()
@@ -62,9 +63,8 @@ class TorchEngine:
             with torch.inference_mode():
                 pack_linears(model)
         static = self._device.type == "cuda" if static_cache is None else static_cache
-        store = SlabStore if static else SequenceStore
-        self._store: SlabStore | SequenceStore = store(self.config.text, self._device, self._dtype)
-        self._static = StaticDecoder(model, self._store) if isinstance(self._store, SlabStore) else None
+        self._pool = PagePool(self.config.text, self._device, self._dtype)
+        self._static = StaticDecoder(model, self._pool) if static else None
         self._sequences: dict[SeqHandle, SequenceCache] = {}
         self._handles = count(1)
         self._turns = Turns()
@@ -113,7 +113,11 @@ class TorchEngine:
     def open(self, max_tokens: int) -> SeqHandle:
         capacity = arguments.capacity(max_tokens, self.config)
         with self._turn():
-            return self._open(capacity)
+            return self._hold(self._pool.open(capacity))
+
+    @property
+    def kv_pages(self) -> int:
+        return self._pool.in_use
 
     def length(self, seq: SeqHandle) -> int:
         with self._turn():
@@ -162,7 +166,9 @@ class TorchEngine:
         tokens = torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(self._device)[None]
         places = [torch.arange(cache.length, cache.length + len(each)) for cache, each in zip(caches, ids, strict=True)]
         embeds = self.model.embed(tokens, torch.cat(list(rows)) if rows else None)
-        attend = AppendOne(caches[0]) if len(caches) == 1 else AppendPacked(caches, [len(each) for each in ids])
+        counts = [len(each) for each in ids]
+        self._pool.reserve(caches, counts)
+        attend = AppendOne(self._pool, caches[0], counts[0]) if len(caches) == 1 else AppendPacked(self._pool, caches, counts)
         hidden: Tensor = self.model.model.text_model(embeds, torch.cat(places).to(self._device)[None], attend)
         return hidden[0]
 
@@ -172,13 +178,14 @@ class TorchEngine:
             caches = [self._cache(handle) for handle in handles]
             for cache in caches:
                 self._require_room(cache, 1)
+            self._pool.reserve(caches, [1] * len(caches))
             if self._static is not None:
                 logits = self._static.decode(caches, ids.tolist())
             else:
                 tokens = torch.from_numpy(ids.astype(np.int64)).to(self._device)[:, None]
                 positions = torch.tensor([[cache.length] for cache in caches], device=self._device)
                 embeds = self.model.model.text_model.embed_tokens(tokens)
-                hidden = self.model.model.text_model(embeds, positions, AppendEach(caches))
+                hidden = self.model.model.text_model(embeds, positions, AppendEach(self._pool, caches))
                 logits = self.model.lm_head(hidden[:, 0])
             for cache in caches:
                 cache.length += 1
@@ -186,10 +193,7 @@ class TorchEngine:
 
     def fork(self, seq: SeqHandle) -> SeqHandle:
         with self._turn():
-            source = self._cache(seq)
-            handle = self._open(source.capacity)
-            self._sequences[handle].copy_from(source)
-            return handle
+            return self._hold(self._pool.fork(self._cache(seq)))
 
     def rewind(self, seq: SeqHandle, length: int) -> None:
         wanted = arguments.integer("length", length)
@@ -197,14 +201,14 @@ class TorchEngine:
             cache = self._cache(seq)
             if not 0 <= wanted <= cache.length:
                 raise EngineError(f"cannot rewind to {wanted} tokens; the sequence holds {cache.length}.")
-            cache.length = wanted
+            self._pool.rewind(cache, wanted)
 
     def close(self, seq: SeqHandle) -> None:
         handle = arguments.integer("seq", seq)
         with self._turn(closing=True):
             cache = self._sequences.pop(handle, None)
             if cache is not None:
-                self._store.close(cache)
+                self._pool.close(cache)
 
     @contextmanager
     def _turn(self, *, closing: bool = False) -> Iterator[None]:
@@ -234,9 +238,9 @@ class TorchEngine:
             torch.set_num_threads(1)
             logger.info("torch engine: in this forked process it computes with one thread")
 
-    def _open(self, capacity: int) -> SeqHandle:
+    def _hold(self, cache: SequenceCache) -> SeqHandle:
         handle = next(self._handles)
-        self._sequences[handle] = self._store.open(capacity)
+        self._sequences[handle] = cache
         return handle
 
     def _cache(self, seq: SeqHandle) -> SequenceCache:

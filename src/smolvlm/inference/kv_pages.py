@@ -11,15 +11,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 
-from smolvlm.engines.base import Engine, Paged, SeqHandle
+from smolvlm.engines.base import Engine, SeqHandle
 
 
 class KvPages:
     """The pages of every sequence. Used by the engine's thread alone; others may read the sums."""
 
     def __init__(self, engine: Engine) -> None:
-        self._shared = isinstance(engine, Paged)
-        self.page_tokens = engine.kv_page_tokens if isinstance(engine, Paged) else 1
+        self.page_tokens = engine.kv_page_tokens
         self._pages: dict[SeqHandle, list[int]] = {}
         self._users: Counter[int] = Counter()
         self._numbers = itertools.count()
@@ -35,7 +34,7 @@ class KvPages:
 
     def shared(self, tokens: int) -> int:
         """Pages that a fork has in common with its parent, of whose tokens it keeps the first `tokens`."""
-        return tokens // self.page_tokens if self._shared else 0
+        return tokens // self.page_tokens
 
     def of(self, seqs: Iterable[SeqHandle]) -> int:
         """Pages of these sequences together."""
