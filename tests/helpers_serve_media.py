@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import dataclasses
 import http.server
 import threading
 import time
@@ -14,13 +15,15 @@ from typing import Any, TypeVar
 
 from helpers_media import encoded, photo
 from smolvlm.config import ProcessorConfig
+from smolvlm.media.limits import STRANGERS
 from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, RemotePolicy
 
 T = TypeVar("T")
 
 SMALL = ProcessorConfig(tile_size=64, longest_edge=128, video_longest_edge=64)
 PNG = encoded(photo(30, 20), "PNG")
-LIMITS = MediaLimits(workers=2, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=10, max_media=3)
+SMALL_SOURCE = dataclasses.replace(STRANGERS, max_image_pixels=4_000_000, max_video_pixels=4_000_000)
+LIMITS = MediaLimits(source=SMALL_SOURCE, workers=2, decode_s=10, max_media=3)
 
 
 def data_url(data: bytes, kind: str = "image/png") -> str:

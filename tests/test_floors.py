@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm"
 # From the ground up. A module may import its own room and those below it.
 FLOORS = [
     ["errors"],
-    ["json_file"],
+    ["json_file", "temporary"],
     ["families"],
     ["config"],
     ["hub", "listening", "media", "prompt", "checkpoint", "synth"],
@@ -87,7 +87,8 @@ APART = [
     ("serve/engine", "smolvlm.serve.api", ()),
     ("serve/engine", "fastapi", ()),
     ("serve/engine", "starlette", ()),
-    ("media", "httpx", ("fetch/download.py", "fetch/remote.py")),
+    *((room, client, ()) for room in ("scale", "serve", "ui") for client in ("httpx", "requests", "urllib.request")),
+    ("media", "httpx", ("fetch/download.py",)),
 ]
 
 

@@ -19,7 +19,7 @@ from helpers_pictures import encoded
 from smolvlm.errors import ImageError, ParamsError, VideoError
 from smolvlm.media import MediaOptions, SourcePolicy, load_image, media_kind, open_source, probe_video, sample_video
 from smolvlm.media.animation import AnimationReader
-from smolvlm.media.options import Limits
+from smolvlm.media.limits import Limits
 from smolvlm.media_parts import media_parts
 
 DELAYS_MS = [100, 50, 30, 20, 200, 40, 500, 30, 100, 60]

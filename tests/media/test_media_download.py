@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -16,7 +20,7 @@ import pytest
 from helpers_media import encoded, photo
 from smolvlm.errors import SourceError
 from smolvlm.media import Limits, SourcePolicy, load_image, open_source
-from smolvlm.media.fetch import download as downloads
+from smolvlm.media.fetch import policy, urls
 
 PNG = encoded(photo(30, 20), "PNG")
 
@@ -112,7 +116,7 @@ def test_the_temporary_file_lives_as_long_as_the_source(server: str) -> None:
     ],
 )
 def test_bad_servers(server: str, path: str, message: str) -> None:
-    limits = Limits(max_download_bytes=100_000, max_redirects=2, timeout_s=1.0, max_download_s=0.5)
+    limits = Limits(max_download_bytes=100_000, max_redirects=2, timeout_s=1.0, max_download_s=0.5 if path == "/slow" else 5.0)
     with pytest.raises(SourceError, match=message) as caught:
         open_source(server + path, SourcePolicy(limits=limits))
     assert "\n" not in str(caught.value)
@@ -184,7 +188,7 @@ def test_the_checked_address_is_the_one_connected_to(server: str, monkeypatch: p
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(SourceError, match="private network"):
         open_source(f"http://rebind.example:{port}/photo.png", GUARDED)
-    monkeypatch.setattr(downloads, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(policy, "is_public", lambda address: address == "127.0.0.1")
     asked.clear()
     with open_source(f"http://rebind.example:{port}/photo.png", GUARDED) as source:
         assert source.head(8) == PNG[:8]
@@ -207,7 +211,7 @@ def test_redirects_are_checked_too(server: str, monkeypatch: pytest.MonkeyPatch)
         return len(seen) == 1
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(downloads, "is_public", public_once)
+    monkeypatch.setattr(policy, "is_public", public_once)
     with pytest.raises(SourceError, match="private network"):
         open_source(f"http://outside.example:{port}/hop", GUARDED)
     assert seen == ["127.0.0.1", "127.0.0.1"]
@@ -215,7 +219,7 @@ def test_redirects_are_checked_too(server: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_public_addresses_are_public() -> None:
     for address in ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"):
-        assert downloads.is_public(address), address
+        assert urls.is_public(address), address
     for address in (
         "not an address",
         "",
@@ -231,4 +235,29 @@ def test_public_addresses_are_public() -> None:
         "64:ff9b::a9fe:a9fe",
         "168.63.129.16",
     ):
-        assert not downloads.is_public(address), address
+        assert not urls.is_public(address), address
+
+
+def test_inside_a_running_event_loop(server: str) -> None:
+    """As in a notebook: its loop is blocked, and neither used nor replaced."""
+
+    async def cell() -> bytes:
+        before = asyncio.get_running_loop()
+        with open_source(server + "/photo.png") as source:
+            assert asyncio.get_running_loop() is before
+            return source.head(8)
+
+    assert asyncio.run(cell()) == PNG[:8]
+
+
+def test_ctrl_c_ends_a_download(server: str) -> None:
+    code = f"import sys; from smolvlm.media import open_source; print('begun', flush=True); open_source({server + '/slow'!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert time.monotonic() - began < 5, "/slow takes ten seconds"

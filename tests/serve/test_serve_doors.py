@@ -22,7 +22,7 @@ import pytest
 
 from helpers_serve import Server, serving
 from smolvlm.cli.main import main
-from smolvlm.listening import OwnFolder
+from smolvlm.temporary import OwnFolder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs the locks and signals of POSIX")
 
@@ -218,7 +218,7 @@ def _cpu(server: Server) -> float:
 
 OWNER = """
 import sys, time
-from smolvlm.listening import OwnFolder
+from smolvlm.temporary import OwnFolder
 folder = OwnFolder("smolvlm-test-")
 (folder.path / "upload").write_text("x")
 print(folder.path, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, ParamsError, PromptError, SourceError, VideoError
 from smolvlm.hub import resolve
 from smolvlm.media import MediaOptions, load_image, split_image
+from smolvlm.media.limits import STRANGERS
 from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, StoredFile
 from smolvlm.processor import MediaInfo, PreparedMedia, Processor
 from smolvlm.prompt.messages import ImagePart, VideoPart, normalise_messages
@@ -114,7 +116,12 @@ def test_limits(gate: tuple[Loop, MediaGate], clip: Path, tmp_path: Path) -> Non
         loop(door.open(VideoPart(StoredFile(clip), {"max_frames": 65})))
     with pytest.raises(ImageError, match="2001 x 2000 pixels, more than the limit of 4000000"):
         loop(door.open(ImagePart(encoded(photo(2001, 2000), "PNG"))))
-    small = MediaLimits(workers=1, max_media_bytes=len(PNG) - 1, max_frames=3, max_video_s=3.9)
+    small = MediaLimits(
+        workers=1,
+        source=dataclasses.replace(STRANGERS, max_stream_bytes=len(PNG) - 1, max_data_url_bytes=len(PNG) - 1),
+        max_frames=3,
+        max_video_s=3.9,
+    )
     with running_gate(small) as (other, narrow):
         for source in (url, PNG):
             with pytest.raises(SourceError, match="limit of"):

@@ -6,6 +6,7 @@ is refused for another reason than the one it was made for is seen.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -27,13 +28,14 @@ from PIL import Image, PngImagePlugin
 
 from helpers_media import encoded, make_clip, photo
 from helpers_mutation import mutate, seeds
-from helpers_serve_media import PNG, Loop, data_url, running_gate
+from helpers_serve_media import PNG, SMALL_SOURCE, Loop, data_url, running_gate
 from smolvlm.errors import SmolVLMError
 from smolvlm.media import split_image
+from smolvlm.media.limits import STRANGERS
 from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError
 from smolvlm.prompt.messages import ImagePart, VideoPart
 
-LIMITS = MediaLimits(workers=1, max_image_pixels=4_000_000, max_frame_pixels=4_000_000, decode_s=8, worker_mb=700, max_video_s=600)
+LIMITS = MediaLimits(source=SMALL_SOURCE, workers=1, decode_s=8, worker_mb=700, max_video_s=600)
 HARMLESS = "harmless"
 EITHER = "either"  # as the decoders like it: damage may hit pixels alone
 
@@ -404,6 +406,8 @@ def test_data_urls(gate: tuple[Loop, MediaGate], url: str, expected: str) -> Non
 
 
 def test_a_data_url_beyond_the_limit() -> None:
-    with running_gate(MediaLimits(workers=1, max_media_bytes=2_000_000)) as gate:
+    with running_gate(
+        MediaLimits(workers=1, source=dataclasses.replace(STRANGERS, max_stream_bytes=2_000_000, max_data_url_bytes=2_000_000))
+    ) as gate:
         for payload in ("A" * 3_000_000, "%41" * 3_000_000, "A" * 20_000_000):
             check(gate, ImagePart("data:image/png;base64," + payload), "more than the limit of 2000000 bytes")

@@ -9,19 +9,8 @@ video = sample_video("clip.mp4", config)             # frames by seeking, with t
 from smolvlm.media.container import StreamInfo
 from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
-from smolvlm.media.options import (
-    DETAILS,
-    MEDIA_KINDS,
-    SAMPLINGS,
-    TONE_MAPS,
-    Detail,
-    Limits,
-    MediaOptions,
-    OnWarning,
-    Sampling,
-    ToneMap,
-    WantedKind,
-)
+from smolvlm.media.limits import Limits
+from smolvlm.media.options import DETAILS, MEDIA_KINDS, SAMPLINGS, TONE_MAPS, Detail, MediaOptions, OnWarning, Sampling, ToneMap, WantedKind
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sampled_video import OnFrame, SampledVideo, VideoFrame, VideoInfo
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices

@@ -18,8 +18,8 @@ from PIL import Image
 from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.apng import composed_frames
 from smolvlm.media.labels import one_line
+from smolvlm.media.limits import Limits
 from smolvlm.media.opening import check_pixels, open_picture, upright
-from smolvlm.media.options import Limits
 from smolvlm.media.sources import Source
 from smolvlm.media.transparency import flatten
 

@@ -11,7 +11,8 @@ from PIL import Image
 from smolvlm.errors import ImageError
 from smolvlm.media.depth import from_float, from_uint16
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits, background_rgb
+from smolvlm.media.limits import Limits
+from smolvlm.media.options import background_rgb
 
 _CHANNELS = (1, 3, 4)
 

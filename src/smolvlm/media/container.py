@@ -11,7 +11,7 @@ import av
 
 from smolvlm.errors import VideoError
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits
+from smolvlm.media.limits import Limits
 from smolvlm.media.sources import Source
 from smolvlm.media.strangers import what_instead
 from smolvlm.media.video_stream import stated_duration_s

@@ -21,8 +21,9 @@ from smolvlm.media.cut_off import MAX_MISSING, Rest, read_rest
 from smolvlm.media.depth import eight_bit
 from smolvlm.media.heif import is_heif, open_heif
 from smolvlm.media.labels import one_line
+from smolvlm.media.limits import Limits
 from smolvlm.media.opening import check_pixels, check_texts, open_picture, orientation_of, upright
-from smolvlm.media.options import Limits, MediaOptions, OnWarning
+from smolvlm.media.options import MediaOptions, OnWarning
 from smolvlm.media.picture_row import is_row
 from smolvlm.media.raw_photo import TIFF_STARTS, embedded_jpegs, offsets_of, raw_format, raw_orientation
 from smolvlm.media.reduced import shrink_to_limit

@@ -1,7 +1,6 @@
-"""What a caller may ask of pictures and videos, and how much of them is ever read.
+"""What a caller may ask of pictures and videos.
 
-`MediaOptions` changes what the model sees; `Limits` bounds what hostile input can cost. The defaults of both live here
-and nowhere else; the command line and the server read them from these dataclasses.
+Their defaults live here and nowhere else; the command line and the server read them from this dataclass.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from smolvlm.errors import ParamsError
@@ -29,7 +28,7 @@ _HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}", re.ASCII)
 OnWarning: TypeAlias = Callable[[str], None]
 
 
-def _number(name: str, value: object, *, least: float, above: bool) -> None:
+def check_number(name: str, value: object, *, least: float, above: bool) -> None:
     """Raise ParamsError unless `value` is a finite number >= `least` (or > `least` when `above`)."""
     bound = f"{'above' if above else 'of at least'} {least:g}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -102,31 +101,9 @@ class MediaOptions:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name))
         if self.fps is not None:
-            _number("fps", self.fps, least=0, above=True)
+            check_number("fps", self.fps, least=0, above=True)
         for name in ("start", "end"):
             if getattr(self, name) is not None:
-                _number(name, getattr(self, name), least=0, above=False)
+                check_number(name, getattr(self, name), least=0, above=False)
         if self.end is not None and self.end < (self.start or 0):
             raise ParamsError(f"end={self.end} is before start={self.start or 0}; pass an end after the start.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds on what one source may cost. Sizes in bytes, pictures in pixels, time in seconds.
-
-    The pixel bounds are checked against the header, before anything of that size is allocated.
-    """
-
-    max_image_pixels: int = 100_000_000
-    max_video_pixels: int = 40_000_000  # of one frame: 8K is 33 million
-    max_download_bytes: int = 2 * 1024**3
-    max_data_url_bytes: int = 64 * 1024**2  # after decoding
-    max_stream_bytes: int = 2 * 1024**3  # of a file-like object
-    timeout_s: float = 60.0  # connecting and each wait for data
-    max_download_s: float = 1800.0  # the whole download: a server that drips a byte a minute ends here
-    max_redirects: int = 5
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            _number(field.name, value, least=0, above=field.name != "max_redirects")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import os
 import re
@@ -22,7 +23,8 @@ from urllib.parse import unquote_to_bytes
 
 from smolvlm.errors import SourceError
 from smolvlm.media.labels import one_line, short, short_path
-from smolvlm.media.options import Limits
+from smolvlm.media.limits import Limits
+from smolvlm.temporary import delete_file, make_file
 
 SourceLike: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Source"
 
@@ -59,7 +61,7 @@ class Source:
         self.label = label
         self.path = path
         self.data = data
-        self._remove = weakref.finalize(self, _unlink, path) if temporary and path is not None else None
+        self._remove = weakref.finalize(self, delete_file, path) if temporary and path is not None else None
 
     def open(self) -> BinaryIO:
         """A fresh binary stream at the first byte; the caller closes it."""
@@ -140,10 +142,11 @@ def _from_string(text: str, policy: SourcePolicy) -> Source:
         raise SourceError(f"{short(text)}: {scheme[1]}:// addresses are not opened; {remedy}.")
     if not policy.allow_urls:
         raise SourceError(f"{short(text)}: URLs are not allowed here; send the bytes or a data URL.")
-    from smolvlm.media.fetch.download import download  # the only part that needs an HTTP client
+    from smolvlm.media.fetch.download import Fetcher  # the only part that needs an HTTP client
+    from smolvlm.media.fetch.policy import AnyHost
 
-    path = download(text, allow_private_hosts=policy.allow_private_hosts, limits=policy.limits)
-    return Source(short(text), path=path, temporary=True)
+    with contextlib.closing(Fetcher(policy.limits, AnyHost(policy.allow_private_hosts))) as fetcher:
+        return fetcher.fetch_now(text)
 
 
 def _from_path(name: Any, policy: SourcePolicy) -> Source:
@@ -234,17 +237,13 @@ def _from_stream(stream: Any, limits: Limits) -> Source:
 def _spill(stream: BinaryIO, label: str) -> Path:
     """Copy to a named temporary file: readers of videos want a name to open more than once."""
     try:
-        handle, name = tempfile.mkstemp(prefix="smolvlm-")
+        handle, path = make_file()
         with os.fdopen(handle, "wb") as file:
             while chunk := stream.read(_CHUNK_BYTES):
                 file.write(chunk)
     except OSError as error:
         raise SourceError(f"{label}: no room for a temporary copy ({one_line(error)}); pass a path instead.") from None
-    return Path(name)
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    return path
 
 
 def _too_large(label: str, limit_bytes: int) -> SourceError:

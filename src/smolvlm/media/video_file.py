@@ -17,7 +17,8 @@ from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.animation import AnimationReader
 from smolvlm.media.container import StreamInfo
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits, MediaOptions
+from smolvlm.media.limits import Limits
+from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampled_video import OnFrame, Pixels, SampledVideo, VideoInfo, square_frame
 from smolvlm.media.sources import Source
 from smolvlm.media.timeline import Timeline

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from smolvlm.errors import ParamsError, VideoError
 from smolvlm.media.container import open_container
-from smolvlm.media.options import Limits
+from smolvlm.media.limits import Limits
 from smolvlm.media.sources import Source
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.video_file import damage_named

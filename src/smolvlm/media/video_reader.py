@@ -18,7 +18,7 @@ from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.container import StreamInfo, open_container, stream_infos
 from smolvlm.media.file_end import Early, ends_early
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import Limits
+from smolvlm.media.limits import Limits
 from smolvlm.media.riff import complete_avi_bytes
 from smolvlm.media.sources import Source
 from smolvlm.media.tiling import MAX_EDGE_PX

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -11,18 +10,17 @@ from typing import Any
 
 from smolvlm.errors import SourceError
 from smolvlm.media import SourcePolicy, open_source
+from smolvlm.media.fetch.download import Fetcher
 from smolvlm.media.fetch.policy import RemotePolicy
-from smolvlm.media.fetch.remote import RemoteFetcher
 from smolvlm.media.labels import short, short_path
-from smolvlm.media.options import Limits
-from smolvlm.media.sandbox.limits import MediaLimits
+from smolvlm.media.limits import Limits
 from smolvlm.media.sources import Source
 from smolvlm.scale.items import Item
 from smolvlm.scale.shards import CellReader, TarWindow, text_item
 
 
 class Opener:
-    """Opens items for one worker. Addresses go the server's way: each hop and each IP address is checked.
+    """Opens items for one worker. Addresses go by the policy: each hop and each IP address is checked.
 
     allow_paths: folders from which lists and tables may name files, beside their own.
     """
@@ -33,7 +31,7 @@ class Opener:
         self._policy = SourcePolicy(allow_urls=False, limits=limits)
         self._pathless = SourcePolicy(allow_paths=False, allow_urls=False, limits=limits)
         self._remote = remote
-        self._fetcher = RemoteFetcher(_remote_limits(limits), remote)
+        self._fetcher = Fetcher(limits, remote)
         self._cells = CellReader()
 
     @contextlib.contextmanager
@@ -82,7 +80,7 @@ class Opener:
     def _fetched(self, url: str) -> Source:
         if not self._remote.hosts:
             raise SourceError(f"{short(url)}: addresses are fetched only from hosts that --remote-hosts names.")
-        return asyncio.run(self._fetcher.fetch(url))
+        return self._fetcher.fetch_now(url)
 
     def _from_cell(self, item: Item, cell: Any) -> Source:
         if isinstance(cell, dict):  # the form of `datasets`: the bytes, else where they are
@@ -92,8 +90,3 @@ class Opener:
         if isinstance(cell, str) and cell:
             return self._open(text_item(cell, Path(item.place).parent))
         raise SourceError(f"{item.source}: the cell is empty.")
-
-
-def _remote_limits(limits: Limits) -> MediaLimits:
-    """The library's limits in the server's words."""
-    return MediaLimits(max_media_bytes=limits.max_download_bytes, download_s=limits.max_download_s, wait_s=limits.timeout_s)

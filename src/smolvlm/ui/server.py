@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 
 from smolvlm.errors import MissingExtraError
-from smolvlm.listening import OwnFolder, listen
+from smolvlm.listening import listen
+from smolvlm.temporary import OwnFolder
 from smolvlm.ui.config import PageConfig
 from smolvlm.ui.examples import copied
 from smolvlm.ui.line import EngineLine

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from smolvlm.errors import ParamsError, SourceError
-from smolvlm.media.fetch.download import Target, is_public
+from smolvlm.media.fetch.urls import Target, is_public
 from smolvlm.media.labels import short
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
@@ -15,12 +16,44 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", 
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
 
 
+class FetchPolicy(Protocol):
+    """What a `Fetcher` asks on every hop. `pinned`: connections go to an address that `accepts` saw, past any proxy."""
+
+    @property
+    def pinned(self) -> bool: ...
+
+    def check(self, target: Target, label: str) -> str:
+        """The host to ask the resolver for. Raises SourceError for a hop that is not allowed."""
+        ...
+
+    def accepts(self, address: str) -> bool:
+        """Whether a connection may go to this IP address."""
+        ...
+
+
+@dataclass(frozen=True)
+class AnyHost:
+    """Whatever the library's caller names: any host and port. Private addresses, and proxies of the environment, where allowed."""
+
+    allow_private: bool = True
+
+    @property
+    def pinned(self) -> bool:
+        return not self.allow_private
+
+    def check(self, target: Target, label: str) -> str:  # noqa: ARG002  (the protocol names it)
+        return target.host
+
+    def accepts(self, address: str) -> bool:
+        return self.allow_private or is_public(address)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RemotePolicy:
     """Which addresses of requests are fetched. By default none: `hosts` is empty.
 
     hosts: "example.org" is that name alone, "*.example.org" all names below it, "*" any host of the public internet.
-    schemes, ports: what may stand before and after the host, on every hop; max_redirects counts the hops after the first.
+    schemes, ports: what may stand before and after the host, on every hop.
     allow_addresses: networks ("127.0.0.1", "10.1.0.0/16") that are accepted although they are not public. For tests, and
         for a store inside one's own network; whoever names one lets every request reach it on the allowed ports.
     """
@@ -28,7 +61,6 @@ class RemotePolicy:
     hosts: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ("http", "https")
     ports: tuple[int, ...] = (80, 443)
-    max_redirects: int = 3
     allow_addresses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -37,16 +69,18 @@ class RemotePolicy:
                 raise ParamsError(f"hosts: {host!r} is no host name; write example.org, *.example.org or *.")
         if unknown := set(self.schemes) - {"http", "https"}:
             raise ParamsError(f"schemes: {', '.join(sorted(unknown))}: only http and https can be allowed.")
-        if self.max_redirects < 0:
-            raise ParamsError(f"max_redirects={self.max_redirects}: expected 0 or more.")
         for network in self.allow_addresses:
             try:
                 ipaddress.ip_network(network)
             except ValueError:
                 raise ParamsError(f"allow_addresses: {network!r} is no address or network, such as 10.1.0.0/16.") from None
 
-    def check(self, target: Target, label: str) -> None:
-        """Raise SourceError unless this hop's scheme, host and port are allowed. Its address is checked by `accepts`."""
+    @property
+    def pinned(self) -> bool:
+        return True
+
+    def check(self, target: Target, label: str) -> str:
+        """The host in its one spelling. Raises SourceError unless this hop's scheme, host and port are allowed."""
         if not self.hosts:
             raise SourceError(f"{label}: addresses are not fetched here; send the content as a data URL or upload it.")
         if target.scheme not in self.schemes:
@@ -56,6 +90,7 @@ class RemotePolicy:
             raise SourceError(f"{label}: the host {short(host)} is not on this server's list; send the content as a data URL or upload it.")
         if target.port not in self.ports:
             raise SourceError(f"{label}: port {target.port} is not allowed here; expected {' or '.join(map(str, self.ports))}.")
+        return host
 
     def accepts(self, address: str) -> bool:
         """Whether a connection may go to this IP address."""

@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, MediaUnavailableError, ParamsError, PromptError, SmolVLMError, SourceError, VideoError
-from smolvlm.media.fetch.download import resolve
+from smolvlm.media.fetch.download import Fetcher, Resolver
 from smolvlm.media.fetch.policy import RemotePolicy
-from smolvlm.media.fetch.remote import RemoteFetcher, Resolver
+from smolvlm.media.fetch.urls import resolve
 from smolvlm.media.kinds import MediaKind
 from smolvlm.media.labels import short
 from smolvlm.media.options import MediaOptions
@@ -28,6 +28,7 @@ from smolvlm.media.sandbox.limits import MediaLimits, StoredFile
 from smolvlm.media.sandbox.pool import WorkerPool
 from smolvlm.media.sandbox.wire import Job, Reply, tiles_of
 from smolvlm.media.sources import Source, SourcePolicy, open_source
+from smolvlm.temporary import delete_stale
 
 __all__ = ["MediaGate", "MediaLimits", "MediaUnavailableError", "RemotePolicy", "StoredFile"]
 
@@ -65,9 +66,9 @@ class MediaGate:
         self.limits = limits or MediaLimits()
         self.policy = policy or RemotePolicy()
         self._pool = WorkerPool(config, self.limits)
-        self._remote = RemoteFetcher(self.limits, self.policy, resolver)
+        self._remote = Fetcher(self.limits.source, self.policy, resolver, self.limits.max_downloads)
         # What a string in a request may be without a network: a data URL.
-        self._inline = SourcePolicy(allow_paths=False, allow_urls=False, limits=self.limits.of_one_source())
+        self._inline = SourcePolicy(allow_paths=False, allow_urls=False, limits=self.limits.source)
 
     @property
     def workers_lost(self) -> int:
@@ -81,6 +82,7 @@ class MediaGate:
 
     async def start(self) -> None:
         """Warm up. Raises MediaUnavailableError when no decoding process can be started."""
+        await asyncio.to_thread(delete_stale)
         await self._pool.start()
 
     async def close(self) -> None:
@@ -162,7 +164,7 @@ class MediaGate:
         if isinstance(given, StoredFile):
             return self._stored(given)
         if isinstance(given, bytes):
-            if not 0 < len(given) <= self.limits.max_media_bytes:
+            if not 0 < len(given) <= self.limits.source.max_stream_bytes:
                 raise self._wrong_size(f"the {want}", len(given))
             return Source(f"the {want} ({len(given)} bytes)", data=given)
         if not isinstance(given, str):
@@ -186,14 +188,14 @@ class MediaGate:
             size = file.path.stat().st_size
         except OSError:
             raise SourceError(f"{file.label}: it is no longer stored here; upload it again.") from None
-        if not 0 < size <= self.limits.max_media_bytes:
+        if not 0 < size <= self.limits.source.max_stream_bytes:
             raise self._wrong_size(file.label, size)
         return Source(file.label, path=Path(file.path))
 
     def _wrong_size(self, label: str, size: int) -> SourceError:
         if not size:
             return SourceError(f"{label} is empty; send the content of a picture or video file.")
-        return SourceError(f"{label}: {size} bytes are more than the limit of {self.limits.max_media_bytes}; send less.")
+        return SourceError(f"{label}: {size} bytes are more than the limit of {self.limits.source.max_stream_bytes}; send less.")
 
     async def _run(
         self, want: Literal["image", "video", "kind"], source: Source, options: dict[str, Any], owner: str

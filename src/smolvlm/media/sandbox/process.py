@@ -43,7 +43,7 @@ class Worker(Child):
         worker = cls(process, ours)
         setup = {
             "config": dataclasses.asdict(config),
-            "limits": dataclasses.asdict(limits.of_one_source()),
+            "limits": dataclasses.asdict(limits.source),
             "max_video_s": limits.max_video_s,
             "memory_mb": limits.worker_mb,
             "decode_s": limits.decode_s,

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smolvlm.listening import OwnFolder
 from smolvlm.media.sandbox.limits import StoredFile
 from smolvlm.serve.api.upload_quota import Reservation, UploadQuota
 from smolvlm.serve.errors import ServeError, unavailable
+from smolvlm.temporary import OwnFolder
 
 _ID = re.compile(r"file-[0-9a-f]{32}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
