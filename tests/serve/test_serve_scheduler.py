@@ -184,6 +184,16 @@ def test_the_same_picture_is_encoded_and_read_once(nano: SmolVLM) -> None:
     assert prefilled < sum(len(nano.processor(nano.messages(MEDIA / "scene.png", q)).input_ids) for q in questions) - 60
 
 
+def test_prefixes_are_each_owners_own(nano: SmolVLM) -> None:
+    """What somebody else has asked neither answers sooner nor shows in the count of cached tokens."""
+    bench = Bench(nano, max_running=1)
+    jobs = [bench.job(None, "word " * 100 + "?", owner, max_new_tokens=2) for owner in ("a", "b", "a")]
+    length = len(jobs[0][0].input_ids)
+    bench.run(*jobs)
+    prefilled = [size for name, size in bench.engine.calls if name == "prefill"]
+    assert sum(prefilled) == 2 * length + 1  # the third is the first once more
+
+
 def test_another_picture_in_the_same_place_is_not_the_same_prefix(nano: SmolVLM) -> None:
     bench = Bench(nano)
     names = ["scene.png", "sign.png", "scene.png"]

@@ -20,17 +20,18 @@ HEAD_TOKENS = 16  # enough to tell most prompts apart at a glance
 
 class CachedSequence:
     """`ids` (int32) are the tokens in the KV cache of `seq`, `tile_keys` the content hashes of the tiles behind its image
-    tokens, in order; there may be more of these than the tokens need."""
+    tokens, in order; there may be more of these than the tokens need. `owner`: whose prompts may begin with it, where several
+    people's do."""
 
-    def __init__(self, engine: Engine, seq: SeqHandle, ids: Ids = (), tile_keys: Sequence[str] = ()) -> None:
-        self.engine, self.seq = engine, seq
+    def __init__(self, engine: Engine, seq: SeqHandle, ids: Ids = (), tile_keys: Sequence[str] = (), owner: str = "") -> None:
+        self.engine, self.seq, self.owner = engine, seq, owner
         self.tile_keys = tuple(tile_keys)
         self._hold(np.asarray(ids, np.int32))
 
     @classmethod
-    def open(cls, engine: Engine, capacity: int) -> CachedSequence:
+    def open(cls, engine: Engine, capacity: int, owner: str = "") -> CachedSequence:
         """An empty one with room for `capacity` tokens. Raises ContextLengthError beyond the model's context."""
-        return cls(engine, engine.open(capacity))
+        return cls(engine, engine.open(capacity), owner=owner)
 
     def shared_with(self, ids: Ids, tile_keys: Sequence[str]) -> tuple[int, int]:
         """Tokens and whole tiles that it shares with a prompt; at least one token is left to prefill."""
@@ -44,7 +45,7 @@ class CachedSequence:
 
     def fork(self, length: int) -> CachedSequence:
         """A second sequence that holds the first `length` tokens; either may go on without the other noticing."""
-        made = CachedSequence(self.engine, self.engine.fork(self.seq), self.ids, self.tile_keys)
+        made = CachedSequence(self.engine, self.engine.fork(self.seq), self.ids, self.tile_keys, self.owner)
         made.rewind(length)
         return made
 
@@ -55,10 +56,11 @@ class CachedSequence:
         self._hold(np.asarray(ids[: self.engine.length(self.seq)], np.int32))
 
     def begins_with(self, other: CachedSequence) -> bool:
-        """Whether `other` holds nothing that this one does not hold at the same place."""
+        """Whether `other` holds nothing that this one does not hold for the same owner at the same place."""
         size = len(other.ids)
         return (
-            len(self.ids) >= size
+            self.owner == other.owner
+            and len(self.ids) >= size
             and self.tile_keys[: len(other.tile_keys)] == other.tile_keys  # what tells most apart comes first
             and self.head[: len(other.head)] == other.head
             and bool((self.ids[:size] == other.ids).all())

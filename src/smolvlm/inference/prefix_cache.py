@@ -1,4 +1,7 @@
-"""The KV caches of finished answers: a prompt that begins like an earlier one pays only for what is new in it."""
+"""The KV caches of finished answers: a prompt that begins like an earlier one pays only for what is new in it.
+
+Each owner has prefixes of its own: how fast an answer begins tells nobody what others have asked.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,10 @@ class PrefixCache:
             self._close(next(iter(self._held.values())))
 
     def fork(
-        self, ids: Sequence[int], tile_keys: Sequence[str], running: Iterable[CachedSequence] = ()
+        self, owner: str, ids: Sequence[int], tile_keys: Sequence[str], running: Iterable[CachedSequence] = ()
     ) -> tuple[CachedSequence, CachedSequence] | None:
         """A new sequence that holds the beginning of the prompt, and the one that it was forked from; None when no sequence
-        shares enough of it. `running` are sequences in use that may be forked as well.
+        of the owner shares enough of it. `running` are sequences in use that may be forked as well.
         """
         best: tuple[int, CachedSequence] | None = None
         # Most are told apart by a look at what the shortest prefix worth a fork must share.
@@ -52,7 +55,7 @@ class PrefixCache:
         head, picture = wanted[:HEAD_TOKENS].tobytes(), tuple(tile_keys[:1])
         picture_first = self._engine.config.image_token_id in wanted[:HEAD_TOKENS]
         for held in (*self._held.values(), *running):
-            if held.head != head or (picture_first and held.tile_keys[:1] != picture):
+            if held.owner != owner or held.head != head or (picture_first and held.tile_keys[:1] != picture):
                 continue
             keep, _ = held.shared_with(wanted, tile_keys)
             # Shorter prefixes (the template's first words) are not worth a fork.

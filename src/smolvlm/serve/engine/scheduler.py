@@ -257,9 +257,9 @@ class Scheduler:
         queued_s = time.monotonic() - job.submitted_at
         self._metrics.queued.observe(queued_s)
         try:
-            found = self._prefixes.fork(job.input_ids, job.tile_keys, (r.held() for r in self._running))
+            found = self._prefixes.fork(job.owner, job.input_ids, job.tile_keys, (r.held() for r in self._running))
             # Room for the whole context: a longer prompt that begins like this one forks the sequence, capacity and all.
-            sequence, parent = found or (CachedSequence.open(self._engine, self._context), None)
+            sequence, parent = found or (CachedSequence.open(self._engine, self._context, job.owner), None)
             task = PrefillTask(sequence, job.input_ids, job.tiles, self._pixel_values, self._tiles)
             self._reading.insert(0, _Reading(job, task, queued_s))  # it has not had a turn yet
             self._pages.begin(sequence.seq, job.lengths(self._context)[0], parent.seq if parent else None, task.cached_tokens)
