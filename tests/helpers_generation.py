@@ -46,8 +46,8 @@ def vocab_size() -> int:
     return int(small_tokenizer().get_vocab_size()) + 9
 
 
-def decode(ids: Sequence[int]) -> str:
-    return str(small_tokenizer().decode(list(ids), skip_special_tokens=True))
+def decode(ids: Sequence[int], special_tokens: str = "strip") -> str:
+    return str(small_tokenizer().decode(list(ids), skip_special_tokens=special_tokens == "strip"))
 
 
 def encode(text: str) -> list[int]:
@@ -74,6 +74,12 @@ class SmallEngine:
         self._last = 0
 
     def encode_images(self, pixel_values):
+        raise NotImplementedError
+
+    def stored_embeds(self, features):
+        raise NotImplementedError
+
+    def hidden(self, seqs, prompts, image_embeds=None, *, rows_to_keep=1):
         raise NotImplementedError
 
     def open(self, max_tokens: int) -> int:

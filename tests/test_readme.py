@@ -79,6 +79,7 @@ def test_option_names_in_prose_are_real(path: Path) -> None:
         "seed",
         "logprobs",
         "loop_guard",
+        "special_tokens",
     ):
         assert f"`{name}`" in text
         assert name in smolvlm.GenerationParams.__dataclass_fields__

@@ -133,6 +133,17 @@ def test_generation_options_reach_the_library(run, model, api, plain_photo, flag
     assert expected.text != plain_photo.text
 
 
+def test_special_tokens_are_shown(run, model, api) -> None:
+    options = {"detail": "low", "max_new_tokens": 40, "temperature": 50.0, "special_tokens": "keep"}
+    shown = ((seed, api.ask(PHOTO, "What", seed=seed, **options).text) for seed in range(100))
+    seed, expected = next((seed, text) for seed, text in shown if "<row_" in text or "<|" in text)
+    line = ("ask", PHOTO, "What", *model, "--detail", "low", "--max-new-tokens", 40, "--temperature", "50", "--seed", seed)
+    assert run(*line, "--special-tokens", "keep").out == expected + "\n"
+    assert run(*line).out != expected + "\n"
+    wrong = run(*line, "--special-tokens", "all")
+    assert (wrong.code, "expected one of strip, keep" in wrong.err) == (2, True)
+
+
 def test_a_loop_that_was_cut_is_said(run, model, plain_photo) -> None:
     assert plain_photo.finish_reason == "repetition"
     result = run("ask", PHOTO, "What", *model, "--detail", "low", "--max-new-tokens", 90)

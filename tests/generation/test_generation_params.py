@@ -48,6 +48,8 @@ from smolvlm.generation import GenerationParams, Request, collect, generate
         ("logprobs", True),
         ("loop_guard", 1),
         ("ignore_eos", "yes"),
+        ("special_tokens", "show"),
+        ("special_tokens", True),
         ("temperature", 10**400),
     ],
 )
@@ -105,6 +107,7 @@ def _answer(params: GenerationParams, scripted: bool) -> object:
         ({}, {"logprobs": 2}),
         ({"scripted": True}, {"loop_guard": False}),
         ({"scripted": True, "loop_guard": False}, {"ignore_eos": True}),
+        ({"scripted": True, "loop_guard": False, "ignore_eos": True}, {"special_tokens": "keep"}),
     ],
 )
 def test_every_parameter_changes_an_answer(base: dict, change: dict) -> None:

@@ -144,6 +144,7 @@ class GenerationFlags:
     no_repeat_ngram_size: Annotated[int | None, typer.Option(metavar="N", help="Never write the same N tokens twice; 0: allowed.")] = None
     seed: Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")] = None
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None
+    special_tokens: Annotated[str | None, typer.Option(metavar="MODE", help="strip, or keep: show the answer's special tokens.")] = None
     no_loop_guard: Annotated[bool, typer.Option("--no-loop-guard", help="Let an answer go on that only repeats itself.")] = False
 
     def params(self) -> GenerationParams:

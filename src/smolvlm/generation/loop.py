@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
@@ -18,7 +19,7 @@ from smolvlm.generation.loop_guard import LoopGuard
 from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler, TopLogprobs
 from smolvlm.generation.sentence_guard import SentenceGuard
-from smolvlm.generation.stopping import Decode, TextStream
+from smolvlm.generation.stopping import AnswerText, TextStream
 from smolvlm.prompt.context import check_context
 
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]
@@ -72,7 +73,7 @@ class Generated:
 def generate(
     engine: Engine,
     requests: Sequence[Request],
-    decode_text: Decode,
+    decode_text: AnswerText,
     eos_ids: Iterable[int],
     cancel: Callable[[], bool] | None = None,
     max_length: int | None = None,
@@ -136,7 +137,7 @@ def advance(engine: Engine, live: Sequence[LiveAnswer]) -> None:
 class _Guards:
     """Both loop guards of an answer as one."""
 
-    def __init__(self, decode_text: Decode) -> None:
+    def __init__(self, decode_text: AnswerText) -> None:
         self._tokens = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in decode_text(ids)))
         self._sentences = SentenceGuard()
 
@@ -156,7 +157,7 @@ class _Guards:
 class LiveAnswer:
     """The state of one request between steps: `step` samples, `advance` then brings what was sampled into the cache."""
 
-    def __init__(self, index: int, request: Request, decode_text: Decode, eos_ids: frozenset[int], max_length: int | None) -> None:
+    def __init__(self, index: int, request: Request, decode_text: AnswerText, eos_ids: frozenset[int], max_length: int | None) -> None:
         params, prompt_tokens = request.params, len(request.prompt_ids)
         if max_length is not None:
             check_context(prompt_tokens, max_length)
@@ -180,7 +181,8 @@ class LiveAnswer:
             self._eos_ids = eos_ids
         elif params.loop_guard:
             self._guard = _Guards(decode_text)
-        self._stream = TextStream(decode_text, params.stop if self._grammar is None else ())
+        shown = functools.partial(decode_text, special_tokens="keep") if params.special_tokens == "keep" else decode_text
+        self._stream = TextStream(shown, params.stop if self._grammar is None else ())
 
     def step(self, cancelled: bool) -> Iterator[TokenEvent]:
         """Sample from `logits`: one token, and those that a grammar forces after it."""

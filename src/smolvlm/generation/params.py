@@ -6,11 +6,13 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from smolvlm.errors import ParamsError
 
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARS = 1024
+SPECIAL_TOKENS = ("strip", "keep")
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit for `top_logprobs`
 
 
@@ -37,6 +39,7 @@ class GenerationParams:
     logprobs: int | None = None  # None: off; n: the token's own log-probability and the n likeliest
     loop_guard: bool = True
     ignore_eos: bool = False  # for benchmarks: the stop token is an ordinary one
+    special_tokens: Literal["strip", "keep"] = "strip"  # whether the text shows the special tokens of the answer, as DocTags need
 
     def __post_init__(self) -> None:
         self._int("max_new_tokens", 1, None)
@@ -53,6 +56,8 @@ class GenerationParams:
             self._int("seed", 0, 2**64 - 1, "None takes fresh entropy")
         if self.logprobs is not None:
             self._int("logprobs", 0, MAX_TOP_LOGPROBS, "None turns them off")
+        if self.special_tokens not in SPECIAL_TOKENS:
+            raise ParamsError(f"special_tokens={_short(self.special_tokens)}: expected one of {', '.join(SPECIAL_TOKENS)}.")
         for name in ("loop_guard", "ignore_eos"):
             if not isinstance(getattr(self, name), bool):
                 raise ParamsError(f"{name}={getattr(self, name)!r}: expected True or False.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 Decode: TypeAlias = Callable[[Sequence[int]], str]
+AnswerText: TypeAlias = Callable[..., str]  # (ids) -> their text; (ids, special_tokens="keep") -> with the special tokens
 
 _UNFINISHED = "\ufffd"  # how a byte-level decoder shows bytes that are not (yet) a character
 _WINDOW = 16  # tokens decoded at a time at most, whatever the answer's length

@@ -149,8 +149,10 @@ class PromptTokenizer:
                 raise
             raise PromptError(f"these token ids cannot be decoded ({_reason(error)}).") from None
 
-    def answer_text(self, ids: Sequence[int]) -> str:
-        """The text of an answer: without special tokens, but for the markup that the family writes."""
+    def answer_text(self, ids: Sequence[int], special_tokens: str = "strip") -> str:
+        """The text of an answer: without special tokens, but for the markup that the family writes; "keep" shows all."""
+        if special_tokens == "keep":
+            return self.decode(ids, skip_special_tokens=False)
         if self.markup_ids:
             shown = [i for i in ids if i not in self.special_ids or i in self.markup_ids]
             return self.decode(shown, skip_special_tokens=False)

@@ -11,7 +11,17 @@ from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.dialects import CHAT, RESPONSES, Dialect
 from smolvlm.serve.errors import ServeError
 
-_SHARED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size", "loop_guard", "ignore_eos")
+_SHARED = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "loop_guard",
+    "ignore_eos",
+    "special_tokens",
+)
 
 
 def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParams, ...]:

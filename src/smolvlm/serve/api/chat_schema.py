@@ -146,6 +146,7 @@ class SamplingFields(Body):
     no_repeat_ngram_size: int | None = Field(None, ge=0, description="Ours: 0 is off.")
     loop_guard: bool | None = Field(None, description="Ours: end answers that only repeat themselves (the default).")
     ignore_eos: bool | None = Field(None, description="Ours: go on to max_tokens, for benchmarks.")
+    special_tokens: Literal["strip", "keep"] | None = Field(None, description='Ours: "keep" shows the special tokens of the answer.')
 
 
 class ChatRequest(SamplingFields):
