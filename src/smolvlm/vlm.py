@@ -21,6 +21,7 @@ from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.hub import is_built_in, resolve
 from smolvlm.inference.decoding import AnswerStream, answer_together
+from smolvlm.inference.hidden import Pool, check_pool, hidden_states
 from smolvlm.inference.prompt import Medium
 from smolvlm.inference.runtime import Prefilled, Progress, Runtime, stage
 from smolvlm.inference.scoring import check_options, choose_options
@@ -188,9 +189,7 @@ class SmolVLM:
         **media_options: Any,
     ) -> list[Choice]:
         """`choose` for several (question, options) about the same media, which are read, encoded and prefilled once."""
-        opened, params = split_options(media_options)
-        if params != GenerationParams():
-            raise ParamsError("choose generates nothing: it takes media options only, such as detail or fps.")
+        opened = _media_options("choose", media_options)
         for _, options in questions:
             check_options(options)
         parts = media_parts(media, self.processor.policy, opened.media_kind)
@@ -235,9 +234,7 @@ class SmolVLM:
 
     def _features(self, media: Any, on_progress: Progress | None, media_options: Mapping[str, Any]) -> list[tuple[Medium, FloatArray]]:
         """Each medium with its features, (tiles, image_seq_len, hidden)."""
-        opened, params = split_options(media_options)
-        if params != GenerationParams():
-            raise ParamsError("features generates nothing: it takes media options only, such as detail or fps.")
+        opened = _media_options("features", media_options)
         messages = normalise_messages(self.messages(media, "", None, opened.media_kind))
         found = []
         for medium in self.runtime.read_media(messages, opened, on_progress):
@@ -258,6 +255,44 @@ class SmolVLM:
         found, features = self._features(parts, on_progress, media_options)[0]
         keys = tuple(tile.key for tile in found.tiles)
         return Encoded.of(found.info, keys, features, kind, self.name, self.runtime.fingerprint)
+
+    def hidden(
+        self,
+        media: Any,
+        prompt: str,
+        *,
+        pool: Pool = "last",
+        system: str | None = None,
+        on_progress: Progress | None = None,
+        **media_options: Any,
+    ) -> FloatArray:
+        """The decoder's last hidden state, after its final norm, of the prompt that `ask` would answer; float32.
+
+        pool: "last", the state that the first token of an answer comes from, (hidden,); "mean" of all tokens, (hidden,); or
+        "all", (tokens, hidden).
+        """
+        return self.hidden_many([(media, prompt)], pool=pool, system=system, on_progress=on_progress, **media_options)[0]
+
+    def hidden_many(
+        self,
+        requests: Sequence[tuple[Any, str] | Sequence[Mapping[str, Any]]],
+        *,
+        pool: Pool = "last",
+        system: str | None = None,
+        on_progress: Progress | None = None,
+        **media_options: Any,
+    ) -> list[FloatArray]:
+        """`hidden` of several (media, prompt) pairs or conversations, computed together, in the order given; `system` is for pairs."""
+        check_pool(pool)
+        opened = _media_options("hidden", media_options)
+        prompts = []
+        for request in requests:
+            if isinstance(request, tuple):
+                media, prompt = request
+                request = self.messages(media, prompt, system, opened.media_kind)
+            conversation = normalise_messages(request)
+            prompts.append(self.runtime.word(conversation, self.runtime.read_media(conversation, opened, on_progress)))
+        return hidden_states(self.runtime, prompts, pool, on_progress)
 
     def session(self, media: Any = None, *, system: str | None = None, **options: Any) -> Session:
         """A conversation about `media` that encodes it once; each further question costs only its own tokens."""
@@ -287,6 +322,14 @@ class SmolVLM:
         content = [*media_parts(media, self.processor.policy, media_kind), {"type": "text", "text": prompt}]
         turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         return [*turns, {"role": "user", "content": content}]
+
+
+def _media_options(verb: str, options: Mapping[str, Any]) -> MediaOptions:
+    """The options of a verb that generates nothing. Raises ParamsError for those of generation."""
+    opened, params = split_options(options)
+    if params != GenerationParams():
+        raise ParamsError(f"{verb} generates nothing: it takes media options only, such as detail or fps.")
+    return opened
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[MediaOptions, GenerationParams]:
