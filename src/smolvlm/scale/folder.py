@@ -113,13 +113,17 @@ class RunFolder:
         path = self.path / _RUN
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["format"] != _FORMAT or not isinstance(record["settings"], dict):
-                raise ValueError("of another version")
-            BatchSettings.from_dict(record["settings"])
+            if record["format"] == _FORMAT:
+                BatchSettings.from_dict(record["settings"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BatchError(
                 f"{path}: is not the record of a run ({one_line(error)}); pass another --out, or delete {self.path}."
             ) from None
+        if record["format"] != _FORMAT:
+            raise BatchError(
+                f"{path}: was written by another version of smolvlm; run the same command with another --out, "
+                f"or delete {self.path} and run it again."
+            )
         return dict(record)
 
     @contextlib.contextmanager

@@ -127,7 +127,9 @@ class Optimizer:
     def load(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Take over what `tensors()` gave. Raises TrainingError when it belongs to other parameters."""
         matrices = set() if self.muon is None else {id(p) for p in self.muon.param_groups[0]["params"]}
-        for parameter in self.stepped.values():
+        for name, parameter in self.stepped.items():
+            if not any(f"{moment}.{name}" in tensors for moment in _MOMENTS):
+                continue  # no gradient had reached it: a connector beside text alone
             if id(parameter) in matrices:
                 self._state(parameter)["momentum_buffer"] = torch.zeros_like(parameter)
             else:
