@@ -33,12 +33,12 @@ from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.checkpoint.writer import write_checkpoint
 from smolvlm.config import load_configs
 from smolvlm.hub import resolve
+from smolvlm.options.training import TrainOptions
 from smolvlm.prompt.template import ChatTemplate
 from smolvlm.synth.export import record_of
 from smolvlm.synth.generate import generate
 from smolvlm.train.distill import DistillOptions, distill
 from smolvlm.train.distill_objective import DistillWeights
-from smolvlm.train.options import TrainOptions
 from smolvlm.train.sft import sft
 
 SEED_STEP = 1_000_000  # samples between the first ones of two seeds: no two seeds share a picture

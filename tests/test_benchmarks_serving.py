@@ -22,8 +22,8 @@ from benchmarks.serving_clients import PICTURES, STRIP, Picture, body, closed_lo
 from benchmarks.serving_report import follow_ups, markdown, marks, summarise
 
 from smolvlm.config import preset, processor_preset
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.tiling import split_image
+from smolvlm.options.media import MediaOptions
 
 
 def answer(asked: float, *pieces: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers_prompt import reference_ids, reference_inputs, tiny_checkpoint
 from smolvlm.errors import CheckpointError, ContextLengthError, ParamsError, PromptError, SourceError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import Processor
 from smolvlm.prompt import Message, TextPart, TokenPart
 

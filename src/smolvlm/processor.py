@@ -24,13 +24,13 @@ from smolvlm.families import Family, family_of
 from smolvlm.families.grammar import IMAGE_TOKEN
 from smolvlm.media.images import load_image
 from smolvlm.media.labels import short_path
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.pixels import normalise
 from smolvlm.media.prepared import MediaInfo as MediaInfo
 from smolvlm.media.prepared import PreparedMedia as PreparedMedia
 from smolvlm.media.sources import Source, SourcePolicy
 from smolvlm.media.tiling import split_image
 from smolvlm.media.video import Video, sample_video
+from smolvlm.options.media import MediaOptions
 from smolvlm.prompt.context import check_context
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
 from smolvlm.prompt.segments import Segment, TextSegment

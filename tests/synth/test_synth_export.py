@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.config import preset, processor_preset
 from smolvlm.errors import SynthError
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.video import sample_video
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import Processor
 from smolvlm.synth.export import Exported, ExportOptions, export
 from smolvlm.synth.generate import GENERATORS, generate

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def main() -> int:
     from smolvlm.errors import SmolVLMError
-    from smolvlm.train.options import TrainOptions
+    from smolvlm.options.training import TrainOptions
     from smolvlm.train.records import StepRecord
     from smolvlm.train.sft import sft
 

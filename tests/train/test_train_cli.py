@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from helpers_train import picture_mixture
 from smolvlm.cli.train import train_app
 from smolvlm.errors import MixtureError
-from smolvlm.train.options import TrainOptions
+from smolvlm.options.training import TrainOptions
 
 
 @pytest.fixture(scope="module")

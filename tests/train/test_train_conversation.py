@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from helpers_train import record, text_record, write_pictures
 from smolvlm.errors import MixtureError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import Processor
 from smolvlm.prompt.style import MEDIA_OUTRO
 from smolvlm.train.batching import IGNORE

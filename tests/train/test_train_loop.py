@@ -21,8 +21,8 @@ import smolvlm
 from helpers_train import picture_mixture
 from smolvlm.errors import TrainingError
 from smolvlm.nn.weights import load_model
+from smolvlm.options.training import TrainOptions
 from smolvlm.processor import Processor
-from smolvlm.train.options import TrainOptions
 from smolvlm.train.sft import sft
 from smolvlm.train.state import latest_state, load_tensors
 

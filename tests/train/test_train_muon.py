@@ -11,9 +11,9 @@ import torch
 from smolvlm.config import ModelConfig, TextConfig, VisionConfig
 from smolvlm.errors import TrainingError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
+from smolvlm.options.training import LoopOptions
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.optimizer import Optimizer
-from smolvlm.train.options import LoopOptions
 from smolvlm.train.state import TrainerState, latest_state, load_tensors, save_state
 
 # One layer a part, written out: what Muon steps is these matrices and no other parameter.

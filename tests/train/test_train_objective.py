@@ -12,8 +12,9 @@ from transformers import SmolVLMForConditionalGeneration as Reference
 
 from helpers_train import picture_mixture
 from smolvlm.errors import TrainingError
-from smolvlm.media.options import MediaOptions
 from smolvlm.nn.weights import load_model
+from smolvlm.options.media import MediaOptions
+from smolvlm.options.training import LoopOptions, TrainOptions
 from smolvlm.processor import Processor
 from smolvlm.train.batching import IGNORE, Batch
 from smolvlm.train.checkpointing import checkpointed_layers
@@ -23,7 +24,6 @@ from smolvlm.train.mixture import Mixture
 from smolvlm.train.mixture_batches import MixtureBatches
 from smolvlm.train.objective import SFTObjective
 from smolvlm.train.optimizer import Optimizer, decays, part_of, schedule_factor
-from smolvlm.train.options import LoopOptions, TrainOptions
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_clipping_bounds_the_norm_and_masters_collect_small_steps(graph: Trainin
         ({"steps": 0}, "steps=0"),
         ({"lr_text": -1.0}, "lr_text=-1.0"),
         ({"lr_text": math.nan}, "lr_text=nan"),
-        ({"warmup_ratio": 2.0}, "at most 1"),
+        ({"warmup_ratio": 2.0}, "from 0 to 1"),
         ({"precision": "int8"}, "expected one of float32, autocast, bfloat16"),
         ({"schedule": "linear"}, "expected one of cosine"),
         ({"keep": 0}, "keep=0"),

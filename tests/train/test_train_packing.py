@@ -14,8 +14,8 @@ import torch
 
 from helpers_train import picture_mixture, record, text_record, write_mixture, write_pictures
 from smolvlm.errors import MixtureError
-from smolvlm.media.options import MediaOptions
 from smolvlm.nn.weights import load_model
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import Processor
 from smolvlm.train import packing
 from smolvlm.train.batching import IGNORE, Example, collate

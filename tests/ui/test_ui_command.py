@@ -28,7 +28,7 @@ def test_without_gradio_the_extra_is_named(capsys: pytest.CaptureFixture[str], m
     ("flags", "sentence"),
     [
         (["--lang", "fr"], "--lang fr: expected one of auto, en, zh."),
-        (["--port", "70000"], "--port 70000: expected a number from 0 to 65535."),
+        (["--port", "70000"], "--port 70000: expected a whole number from 0 to 65535."),
         (["--max-upload-mb", "0"], "--max-upload-mb 0"),
     ],
 )

@@ -62,8 +62,8 @@ def opened(media: Sequence[str], options: MediaOptions, *, more_may_come: bool =
     Options that only a video obeys are noted where there is none, unless `more_may_come`.
     """
     from smolvlm.media import SourcePolicy
-    from smolvlm.media.options import VIDEO_OPTIONS
     from smolvlm.media_parts import media_parts
+    from smolvlm.options.media import VIDEO_OPTIONS
 
     _once(media)
     parts = media_parts([_media_from_stdin() if item == STDIN else item for item in media], SourcePolicy(), options.media_kind)

@@ -16,6 +16,7 @@ from smolvlm.cli.help import Command
 from smolvlm.cli.loading import announce, find_model, open_model, say_world
 from smolvlm.errors import MissingExtraError
 from smolvlm.listening import listen
+from smolvlm.options.declare import declared
 from smolvlm.serve.config import ServeConfig
 
 _TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "str | None": str}
@@ -38,7 +39,7 @@ def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
         flag = f"--{f.name.replace('_', '-')}"
         names = (flag, "-m") if f.name == "model" else (flag,)
         metavar = "TEXT" if several or str(f.type).startswith("str") else "N" if str(f.type) == "int" else "X"
-        text = f.metadata["help"] + (" May be given again." if several else "")
+        text = declared(ServeConfig)[f.name].help + (" May be given again." if several else "")
         option = typer.Option(*names, metavar=metavar, help=text, show_default=False)
         made.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]))
 

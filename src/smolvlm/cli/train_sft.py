@@ -19,7 +19,7 @@ class SFTCommand(Command):
 
     def more_defaults(self) -> dict[str, Any]:
         try:
-            from smolvlm.train.options import TrainOptions
+            from smolvlm.options.training import TrainOptions
         except MissingExtraError:
             return {}
         return option_defaults(TrainOptions)
@@ -57,7 +57,7 @@ def sft(
           modality: image             # text, image, multi-image or video
           sampling_strategy: all      # or first:10%, random:10%, first:500, random:500
     """
-    from smolvlm.train.options import TrainOptions
+    from smolvlm.options.training import TrainOptions
     from smolvlm.train.sft import sft as train_sft
 
     options = TrainOptions(model=model, mixture=mixture, out=out, **given(data, loop))

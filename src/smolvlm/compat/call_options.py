@@ -12,7 +12,7 @@ from smolvlm.compat.features import Padding, check_return_tensors
 from smolvlm.compat.tokenizer import padding_of
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 
 # The reference lets callers sort arguments into these; each name means one thing, so they are laid flat.
 _NESTED = ("processor_kwargs", "common_kwargs", "text_kwargs", "images_kwargs", "videos_kwargs")

@@ -14,6 +14,7 @@ from smolvlm.compat.arguments import device_and_dtype, require_torch
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
 from smolvlm.media.pixels import normalise
+from smolvlm.options.declare import check, option
 
 IdRows: TypeAlias = list[list[int]]
 
@@ -47,8 +48,8 @@ class Padding:
     """How rows of ids are brought to one length. `to` is "longest", "max_length" or None for not at all."""
 
     to: str | None = None
-    max_length: int | None = None
-    multiple_of: int | None = None
+    max_length: int | None = option(None, "Tokens of every row.", least=1)
+    multiple_of: int | None = option(None, "Rows are as long as a multiple of it.", least=1)
     side: str | None = None  # None: the tokenizer's
 
     def __post_init__(self) -> None:
@@ -56,10 +57,7 @@ class Padding:
             raise ParamsError(f"padding={self.to!r}: expected True, False, 'longest' or 'max_length'.")
         if self.to == "max_length" and self.max_length is None:
             raise ParamsError("padding='max_length' needs max_length=...; or pass padding=True for the longest prompt.")
-        for name in ("max_length", "multiple_of"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ParamsError(f"padding to {name}={value!r}: expected a whole number of at least 1.")
+        check(self)
         if self.side not in (None, "left", "right"):
             raise ParamsError(f"padding_side={self.side!r}: expected 'left' or 'right'.")
 

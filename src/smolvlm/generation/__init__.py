@@ -3,11 +3,11 @@
 from smolvlm.generation.grammar import Grammar, GrammarCompiler
 from smolvlm.generation.loop import FinishReason, Generated, LiveAnswer, Request, TokenEvent, advance, collect, generate
 from smolvlm.generation.loop_guard import Loop, LoopGuard
-from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler
 from smolvlm.generation.schema import normalise_schema, parse_as
 from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import Decode, TextStream
+from smolvlm.options.generation import GenerationParams
 
 __all__ = [
     "Decode",

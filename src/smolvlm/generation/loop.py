@@ -16,10 +16,10 @@ import numpy as np
 from smolvlm.engines.base import Engine, FloatArray, SeqHandle
 from smolvlm.generation.grammar import Grammar
 from smolvlm.generation.loop_guard import LoopGuard
-from smolvlm.generation.params import GenerationParams
 from smolvlm.generation.sampler import Sampled, Sampler, TopLogprobs
 from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import AnswerText, TextStream
+from smolvlm.options.generation import GenerationParams
 from smolvlm.prompt.context import check_context
 
 FinishReason: TypeAlias = Literal["stop", "length", "repetition", "cancelled"]

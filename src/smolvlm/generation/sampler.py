@@ -12,7 +12,7 @@ import numpy.typing as npt
 from smolvlm.engines.base import FloatArray
 from smolvlm.errors import EngineError
 from smolvlm.generation.filters import draw
-from smolvlm.generation.params import GenerationParams
+from smolvlm.options.generation import GenerationParams
 
 BoolArray = npt.NDArray[np.bool_]
 TopLogprobs = tuple[tuple[int, float], ...]

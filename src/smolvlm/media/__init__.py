@@ -10,7 +10,6 @@ from smolvlm.media.container import StreamInfo
 from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
 from smolvlm.media.limits import Limits
-from smolvlm.media.options import DETAILS, MEDIA_KINDS, SAMPLINGS, TONE_MAPS, Detail, MediaOptions, OnWarning, Sampling, ToneMap, WantedKind
 from smolvlm.media.pixels import normalise
 from smolvlm.media.sampled_video import OnFrame, SampledVideo, VideoFrame, VideoInfo
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
@@ -19,6 +18,7 @@ from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edge, split_image, tile_grid
 from smolvlm.media.video import Video, VideoLike, probe_video, sample_video
 from smolvlm.media.video_packets import PacketSpan, SoundBlock
+from smolvlm.options.media import DETAILS, MEDIA_KINDS, SAMPLINGS, TONE_MAPS, Detail, MediaOptions, OnWarning, Sampling, ToneMap, WantedKind
 
 __all__ = [
     "DETAILS",

@@ -12,7 +12,7 @@ from smolvlm.errors import ImageError
 from smolvlm.media.depth import from_float, from_uint16
 from smolvlm.media.labels import one_line
 from smolvlm.media.limits import Limits
-from smolvlm.media.options import background_rgb
+from smolvlm.options.media import background_rgb
 
 _CHANNELS = (1, 3, 4)
 

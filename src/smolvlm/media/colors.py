@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from smolvlm.media.color_facts import color_tags, profile_name
-from smolvlm.media.options import MediaOptions, OnWarning
 from smolvlm.media.tone_map import ColorTags, left_as_stored, tone_map
 from smolvlm.media.transparency import has_transparency
+from smolvlm.options.media import MediaOptions, OnWarning
 
 _REMEDY = 'pass tone_map="auto" to convert it'
 

@@ -14,9 +14,9 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import SmolVLMError, VideoError
 from smolvlm.media.arrays import array_to_image, is_array_like, to_array, to_uint8
 from smolvlm.media.images import load_image
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampling import sample_span_indices
 from smolvlm.media.sources import SourcePolicy
+from smolvlm.options.media import MediaOptions
 
 DEFAULT_FPS = 24.0  # what the reference assumes of frames without metadata
 

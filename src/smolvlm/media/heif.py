@@ -11,8 +11,8 @@ from PIL import Image
 
 from smolvlm.errors import ImageError, MissingExtraError
 from smolvlm.media.labels import one_line
-from smolvlm.media.options import OnWarning
 from smolvlm.media.sources import Source
+from smolvlm.options.media import OnWarning
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _SEQUENCE_BRANDS = {b"hevc", b"hevx", b"msf1"}

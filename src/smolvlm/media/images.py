@@ -23,13 +23,13 @@ from smolvlm.media.heif import is_heif, open_heif
 from smolvlm.media.labels import one_line
 from smolvlm.media.limits import Limits
 from smolvlm.media.opening import check_pixels, check_texts, open_picture, orientation_of, upright
-from smolvlm.media.options import MediaOptions, OnWarning
 from smolvlm.media.picture_row import is_row
 from smolvlm.media.raw_photo import TIFF_STARTS, embedded_jpegs, offsets_of, raw_format, raw_orientation
 from smolvlm.media.reduced import shrink_to_limit
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiff_pages import TiffFile, View, at_page, describe_page, read_tiff, unlinked
 from smolvlm.media.transparency import flatten
+from smolvlm.options.media import MediaOptions, OnWarning
 
 ImageLike: TypeAlias = "SourceLike | Image.Image | np.ndarray[Any, Any]"
 

@@ -10,10 +10,10 @@ from smolvlm.media.heif import AVIF_BRANDS, is_heif, is_sequence
 from smolvlm.media.limits import Limits
 from smolvlm.media.mp4_boxes import check_sample_counts
 from smolvlm.media.opening import open_header
-from smolvlm.media.options import WantedKind
 from smolvlm.media.raw_photo import raw_format
 from smolvlm.media.sources import Source
 from smolvlm.media.strangers import READABLE, what_instead
+from smolvlm.options.media import WantedKind
 
 MediaKind = Literal["image", "video"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from smolvlm.media.options import check_number
+from smolvlm.options.declare import check, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,19 +14,17 @@ class Limits:
     The pixel bounds are checked against the header, before anything of that size is allocated.
     """
 
-    max_image_pixels: int = 100_000_000
-    max_video_pixels: int = 40_000_000  # of one frame: 8K is 33 million
-    max_download_bytes: int = 2 * 1024**3
-    max_data_url_bytes: int = 64 * 1024**2  # after decoding
-    max_stream_bytes: int = 2 * 1024**3  # of a file-like object
-    timeout_s: float = 60.0  # connecting and each wait for data
-    max_download_s: float = 1800.0  # the whole download: a server that drips a byte a minute ends here
-    max_redirects: int = 5
+    max_image_pixels: int = option(100_000_000, "Pixels of a picture.", least=1)
+    max_video_pixels: int = option(40_000_000, "Pixels of one frame; 8K is 33 million.", least=1)
+    max_download_bytes: int = option(2 * 1024**3, "Bytes of a download.", least=1)
+    max_data_url_bytes: int = option(64 * 1024**2, "Bytes of a data URL, after decoding.", least=1)
+    max_stream_bytes: int = option(2 * 1024**3, "Bytes of a file-like object.", least=1)
+    timeout_s: float = option(60.0, "Connecting, and each wait for data.", above=0)
+    max_download_s: float = option(1800.0, "The whole download: a server that drips a byte a minute ends here.", above=0)
+    max_redirects: int = option(5, "Redirects that are followed.", least=0)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            check_number(field.name, value, least=0, above=field.name != "max_redirects")
+        check(self)
 
 
 # What a server reads of each source that a request holds.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from smolvlm.media.jpeg_frame import read_frame
 from smolvlm.media.opening import check_pixels
-from smolvlm.media.options import OnWarning
+from smolvlm.options.media import OnWarning
 
 _STEPS = (2, 4)
 _MOST_TIMES = 10  # as many limits may a whole picture have: decoding takes time also where it takes no memory

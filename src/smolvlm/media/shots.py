@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from smolvlm.errors import ParamsError
 from smolvlm.media.sampled_video import VideoFrame
+from smolvlm.options.declare import check, option
 
 # Gets every frame in order, its longest edge SMALL_PX or less; gives those that begin a new shot. The first frame always does.
 ShotDetector: TypeAlias = Callable[[Iterator[VideoFrame]], Iterator[VideoFrame]]
@@ -36,14 +36,12 @@ class CutDetector:
     min_shot_s: cuts sooner than this after the one before are passed over.
     """
 
-    threshold: float = 12.0
-    ratio: float = 3.0
-    min_shot_s: float = 0.3
+    threshold: float = option(12.0, "Least mean change of a pixel, in levels of 0 to 255.", least=0)
+    ratio: float = option(3.0, "How often that must exceed the mean change between the frames around.", least=0)
+    min_shot_s: float = option(0.3, "Cuts sooner than this after the one before are passed over.", least=0)
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "ratio", "min_shot_s"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ParamsError(f"{name}={getattr(self, name)!r}: expected a finite number of at least 0.")
+        check(self)
 
     def __call__(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         last_s = 0.0

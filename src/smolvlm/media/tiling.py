@@ -15,7 +15,7 @@ from PIL import Image
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 
 MAX_EDGE_PX = 4096  # the reference's absolute cap on a side
 

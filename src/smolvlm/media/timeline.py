@@ -14,10 +14,10 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
 from smolvlm.media.file_end import Early, is_joined
 from smolvlm.media.mp4_boxes import is_mp4
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices, sample_times
 from smolvlm.media.video_index import FrameIndex, build_index
 from smolvlm.media.video_reader import VideoReader
+from smolvlm.options.media import MediaOptions
 
 _UNKNOWN_RATE = 24.0  # what the reference assumes where nothing is known
 _MAX_DURATION_S = 1e8  # three years: beyond it a header lies

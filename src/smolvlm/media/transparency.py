@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from smolvlm.media.options import OnWarning, background_rgb
+from smolvlm.options.media import OnWarning, background_rgb
 
 
 def has_transparency(image: Image.Image) -> bool:

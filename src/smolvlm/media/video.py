@@ -22,7 +22,6 @@ from smolvlm.media.frame_list import FrameList
 from smolvlm.media.heif import is_sequence
 from smolvlm.media.kinds import picture_format
 from smolvlm.media.mp4_boxes import check_sample_counts
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampled_video import OnFrame, Pixels, SampledVideo, VideoFrame, VideoInfo, square_frame
 from smolvlm.media.shots import SMALL_PX, CutDetector, Shot, ShotDetector, find_shots
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
@@ -30,6 +29,7 @@ from smolvlm.media.timeline import Timeline
 from smolvlm.media.video_file import AnimationFile, Choose, Frames, VideoFile
 from smolvlm.media.video_packets import PacketSpan, SoundBlock, packet_span, sound_of
 from smolvlm.media.video_pixels import turn_of
+from smolvlm.options.media import MediaOptions
 
 VideoLike: TypeAlias = "SourceLike | Video | Sequence[Any] | np.ndarray[Any, Any]"
 

@@ -18,13 +18,13 @@ from smolvlm.media.animation import AnimationReader
 from smolvlm.media.container import StreamInfo
 from smolvlm.media.labels import one_line
 from smolvlm.media.limits import Limits
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.sampled_video import OnFrame, Pixels, SampledVideo, VideoInfo, square_frame
 from smolvlm.media.sources import Source
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.tone_map import left_as_stored
 from smolvlm.media.video_pixels import IDENTITY, Matrix, shrunk
 from smolvlm.media.video_reader import SeekMismatch, VideoReader
+from smolvlm.options.media import MediaOptions
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.engines.native_engine import THREADS_VARIABLE
-from smolvlm.errors import MissingExtraError, ParamsError, SmolVLMError
+from smolvlm.errors import MissingExtraError, SmolVLMError
 from smolvlm.media.labels import one_line
+from smolvlm.options.declare import check, option
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import RunFolder
 from smolvlm.scale.worker import PartReport, PartWorker
@@ -41,17 +42,12 @@ class PoolOptions:
     """
 
     address: str | None = None
-    workers: int | None = None
-    worker_cpus: int | None = None
-    worker_gpus: float = 0.0
+    workers: int | None = option(None, "Models at work at the same time.", least=1)
+    worker_cpus: int | None = option(None, "Processors of each.", least=1)
+    worker_gpus: float = option(0.0, "Share of a GPU of each.", least=0, most=64, hint="such as 0.5")
 
     def __post_init__(self) -> None:
-        for name in ("workers", "worker_cpus"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParamsError(f"{name}={value}: expected a whole number of at least 1.")
-        if not 0 <= self.worker_gpus <= 64:
-            raise ParamsError(f"worker_gpus={self.worker_gpus}: expected a number from 0 to 64, such as 0.5.")
+        check(self)
 
 
 class _Actor:

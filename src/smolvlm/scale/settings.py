@@ -10,6 +10,7 @@ from typing import Any
 from smolvlm.errors import ParamsError
 from smolvlm.generation import normalise_schema
 from smolvlm.media.fetch.policy import RemotePolicy
+from smolvlm.options.declare import check, option
 from smolvlm.vlm import split_options
 
 PART_INPUTS = 16  # what a killed worker may have to do again, and the step of the progress bar
@@ -52,8 +53,8 @@ class BatchSettings:
     remote_ports: tuple[int, ...] = ()
     allow_addresses: tuple[str, ...] = ()
     allow_paths: tuple[str, ...] = ()
-    part_inputs: int = PART_INPUTS
-    batch_size: int = BATCH_SIZE
+    part_inputs: int = option(PART_INPUTS, "Inputs of one part.", least=1)
+    batch_size: int = option(BATCH_SIZE, "Answers decoded together.", least=1)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -62,9 +63,7 @@ class BatchSettings:
             raise ParamsError(f"questions: expected 1 to {MAX_QUESTIONS} texts that are not empty.")
         if len(set(self.questions)) < len(self.questions):
             raise ParamsError("questions holds the same question twice; each may stand once.")
-        for name in ("part_inputs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ParamsError(f"{name}={getattr(self, name)}: expected a whole number of at least 1.")
+        check(self)
         for folder in self.allow_paths:
             if not os.path.isabs(folder):
                 raise ParamsError(f"allow_paths: {folder!r} is not a whole path; write it from the root on.")

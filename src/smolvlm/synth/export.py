@@ -23,6 +23,7 @@ from typing import Any
 from PIL import Image
 
 from smolvlm.errors import SynthError
+from smolvlm.options.declare import check, option
 from smolvlm.synth.generate import GENERATORS, VERSION, generate
 from smolvlm.synth.sample import SPLITS, Sample, Split
 from smolvlm.synth.sheet import Cell, contact_sheet, sample_cell
@@ -47,8 +48,8 @@ class ExportOptions:
     """
 
     generators: tuple[str, ...] = tuple(GENERATORS)
-    count: int = 100
-    first: int = 0
+    count: int = option(100, "Samples of each generator.", least=1)
+    first: int = option(0, "The first number.", least=0)
     split: Split = "train"
     world: World = SMALL
     sheet: bool = False
@@ -60,10 +61,7 @@ class ExportOptions:
             raise SynthError(f"no generator is called {unknown[0]!r}; there are {', '.join(GENERATORS)}.")
         if self.split not in SPLITS:
             raise SynthError(f"no split is called {self.split!r}; there are {', '.join(SPLITS)}.")
-        for name, least in (("count", 1), ("first", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SynthError(f"{name}={value!r}: expected a whole number of at least {least}.")
+        check(self, SynthError)
 
 
 @dataclass(frozen=True)

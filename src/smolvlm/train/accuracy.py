@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from smolvlm.inference.scoring import choose_options
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 from smolvlm.prompt.messages import normalise_messages
 from smolvlm.train.record import Record, to_messages
 from smolvlm.vlm import SmolVLM

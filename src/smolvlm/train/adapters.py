@@ -25,6 +25,7 @@ from smolvlm.checkpoint.fingerprint import fingerprint
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.errors import AdapterError, MissingExtraError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
+from smolvlm.options.declare import check, option
 
 METHODS = ("lora", "dora", "qlora")
 _NAME = "default"  # peft's own name for the only adapter
@@ -40,21 +41,14 @@ class AdapterOptions:
     Every linear layer of decoder and connector gets one; `vision` adds those of the vision encoder.
     """
 
-    method: str = "lora"
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    method: str = option("lora", "Which adapter.", choices=METHODS)
+    rank: int = option(16, "Rank of what is added.", least=1, most=1024, hint="8 to 64 is usual")
+    alpha: float = option(32.0, "What is added is alpha / rank times B @ A.", above=0)
+    dropout: float = option(0.0, "Share of the inputs that is left out.", least=0, below=1)
     vision: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise AdapterError(f"method={self.method!r} is no adapter; use one of {', '.join(METHODS)}.")
-        if not 1 <= self.rank <= 1024:
-            raise AdapterError(f"rank={self.rank} is out of range; use 1 to 1024, mostly 8 to 64.")
-        if not 0 < self.alpha < float("inf"):
-            raise AdapterError(f"alpha={self.alpha} must be positive.")
-        if not 0 <= self.dropout < 1:
-            raise AdapterError(f"dropout={self.dropout} is out of range; use 0 up to 1 (excluded).")
+        check(self, AdapterError)
 
 
 def target_modules(net: nn.Module, *, vision: bool) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smolvlm.errors import ImageError, MixtureError, PromptError, SmolVLMError, SourceError, VideoError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import PreparedMedia, Processor
 from smolvlm.prompt.messages import ImagePart, Message, VideoPart
 from smolvlm.prompt.segments import Segment, TextSegment

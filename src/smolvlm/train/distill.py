@@ -19,9 +19,9 @@ from PIL import Image
 
 from smolvlm.errors import MixtureError, TeacherError, TrainingError
 from smolvlm.families.grammar import timestamp
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.video import sample_video
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
+from smolvlm.options.media import MediaOptions
 from smolvlm.processor import Processor
 from smolvlm.prompt.messages import ImagePart, Message, TextPart, VideoPart
 from smolvlm.train.distill_objective import DistillObjective, DistillWeights, ProjectedGraph

@@ -6,7 +6,6 @@ learned projection (FitNets, arXiv 1412.6550), here of the layer below the head,
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from smolvlm.errors import TrainingError
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
+from smolvlm.options.declare import check, option
 from smolvlm.train.batching import Batch
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.objective import LossOutput
@@ -28,20 +28,15 @@ class DistillWeights:
     Each is a mean over the learned tokens. A weight of 0 leaves its term out.
     """
 
-    answers: float = 0.5
-    logits: float = 0.5
-    hidden: float = 0.0
-    temperature: float = 2.0
+    answers: float = option(0.5, "Weight of the answers.", least=0)
+    logits: float = option(0.5, "Weight of the teacher's distribution.", least=0)
+    hidden: float = option(0.0, "Weight of the hidden states.", least=0)
+    temperature: float = option(2.0, "Of both distributions.", above=0, hint="1 to 4 is usual")
 
     def __post_init__(self) -> None:
-        for name in ("answers", "logits", "hidden"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise TrainingError(f"{name}={value}: a weight of the loss is 0 or more.")
+        check(self, TrainingError)
         if not self.answers + self.logits + self.hidden > 0:
             raise TrainingError("all weights of the loss are 0: nothing would be learned; raise one of them.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise TrainingError(f"temperature={self.temperature} must be positive; 1 to 4 is usual.")
 
 
 class DistillOutput(NamedTuple):

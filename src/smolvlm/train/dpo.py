@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from smolvlm.media.options import MediaOptions
-from smolvlm.train.dpo_objective import DPOObjective
+from smolvlm.options.declare import same
+from smolvlm.train.dpo_objective import DPOLoss, DPOObjective
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.loop import TrainResult
 from smolvlm.train.preferences import PairBatches, PairEncoder, pair_mixture
@@ -23,12 +23,8 @@ class DPOOptions(TuneOptions):
     The reference is the model as it was: without its adapter, or for "full" a second, frozen copy in memory.
     """
 
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        DPOObjective(beta=self.beta, label_smoothing=self.label_smoothing)  # raises for a value out of its range
+    beta: float = same(DPOLoss, "beta")
+    label_smoothing: float = same(DPOLoss, "label_smoothing")
 
     @classmethod
     def rates(cls, method: str) -> dict[str, float]:
@@ -43,11 +39,7 @@ def dpo(options: DPOOptions, on_step: Callable[[StepRecord], None] | None = None
     cannot be used, TrainingError, and what loading a checkpoint raises.
     """
     base = Base.open(options)
-    encoder = PairEncoder(
-        base.processor,
-        context(options, base.processor.model),
-        MediaOptions(detail=options.detail, fps=options.fps, max_frames=options.max_frames),  # type: ignore[arg-type]
-    )
+    encoder = PairEncoder(base.processor, context(options, base.processor.model), options.media)
     source = PairBatches(
         pair_mixture(options.mixture, seed=options.seed),
         encoder,

@@ -6,7 +6,6 @@ Source: DPO (arXiv 2305.18290), equation 7; label smoothing as in its "conservat
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import TrainingError
+from smolvlm.options.declare import check, option
 from smolvlm.train.adapters import has_adapter, without_adapter
 from smolvlm.train.batching import IGNORE, Batch, Example, collate
 from smolvlm.train.objective import LossOutput
@@ -91,6 +91,17 @@ def dpo_loss(policy: PairLogps, reference: PairLogps, beta: float, label_smoothi
     return loss, margin
 
 
+@dataclass(frozen=True)
+class DPOLoss:
+    """Raises TrainingError for a value out of its range."""
+
+    beta: float = option(0.1, "How dearly distance from the reference is paid.", above=0, hint="0.05 to 0.5 is usual", metavar="X")
+    label_smoothing: float = option(0.0, "Share of pairs that may be the wrong way round.", least=0, below=0.5, metavar="X")
+
+    def __post_init__(self) -> None:
+        check(self, TrainingError)
+
+
 class DPOObjective:
     """The mean sigmoid loss over pairs. `reference` is a frozen graph, or None: the model itself without its adapter.
 
@@ -99,11 +110,8 @@ class DPOObjective:
     """
 
     def __init__(self, reference: nn.Module | None = None, *, beta: float = 0.1, label_smoothing: float = 0.0) -> None:
-        if not (math.isfinite(beta) and beta > 0):
-            raise TrainingError(f"beta={beta} must be positive; 0.05 to 0.5 is usual.")
-        if not 0 <= label_smoothing < 0.5:
-            raise TrainingError(f"label_smoothing={label_smoothing} is out of range; use 0 up to 0.5 (excluded).")
-        self.beta, self.label_smoothing = beta, label_smoothing
+        checked = DPOLoss(beta, label_smoothing)
+        self.beta, self.label_smoothing = checked.beta, checked.label_smoothing
         self.reference = None if reference is None else reference.requires_grad_(False).eval()
 
     def __call__(self, model: nn.Module, batch: PairBatch) -> LossOutput:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from smolvlm.errors import TrainingError
-from smolvlm.media.options import MediaOptions
+from smolvlm.options.declare import option
 from smolvlm.train.accuracy import Accuracy, closed_options, measure
 from smolvlm.train.finetune_data import RawRecord, Understood, understand
 from smolvlm.train.loop import TrainResult
@@ -45,7 +45,7 @@ class FinetuneOptions(TuneOptions):
 
     packing: bool = False  # a batch is then so many examples: packed rows would take a small data set in one step
     question: str | None = None
-    validation_share: float = 0.1
+    validation_share: float = option(0.1, "Share of the pictures that measures and is never trained on; 0: none.", least=0, most=0.5)
     measure: bool = True
     data_fingerprint: str = ""
 
@@ -53,8 +53,6 @@ class FinetuneOptions(TuneOptions):
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "epochs", 5)
         super().__post_init__()
-        if not 0 <= self.validation_share <= 0.5:
-            raise TrainingError(f"validation_share={self.validation_share!r}: expected 0 to 0.5.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _measure(options: FinetuneOptions, todo: Plan, *, trained: bool) -> Accuracy
     is_adapter = trained and options.method != "full"
     folder = options.out if trained and not is_adapter else options.model
     model = load(folder, adapter=result_folder(options) if is_adapter else None, prompt_style=options.prompt_style)
-    media = MediaOptions(detail=options.detail, fps=options.fps, max_frames=options.max_frames)  # type: ignore[arg-type]
+    media = options.media
     return measure(model, todo.validation, todo.options, media)
 
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from smolvlm.errors import TrainingError
+from smolvlm.options.training import LoopOptions
 from smolvlm.train.batching import BatchSource, BatchT, Drawn
 from smolvlm.train.checkpointing import checkpointed_layers
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.objective import Objective
 from smolvlm.train.optimizer import Optimizer, schedule_factor
-from smolvlm.train.options import LoopOptions
 from smolvlm.train.processes import Processes, Sums
 from smolvlm.train.records import RunLog, StepRecord
 from smolvlm.train.run_folder import open_run

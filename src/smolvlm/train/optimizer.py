@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smolvlm.errors import TrainingError
-from smolvlm.train.options import LoopOptions
+from smolvlm.options.training import LoopOptions
 from smolvlm.train.processes import full_tensor, like_shard
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from smolvlm.errors import TrainingError
+from smolvlm.options.training import LoopOptions
 from smolvlm.train.loss_picture import draw_losses
-from smolvlm.train.options import LoopOptions
 from smolvlm.train.run_folder import write_text
 
 logger = logging.getLogger(__name__)

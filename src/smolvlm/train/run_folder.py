@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.errors import TrainingError
-from smolvlm.train.options import LoopOptions
+from smolvlm.options.training import LoopOptions
 
 RUN_FILE = "run.json"
 

@@ -10,8 +10,8 @@ from typing import Any
 from smolvlm.config import ModelConfig
 from smolvlm.errors import TrainingError
 from smolvlm.hub import resolve
-from smolvlm.media.options import MediaOptions
 from smolvlm.nn.weights import load_model
+from smolvlm.options.training import TrainOptions
 from smolvlm.processor import Processor
 from smolvlm.train.conversation import ConversationEncoder
 from smolvlm.train.graph import TrainingGraph
@@ -19,7 +19,6 @@ from smolvlm.train.loop import Trainer, TrainResult
 from smolvlm.train.mixture import Mixture
 from smolvlm.train.mixture_batches import MixtureBatches
 from smolvlm.train.objective import SFTObjective
-from smolvlm.train.options import TrainOptions
 from smolvlm.train.output import is_finished, save_output, whole_model
 from smolvlm.train.records import StepRecord
 from smolvlm.train.run_folder import open_run
@@ -62,11 +61,7 @@ def write_output(trainer: Trainer[Any], graph: TrainingGraph, source: Path) -> N
 
 def mixture_batches(mixture: Mixture, processor: Processor, options: TrainOptions) -> MixtureBatches:
     """The batches that `options` ask for. Raises TrainingError for a seq_len beyond the model's context."""
-    encoder = ConversationEncoder(
-        processor,
-        context(options, processor.model),
-        MediaOptions(detail=options.detail, fps=options.fps, max_frames=options.max_frames),  # type: ignore[arg-type]
-    )
+    encoder = ConversationEncoder(processor, context(options, processor.model), options.media)
     return MixtureBatches(
         mixture, encoder, batch_size=options.batch_size, epochs=options.epochs, packing=options.packing, workers=options.workers
     )

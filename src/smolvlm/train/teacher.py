@@ -25,6 +25,7 @@ from PIL import Image
 
 from smolvlm.errors import ImageError, SourceError, TeacherError, VideoError
 from smolvlm.media.images import load_image
+from smolvlm.options.declare import check, option
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ class TeacherOptions:
     endpoint: str
     model: str
     api_key: str | None = None
-    max_tokens: int = 512
-    temperature: float = 0.0
-    parallel: int = 4
-    attempts: int = 5
-    pause_s: float = 1.0
-    timeout_s: float = 300.0
+    max_tokens: int = option(512, "The longest answer, in tokens.", least=1)
+    temperature: float = option(0.0, "Of the sampling; 0: the likeliest token.", least=0)
+    parallel: int = option(4, "Requests under way at once.", least=1)
+    attempts: int = option(5, "For one question.", least=1)
+    pause_s: float = option(1.0, "Before the second attempt; it doubles.", least=0)
+    timeout_s: float = option(300.0, "For one answer.", above=0)
 
     def __post_init__(self) -> None:
         try:
@@ -59,9 +60,7 @@ class TeacherOptions:
             raise TeacherError(f"endpoint={str(self.endpoint)[:200]!r} is no address; write it as http://HOST:PORT/v1.")
         if not self.model:
             raise TeacherError("the teacher's model has no name; pass the one that its server knows.")
-        for name in ("max_tokens", "parallel", "attempts"):
-            if getattr(self, name) < 1:
-                raise TeacherError(f"{name}={getattr(self, name)} must be at least 1.")
+        check(self, TeacherError)
 
     @property
     def url(self) -> str:

@@ -12,13 +12,13 @@ from smolvlm.errors import AdapterError, TrainingError
 from smolvlm.hub import resolve
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 from smolvlm.nn.weights import load_model
+from smolvlm.options.training import TrainOptions
 from smolvlm.processor import Processor
 from smolvlm.train.adapters import METHODS, AdapterOptions, add_adapter, save_adapter
 from smolvlm.train.batching import BatchSource
 from smolvlm.train.graph import TrainingGraph
 from smolvlm.train.loop import Trainer, TrainResult
 from smolvlm.train.objective import Objective
-from smolvlm.train.options import TrainOptions
 from smolvlm.train.output import is_finished
 from smolvlm.train.records import StepRecord
 from smolvlm.train.run_folder import open_run

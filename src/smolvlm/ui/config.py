@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smolvlm.errors import ParamsError
 from smolvlm.listening import Callers
+from smolvlm.options.declare import check, option
 
 LANGUAGE_CHOICES = ("auto", "en", "zh")
 
@@ -22,17 +22,12 @@ class PageConfig:
 
     host: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()
-    port: int = 7860
+    port: int = option(7860, "The port; 0 takes a free one and prints it.", least=0, most=65535)
     simple: bool = False
-    lang: str = "auto"
-    max_upload_mb: int = 500
+    lang: str = option("auto", "The page's language.", choices=LANGUAGE_CHOICES)
+    max_upload_mb: int = option(500, "Of one file, in units of 10^6 bytes.", least=1)
     random_weights: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ParamsError(f"port={self.port}: expected a number from 0 to 65535.")
-        if self.lang not in LANGUAGE_CHOICES:
-            raise ParamsError(f"lang={self.lang!r}: expected one of {', '.join(LANGUAGE_CHOICES)}.")
+        check(self)
         Callers(self.host, self.allowed_hosts)
-        if self.max_upload_mb < 1:
-            raise ParamsError(f"max_upload_mb={self.max_upload_mb}: expected a whole number of at least 1.")

@@ -22,12 +22,12 @@ from smolvlm.media.fetch.policy import RemotePolicy
 from smolvlm.media.fetch.urls import resolve
 from smolvlm.media.kinds import MediaKind
 from smolvlm.media.labels import short
-from smolvlm.media.options import MediaOptions
 from smolvlm.media.prepared import MediaInfo, PreparedMedia
 from smolvlm.media.sandbox.limits import MediaLimits, StoredFile
 from smolvlm.media.sandbox.pool import WorkerPool
 from smolvlm.media.sandbox.wire import Job, Reply, tiles_of
 from smolvlm.media.sources import Source, SourcePolicy, open_source
+from smolvlm.options.media import MediaOptions
 from smolvlm.temporary import delete_stale
 
 __all__ = ["MediaGate", "MediaLimits", "MediaUnavailableError", "RemotePolicy", "StoredFile"]

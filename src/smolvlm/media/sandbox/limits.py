@@ -5,12 +5,11 @@ The numbers of one source live in `media.limits`; these are of a request and of 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.errors import ParamsError
 from smolvlm.media.limits import STRANGERS, Limits
+from smolvlm.options.declare import check, option
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,17 @@ class MediaLimits:
     """
 
     source: Limits = STRANGERS
-    max_media: int = 16  # in one request
-    max_frames: int = 64
-    max_video_s: float = 3600.0
-    decode_s: float = 30.0
-    stalled_s: float = 120.0
-    worker_mb: int = 2048
-    workers: int = 2
-    queue_s: float = 60.0
-    owner_waiting: int = 112  # media of one owner that wait for a decoding process: seven requests of the largest kind
-    max_downloads: int = 8  # at the same time
+    max_media: int = option(16, "Media of one request.", least=1)
+    max_frames: int = option(64, "Frames of one video.", least=1)
+    max_video_s: float = option(3600.0, "Seconds of a whole video.", above=0)
+    decode_s: float = option(30.0, "Processor time of one medium.", above=0)
+    stalled_s: float = option(120.0, "Time on the clock of one medium.", above=0)
+    worker_mb: int = option(2048, "Address space of a decoding process.", least=1)
+    workers: int = option(2, "Decoding processes.", least=1)
+    queue_s: float = option(60.0, "The wait for a free process.", above=0)
+    # Seven requests of the largest kind.
+    owner_waiting: int = option(112, "Media of one owner that wait for a process.", least=1)
+    max_downloads: int = option(8, "Downloads at the same time.", least=1)
 
     def __post_init__(self) -> None:
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
-            kinds = int if field.type == "int" else int | float
-            if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or value <= 0:
-                expected = "a whole number of at least 1" if kinds is int else "a number above 0"
-                raise ParamsError(f"{field.name}={value!r}: expected {expected}.")
+        check(self)

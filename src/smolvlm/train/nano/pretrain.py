@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from smolvlm.errors import TrainingError
+from smolvlm.options.training import LoopOptions
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.train.loop import Trainer
 from smolvlm.train.nano.connect import fit_connector
@@ -19,7 +20,6 @@ from smolvlm.train.nano.objective import Nano, StageObjective, trained_in
 from smolvlm.train.nano.recipe import Recipe, StagePlan
 from smolvlm.train.nano.rows import RowMaker
 from smolvlm.train.nano.tokenizer import build_tokenizer
-from smolvlm.train.options import LoopOptions
 from smolvlm.train.records import StepRecord
 from smolvlm.train.run_folder import write_text
 

@@ -1,17 +1,17 @@
 """What a caller may ask of pictures and videos.
 
-Their defaults live here and nowhere else; the command line and the server read them from this dataclass.
+Help, defaults, ranges and doors live here and nowhere else.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from smolvlm.errors import ParamsError
+from smolvlm.options.declare import check, declared, option
 
 Detail = Literal["official", "fit", "low"]
 DETAILS: tuple[str, ...] = ("official", "fit", "low")
@@ -21,25 +21,10 @@ Sampling = Literal["official", "time"]
 SAMPLINGS: tuple[str, ...] = ("official", "time")
 WantedKind = Literal["auto", "image", "video"]
 MEDIA_KINDS: tuple[str, ...] = ("auto", "image", "video")
-VIDEO_OPTIONS = ("fps", "max_frames", "start", "end", "sampling")  # of a picture they change nothing
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 _HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}", re.ASCII)
 # Called with one sentence for each thing that a caller would not expect of a medium: what was left out, what else to pass.
 OnWarning: TypeAlias = Callable[[str], None]
-
-
-def check_number(name: str, value: object, *, least: float, above: bool) -> None:
-    """Raise ParamsError unless `value` is a finite number >= `least` (or > `least` when `above`)."""
-    bound = f"{'above' if above else 'of at least'} {least:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ParamsError(f"{name}={value!r}: expected a finite number {bound}.")
-    if value < least or (above and value == least):
-        raise ParamsError(f"{name}={value!r}: expected a number {bound}.")
-
-
-def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ParamsError(f"{name}={value!r}: expected a whole number of at least 1.")
 
 
 def background_rgb(color: object) -> tuple[int, int, int]:
@@ -50,6 +35,11 @@ def background_rgb(color: object) -> tuple[int, int, int]:
         if _HEX_COLOR.fullmatch(color):
             return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
     raise ParamsError(f"background={color!r}: expected white, black or a color such as #ff8800.")
+
+
+def _background(_name: str, color: object) -> object:
+    background_rgb(color)
+    return color
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,34 +66,88 @@ class MediaOptions:
     Raises ParamsError for a value out of its range.
     """
 
-    detail: Detail = "official"
-    image_splitting: bool | None = None
-    longest_edge: int | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-    start: float | None = None
-    end: float | None = None
-    sampling: Sampling = "official"
-    tone_map: ToneMap = "off"
-    media_kind: WantedKind = "auto"
-    background: str | None = None
-    max_pixels: int | None = None
+    detail: Detail = option(
+        "official",
+        "official (every picture scaled up and split), fit (never enlarged, much faster for small pictures) or low (one tile a "
+        "picture, fastest).",
+        choices=DETAILS,
+        doors=("cli", "http", "page", "train"),
+        media=("image",),
+        metavar="LEVEL",
+    )
+    image_splitting: bool | None = option(None, "Split pictures into tiles, or take each as one.", doors=("cli", "http"), media=("image",))
+    longest_edge: int | None = option(
+        None,
+        "Pixels that the longest side of a picture is scaled to before it is split.",
+        least=1,
+        doors=("cli", "http"),
+        media=("image",),
+        metavar="N",
+    )
+    fps: float | None = option(
+        None, "Frames sampled a second of video.", above=0, doors=("cli", "http", "train"), media=("video",), metavar="X"
+    )
+    max_frames: int | None = option(
+        None, "At most this many frames of a video.", least=1, doors=("cli", "http", "page", "train"), media=("video",), metavar="N"
+    )
+    start: float | None = option(
+        None, "Begin here in a video: seconds from its first frame.", least=0, doors=("cli", "http"), media=("video",), metavar="TIME"
+    )
+    end: float | None = option(
+        None, "End here in a video: seconds from its first frame.", least=0, doors=("cli", "http"), media=("video",), metavar="TIME"
+    )
+    sampling: Sampling = option(
+        "official",
+        "official (evenly by the frames' numbers) or time (evenly in time; differs where a video's frame rate varies).",
+        choices=SAMPLINGS,
+        doors=("cli", "http"),
+        media=("video",),
+        metavar="RULE",
+    )
+    tone_map: ToneMap = option(
+        "off",
+        "off (values as stored, as the published processor) or auto (HDR and wide-gamut media are brought to the colors of a "
+        "common screen).",
+        choices=TONE_MAPS,
+        doors=("cli", "http"),
+        media=("image", "video"),
+        metavar="MODE",
+    )
+    media_kind: WantedKind = option(
+        "auto",
+        "auto (animated pictures are videos), image (of an animation the first frame) or video.",
+        choices=MEDIA_KINDS,
+        doors=("cli", "http"),
+        flag="--as",
+        metavar="KIND",
+    )
+    background: str | None = option(
+        None,
+        "Behind transparent parts: white, black or #rrggbb; without it a file's hidden colors are shown, as the published processor does.",
+        doors=("cli", "http"),
+        media=("image", "video"),
+        metavar="COLOR",
+        convert=_background,
+    )
+    max_pixels: int | None = option(
+        None,
+        "The largest picture that is decoded whole. Larger JPEGs are decoded at a half or a quarter of their size, other "
+        "formats are refused.",
+        least=1,
+        doors=("cli",),
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
-        for name, choices in (("detail", DETAILS), ("sampling", SAMPLINGS), ("tone_map", TONE_MAPS), ("media_kind", MEDIA_KINDS)):
-            if getattr(self, name) not in choices:
-                raise ParamsError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}.")
-        if self.image_splitting is not None and not isinstance(self.image_splitting, bool):
-            raise ParamsError(f"image_splitting={self.image_splitting!r}: expected True, False or None.")
-        if self.background is not None:
-            background_rgb(self.background)
-        for name in ("longest_edge", "max_frames", "max_pixels"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name))
-        if self.fps is not None:
-            check_number("fps", self.fps, least=0, above=True)
-        for name in ("start", "end"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), least=0, above=False)
+        check(self)
         if self.end is not None and self.end < (self.start or 0):
             raise ParamsError(f"end={self.end} is before start={self.start or 0}; pass an end after the start.")
+
+
+def of_medium(kind: str) -> tuple[str, ...]:
+    """The options that change an "image" or a "video"."""
+    return tuple(name for name, made in declared(MediaOptions).items() if kind in made.media)
+
+
+# Of a picture they change nothing.
+VIDEO_OPTIONS = tuple(name for name in of_medium("video") if name not in of_medium("image"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from smolvlm.errors import TrainingError
+from smolvlm.options.declare import at_door, check, option, same
+from smolvlm.options.media import Detail, MediaOptions
 
 PRECISIONS = ("float32", "autocast", "bfloat16")
 SCHEDULES = ("cosine", "constant")
@@ -34,38 +35,31 @@ class LoopOptions:
     """
 
     out: Path
-    steps: int | None = None
-    gradient_accumulation: int = 1
-    lr_vision: float = 5e-6
-    lr_connector: float = 1e-4
-    lr_text: float = 2e-5
-    lr_muon: float = 0.0
-    schedule: str = "cosine"
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: str = "float32"
+    steps: int | None = option(None, "Optimizer steps.", least=1, metavar="N")
+    gradient_accumulation: int = option(1, "Batches a step, where memory has no room for one large batch.", least=1, metavar="N")
+    lr_vision: float = option(5e-6, "Peak rate of the vision tower; 0: frozen.", least=0, metavar="X")
+    lr_connector: float = option(1e-4, "Peak rate of the connector; 0: frozen.", least=0, metavar="X")
+    lr_text: float = option(2e-5, "Peak rate of the decoder; 0: frozen.", least=0, metavar="X")
+    lr_muon: float = option(0.0, "Rate of Muon for the matrices of the layers; 0: AdamW.", least=0, metavar="X")
+    schedule: str = option("cosine", "cosine or constant, after the warm-up.", choices=SCHEDULES, metavar="NAME")
+    warmup_ratio: float = option(0.03, "Share of the run with a rising rate.", least=0, most=1, metavar="X")
+    weight_decay: float = option(0.0, "Pull on matrices towards zero.", least=0, metavar="X")
+    max_grad_norm: float = option(1.0, "Clip gradients beyond it; 0: never.", least=0, metavar="X")
+    precision: str = option(
+        "float32", "float32, autocast (bfloat16 products) or bfloat16 (and float32 masters).", choices=PRECISIONS, metavar="NAME"
+    )
     gradient_checkpointing: bool = False
-    neftune_alpha: float = 0.0
-    seed: int = 0
-    save_every: int = 500
-    keep: int = 2
-    log_every: int = 1
+    neftune_alpha: float = option(0.0, "Noise on the embeddings (NEFTune; 5 is usual); 0: none.", least=0, metavar="X")
+    seed: int = option(0, "Order of the data, and noise.", least=0, metavar="N")
+    save_every: int = option(500, "Steps between two saves.", least=1, metavar="N")
+    keep: int = option(2, "Saves that are kept.", least=1, metavar="N")
+    log_every: int = option(1, "Steps between two lines of log.jsonl.", least=1, metavar="N")
     fsdp: bool = False
     progress_bar: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
-        for name in ("gradient_accumulation", "save_every", "keep", "log_every"):
-            _whole(name, getattr(self, name), 1)
-        if self.steps is not None:
-            _whole("steps", self.steps, 1)
-        _whole("seed", self.seed, 0)
-        for name in ("lr_vision", "lr_connector", "lr_text", "lr_muon", "weight_decay", "max_grad_norm", "neftune_alpha"):
-            _number(name, getattr(self, name))
-        _number("warmup_ratio", self.warmup_ratio, most=1.0)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("schedule", self.schedule, SCHEDULES)
+        check(self, TrainingError, keep=True)
         if self.fsdp and self.precision == "bfloat16":
             raise TrainingError(
                 "precision='bfloat16' keeps masters of whole weights and cannot be combined with fsdp; pass precision='autocast'."
@@ -93,15 +87,15 @@ class TrainOptions(LoopOptions):
 
     model: str
     mixture: Path
-    epochs: int | None = None
-    batch_size: int = 8
-    seq_len: int | None = None
+    epochs: int | None = option(None, "Passes over the data; without --steps: 1.", least=1, metavar="N")
+    batch_size: int = option(8, "Rows of a batch, on each process.", least=1, metavar="N")
+    seq_len: int | None = option(None, "Tokens of a row; without it: the model's context.", least=16, metavar="N")
     packing: bool = True
     prompt_style: str = "training"
-    detail: str = "official"
-    fps: float | None = None
-    max_frames: int | None = None
-    workers: int = 2
+    detail: Detail = same(MediaOptions, "detail")
+    fps: float | None = same(MediaOptions, "fps")
+    max_frames: int | None = same(MediaOptions, "max_frames")
+    workers: int = option(2, "Threads that read media ahead.", least=0, metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,27 +104,12 @@ class TrainOptions(LoopOptions):
             object.__setattr__(self, "epochs", 1)
         if self.epochs is not None and self.steps is not None:
             raise TrainingError(f"epochs={self.epochs} and steps={self.steps} exclude each other; pass one of them.")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seq_len", 16), ("workers", 0)):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), least)
+
+    @property
+    def media(self) -> MediaOptions:
+        """How pictures and videos of the data are read."""
+        return MediaOptions(**{name: getattr(self, name) for name in at_door(MediaOptions, "train")})
 
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise TrainingError(f"{name}={value!r}: expected a whole number of at least {least}.")
-
-
-def _number(name: str, value: Any, most: float = math.inf) -> None:
-    good = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not good or not 0 <= value <= most:
-        upper = "" if math.isinf(most) else f" and at most {most:g}"
-        raise TrainingError(f"{name}={value!r}: expected a number of at least 0{upper}.")
-
-
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise TrainingError(f"{name}={value!r}: expected one of {', '.join(choices)}.")
