@@ -19,9 +19,6 @@ from smolvlm.serve.config import ServeConfig
 
 MADE = Path(__file__).parent / "fixtures" / "made_by_5192726"
 FINETUNE = (
-    "finetune ./checkpoint examples.jsonl --out run --rank 2 --alpha 4 --steps 4 --save-every 2 "
-    "--no-measure --batch-size 2 --lr-text 0.05"
-)
     "finetune ./checkpoint examples.jsonl --out run --rank 2 --alpha 4 --steps 4 --save-every 2 --no-measure --batch-size 2 --lr-text 0.05"
 )
 BATCH = ["batch", "pictures", "-q", "What is this?", "-m", "./checkpoint", "--max-new-tokens", "6", "--part-inputs", "1"]
