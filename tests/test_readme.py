@@ -164,3 +164,16 @@ def test_python_of_training_docs_runs(
         block = block.replace(name, repr(str(real)))
     exec(compile(block, path.name, "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("name", ["video.md", "video.zh-CN.md"])
+def test_python_of_video_docs_runs(
+    name: str, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes((examples / "nano" / "clip.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "docs" / name, "python")
+    exec(compile(block, name, "exec"), {})
+    said = capsys.readouterr().out
+    assert said.count("the butterfly falls") == 1  # of the whole clip, stored; its first second shows another thing
+    assert "h264" in said
