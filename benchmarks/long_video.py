@@ -44,7 +44,7 @@ def make_hour(minutes: int, gop: int) -> Path:
     minute = WORK / f"minute-gop{gop}.mp4"
     if shutil.which("ffmpeg") is None:
         material.make_clip(minute, *SIZE, seconds=MINUTE_S, fps=FPS, gop=gop)
-        return _repeat(minute, path, minutes)
+        return repeat(minute, path, minutes)
     WORK.mkdir(parents=True, exist_ok=True)
     quiet = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", "-y"]
     if not minute.exists():
@@ -80,14 +80,14 @@ def make_hour(minutes: int, gop: int) -> Path:
     return path
 
 
-def _repeat(minute: Path, path: Path, times: int) -> Path:
-    """Stream copy without the program: the same packets, each time a minute later."""
+def repeat(minute: Path, path: Path, times: int, seconds: int = MINUTE_S) -> Path:
+    """Stream copy without the program: the same packets, each time `seconds` later."""
     part = path.with_suffix(".part")
     with av.open(minute) as source, av.open(part, "w", format="mp4") as target:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         packets = [packet for packet in source.demux(stream) if packet.dts is not None]
-        step = round(MINUTE_S / stream.time_base)
+        step = round(seconds / stream.time_base)
         for i in range(times):
             for packet in packets:
                 again = av.Packet(bytes(packet))
