@@ -75,7 +75,7 @@ def _answer(
     output: OutputFlags,
 ) -> None:
     """Everything cheap is checked before weights are loaded, and nothing is printed before the prompt is accepted."""
-    streamed, options, params = output.streamed, media_flags.options(), generation_flags.params()
+    streamed, options, params = output.streamed, media_flags.options(), generation_flags.params(as_json=output.json)
     with Bars() as bars:
         name, folder = find_model(model_flags, bars)
         parts = opened(sources, options)

@@ -1,7 +1,7 @@
 """The options that several commands share, as dataclasses, and how a command takes them.
 
-Defaults of generation and media options are not repeated here: an option left out is left to `GenerationParams` and
-`MediaOptions`, and `help.py` reads the numbers from there.
+Options of media and generation are not repeated here: flags, help and types come from their declarations, and an option left
+out is left to its default there.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from smolvlm.generation import GenerationParams
-    from smolvlm.media import MediaOptions
+from smolvlm.options.declare import Option, at_door
+from smolvlm.options.generation import GenerationParams
+from smolvlm.options.media import MediaOptions
 
 Result = TypeVar("Result")
 
@@ -67,98 +67,48 @@ class ModelFlags:
 
 
 @dataclass(frozen=True)
-class MediaFlags:
-    """What is read of pictures and videos: `MediaOptions`."""
+class OptionFlags:
+    """The options of `KIND` that a command line takes: `given` has what was typed, by the name in the library."""
 
-    fps: Annotated[float | None, typer.Option(metavar="X", help="Frames sampled a second of video.")] = None
-    max_frames: Annotated[int | None, typer.Option(metavar="N", help="At most this many frames of a video.")] = None
-    start: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="Begin here: seconds or H:MM:SS.")] = None
-    end: Annotated[float | None, typer.Option(parser=seconds, metavar="TIME", help="End here: seconds or H:MM:SS.")] = None
-    detail: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LEVEL",
-            help="official (every picture scaled up and split), fit (never enlarged, much "
-            "faster for small pictures) or low (one tile a picture, fastest).",
-        ),
-    ] = None
-    sampling: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="official (evenly by the frames' numbers) or time (evenly in time; differs where a video's frame rate varies).",
-        ),
-    ] = None
-    tone_map: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODE",
-            help="off (values as stored, as the published processor) or auto (HDR and "
-            "wide-gamut media are brought to the colors of a common screen).",
-        ),
-    ] = None
-    media_kind: Annotated[
-        str | None,
-        typer.Option("--as", metavar="KIND", help="auto (animated pictures are videos), image (of an animation the first frame) or video."),
-    ] = None
-    background: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOR",
-            help="Behind transparent parts: white, black or #rrggbb; without it a file's hidden "
-            "colors are shown, as the published processor does.",
-        ),
-    ] = None
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="The largest picture that is decoded whole. Larger JPEGs are decoded at a half or a "
-            "quarter of their size, other formats are refused.",
-        ),
-    ] = None
+    given: Mapping[str, Any]
+    KIND: ClassVar[type]
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        return at_door(cls.KIND, "cli")
+
+
+class MediaFlags(OptionFlags):
+    """What is read of pictures and videos."""
+
+    KIND = MediaOptions
 
     def options(self) -> MediaOptions:
         """Raises ParamsError for a value out of its range."""
-        from smolvlm.media import MediaOptions
-
-        return MediaOptions(**_given(self))
-
-    @staticmethod
-    def defaults() -> object:
-        from smolvlm.media import MediaOptions
-
-        return MediaOptions()
+        return MediaOptions(**self.given)
 
 
-@dataclass(frozen=True)
-class GenerationFlags:
-    """How the answer is written: `GenerationParams`."""
+class GenerationFlags(OptionFlags):
+    """How the answer is written."""
 
-    max_new_tokens: Annotated[int | None, typer.Option(metavar="N", help="The longest answer, in tokens.")] = None
-    temperature: Annotated[float | None, typer.Option(metavar="X", help="0: the likeliest token each time.")] = None
-    top_p: Annotated[float | None, typer.Option(metavar="X", help="Sample among likely tokens of this mass.")] = None
-    top_k: Annotated[int | None, typer.Option(metavar="N", help="Sample among the N likeliest; 0: all.")] = None
-    min_p: Annotated[float | None, typer.Option(metavar="X", help="Drop tokens below this share of the likeliest one's.")] = None
-    repetition_penalty: Annotated[float | None, typer.Option(metavar="X", help="Over 1 discourages repetition.")] = None
-    no_repeat_ngram_size: Annotated[int | None, typer.Option(metavar="N", help="Never write the same N tokens twice; 0: allowed.")] = None
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Makes sampling repeatable.")] = None
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End the answer before this text; may be given again.")] = None
-    special_tokens: Annotated[str | None, typer.Option(metavar="MODE", help="strip, or keep: show the answer's special tokens.")] = None
-    no_loop_guard: Annotated[bool, typer.Option("--no-loop-guard", help="Let an answer go on that only repeats itself.")] = False
+    KIND = GenerationParams
 
-    def params(self) -> GenerationParams:
-        """Raises ParamsError for a value out of its range."""
-        from smolvlm.generation import GenerationParams
+    def params(self, *, as_json: bool = False) -> GenerationParams:
+        """Raises ParamsError for a value out of its range, typer.BadParameter for log-probabilities that would not be shown."""
+        if "logprobs" in self.given and not as_json:
+            raise typer.BadParameter("--logprobs: log-probabilities come with `smolvlm ask --json` alone.")
+        return GenerationParams(**self.given)
 
-        given = _given(self)
-        return GenerationParams(loop_guard=not given.pop("no_loop_guard"), **given)
 
-    @staticmethod
-    def defaults() -> object:
-        from smolvlm.generation import GenerationParams
-
-        return GenerationParams()
+def flag_of(made: Option) -> Any:
+    """The parameter of a command, as Typer reads it, that gives an option; None where it is left out."""
+    name = made.flag or f"--{made.name.replace('_', '-')}"
+    if made.kind is bool:
+        return Annotated[bool | None, typer.Option(f"{name}/--no-{name[2:]}", help=made.help)]
+    if made.metavar == "TIME":
+        return Annotated[float | None, typer.Option(name, metavar="TIME", parser=seconds, help=f"{made.help} Or H:MM:SS.")]
+    kind: Any = list[str] if made.kind is tuple else made.kind
+    return Annotated[kind | None, typer.Option(name, metavar=made.metavar or "TEXT", help=made.help)]
 
 
 @dataclass(frozen=True)
@@ -186,10 +136,6 @@ SystemOption = Annotated[str | None, typer.Option(metavar="TEXT", help="A system
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def _given(flags: Any) -> dict[str, Any]:
-    return {f.name: getattr(flags, f.name) for f in fields(flags) if getattr(flags, f.name) is not None}
-
-
 def with_flags(function: Callable[..., Result]) -> Callable[..., Result]:
     """Spread parameters whose type is a dataclass of flags into single options, which is what Typer understands."""
     hints = get_type_hints(function, include_extras=True)
@@ -200,6 +146,10 @@ def with_flags(function: Callable[..., Result]) -> Callable[..., Result]:
             spread.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         kind = groups[parameter.name]
+        if issubclass(kind, OptionFlags):
+            for name, made in kind.declared().items():
+                spread.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag_of(made)))
+            continue
         types = get_type_hints(kind, include_extras=True)
         for f in fields(kind):
             default = inspect.Parameter.empty if f.default is MISSING else f.default
@@ -207,9 +157,17 @@ def with_flags(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def command(**values: Any) -> Result:
-        made = {name: kind(**{f.name: values.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        made = {name: _taken(kind, values) for name, kind in groups.items()}
         return function(**values, **made)
 
     command.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
     return command
+
+
+def _taken(kind: Any, values: dict[str, Any]) -> Any:
+    """A group of flags, out of a command's values."""
+    if issubclass(kind, OptionFlags):
+        typed = {name: values.pop(name) for name in kind.declared()}
+        return kind({name: value for name, value in typed.items() if value is not None and value != []})
+    return kind(**{f.name: values.pop(f.name) for f in fields(kind)})

@@ -7,7 +7,9 @@ from typing import Any
 from typer.core import TyperCommand
 
 from smolvlm.cli import wording
-from smolvlm.cli.flags import GenerationFlags, MediaFlags
+from smolvlm.options.declare import declared
+from smolvlm.options.generation import GenerationParams
+from smolvlm.options.media import MediaOptions
 
 
 class Command(TyperCommand):
@@ -27,7 +29,8 @@ class Command(TyperCommand):
         return {}
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        known = vars(MediaFlags.defaults()) | vars(GenerationFlags.defaults()) | self.more_defaults()
+        shared = {**declared(MediaOptions), **declared(GenerationParams)}
+        known = {name: made.default for name, made in shared.items()} | self.more_defaults()
         arguments: list[tuple[str, str]] = []
         options: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
@@ -38,6 +41,8 @@ class Command(TyperCommand):
             if record is None:
                 continue
             default = known.get(parameter.name or "")
+            if isinstance(default, bool):
+                default = "on" if default else "off"
             if parameter.default is None and isinstance(default, str | int | float):
                 record = (record[0], f"{record[1]}  [default: {default}]")
             options.append(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from smolvlm.config import ModelConfig
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams
 from smolvlm.json_file import read_json, short
+from smolvlm.options.declare import checked, declared
 
 # `GenerationConfig._get_default_generation_params` of transformers 5.23; 20 new tokens where no length is given.
 _DEFAULTS: dict[str, Any] = {
@@ -166,14 +168,9 @@ def read_generation_config(folder: Path) -> dict[str, Any]:
 
 
 def _length(value: Any, name: str) -> int | None:
-    if value is None:
-        return None
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ParamsError(f"{name}={short(repr(value))}: expected a whole number of at least 1.")
+    """A count of tokens, in the range of max_new_tokens."""
+    made = dataclasses.replace(declared(GenerationParams)["max_new_tokens"], name=name, optional=True)
+    number: int | None = checked(made, value)
     return number
 
 

@@ -29,9 +29,13 @@ from smolvlm.media.timeline import Timeline
 from smolvlm.media.video_file import AnimationFile, Choose, Frames, VideoFile
 from smolvlm.media.video_packets import PacketSpan, SoundBlock, packet_span, sound_of
 from smolvlm.media.video_pixels import turn_of
+from smolvlm.options.declare import Option, Range, checked
 from smolvlm.options.media import MediaOptions
 
 VideoLike: TypeAlias = "SourceLike | Video | Sequence[Any] | np.ndarray[Any, Any]"
+
+
+_EVERY_S = Option("Seconds between two key frames.", Range(0), name="every_s", kind=float)
 
 
 class Video:
@@ -125,8 +129,7 @@ class Video:
         usable timestamps, and animated pictures, have their first frame only.
         """
         options = MediaOptions(start=start, end=end, longest_edge=longest_edge)
-        if not 0 <= every_s < np.inf:
-            raise ParamsError(f"every_s={every_s!r}: expected a finite number of at least 0.")
+        every_s = checked(_EVERY_S, every_s)
         file = self._opened()
 
         def choose(timeline: Timeline) -> Sequence[int]:

@@ -45,13 +45,17 @@ class Range:
     def words(self) -> str:
         """As it follows "a number": `of at least 1`, `above 0 and below 1`, `from 0 to 2`."""
         if self.low is not None and self.high is not None and not self.above and not self.below:
-            return f"from {self.low:.20g} to {self.high:.20g}"
+            return f"from {_number(self.low)} to {_number(self.high)}"
         parts = []
         if self.low is not None:
-            parts.append(f"{'above' if self.above else 'of at least'} {self.low:.20g}")
+            parts.append(f"{'above' if self.above else 'of at least'} {_number(self.low)}")
         if self.high is not None:
-            parts.append(f"{'below' if self.below else 'at most'} {self.high:.20g}")
+            parts.append(f"{'below' if self.below else 'at most'} {_number(self.high)}")
         return " and ".join(parts)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 @dataclass(frozen=True)

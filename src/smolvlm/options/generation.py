@@ -11,7 +11,8 @@ from smolvlm.options.declare import Range, check, option, shown
 
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARS = 1024
-SPECIAL_TOKENS = ("strip", "keep")
+SpecialTokens = Literal["strip", "keep"]
+SPECIAL_TOKENS: tuple[str, ...] = ("strip", "keep")
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit for `top_logprobs`
 
 
@@ -98,17 +99,17 @@ class GenerationParams:
     # n: the token's own log-probability and the n likeliest; 20 is OpenAI's limit for `top_logprobs`.
     logprobs: int | None = option(
         None,
-        "The log-probability of each token, and of the N likeliest in its place.",
+        "The log-probability of each token, and of the N likeliest in its place; on the command line with `ask --json`.",
         least=0,
         most=MAX_TOP_LOGPROBS,
         hint="None turns them off",
-        doors=("http",),
+        doors=("cli", "http"),
         metavar="N",
     )
     loop_guard: bool = option(True, "End an answer that only repeats itself.", doors=("cli", "http"))
     ignore_eos: bool = option(False, "Write on past the end, to max_new_tokens: for benchmarks.", doors=("http",))
 
-    special_tokens: Literal["strip", "keep"] = option(
+    special_tokens: SpecialTokens = option(
         "strip",
         "strip, or keep: show the answer's special tokens, as DocTags need.",
         choices=SPECIAL_TOKENS,

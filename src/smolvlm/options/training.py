@@ -35,26 +35,32 @@ class LoopOptions:
     """
 
     out: Path
-    steps: int | None = option(None, "Optimizer steps.", least=1, metavar="N")
-    gradient_accumulation: int = option(1, "Batches a step, where memory has no room for one large batch.", least=1, metavar="N")
-    lr_vision: float = option(5e-6, "Peak rate of the vision tower; 0: frozen.", least=0, metavar="X")
-    lr_connector: float = option(1e-4, "Peak rate of the connector; 0: frozen.", least=0, metavar="X")
-    lr_text: float = option(2e-5, "Peak rate of the decoder; 0: frozen.", least=0, metavar="X")
-    lr_muon: float = option(0.0, "Rate of Muon for the matrices of the layers; 0: AdamW.", least=0, metavar="X")
-    schedule: str = option("cosine", "cosine or constant, after the warm-up.", choices=SCHEDULES, metavar="NAME")
-    warmup_ratio: float = option(0.03, "Share of the run with a rising rate.", least=0, most=1, metavar="X")
-    weight_decay: float = option(0.0, "Pull on matrices towards zero.", least=0, metavar="X")
-    max_grad_norm: float = option(1.0, "Clip gradients beyond it; 0: never.", least=0, metavar="X")
-    precision: str = option(
-        "float32", "float32, autocast (bfloat16 products) or bfloat16 (and float32 masters).", choices=PRECISIONS, metavar="NAME"
+    steps: int | None = option(None, "Optimizer steps.", least=1, doors=("cli",), metavar="N")
+    gradient_accumulation: int = option(
+        1, "Batches a step, where memory has no room for one large batch.", least=1, doors=("cli",), metavar="N"
     )
-    gradient_checkpointing: bool = False
-    neftune_alpha: float = option(0.0, "Noise on the embeddings (NEFTune; 5 is usual); 0: none.", least=0, metavar="X")
-    seed: int = option(0, "Order of the data, and noise.", least=0, metavar="N")
-    save_every: int = option(500, "Steps between two saves.", least=1, metavar="N")
-    keep: int = option(2, "Saves that are kept.", least=1, metavar="N")
-    log_every: int = option(1, "Steps between two lines of log.jsonl.", least=1, metavar="N")
-    fsdp: bool = False
+    lr_vision: float = option(5e-6, "Peak rate of the vision tower; 0: frozen.", least=0, doors=("cli",), metavar="X")
+    lr_connector: float = option(1e-4, "Peak rate of the connector; 0: frozen.", least=0, doors=("cli",), metavar="X")
+    lr_text: float = option(2e-5, "Peak rate of the decoder; 0: frozen.", least=0, doors=("cli",), metavar="X")
+    lr_muon: float = option(0.0, "Rate of Muon for the matrices of the layers; 0: AdamW.", least=0)
+    schedule: str = option("cosine", "cosine or constant, after the warm-up.", choices=SCHEDULES, doors=("cli",), metavar="NAME")
+    warmup_ratio: float = option(0.03, "Share of the run with a rising rate.", least=0, most=1, doors=("cli",), metavar="X")
+    weight_decay: float = option(0.0, "Pull on matrices towards zero.", least=0, doors=("cli",), metavar="X")
+    max_grad_norm: float = option(1.0, "Clip gradients beyond it; 0: never.", least=0, doors=("cli",), metavar="X")
+    precision: str = option(
+        "float32",
+        "float32, autocast (bfloat16 products) or bfloat16 (and float32 masters).",
+        choices=PRECISIONS,
+        doors=("cli",),
+        metavar="NAME",
+    )
+    gradient_checkpointing: bool = option(False, "Less memory, about a third more time.", doors=("cli",))
+    neftune_alpha: float = option(0.0, "Noise on the embeddings (NEFTune; 5 is usual); 0: none.", least=0, doors=("cli",), metavar="X")
+    seed: int = option(0, "Order of the data, and noise.", least=0, doors=("cli",), metavar="N")
+    save_every: int = option(500, "Steps between two saves.", least=1, doors=("cli",), metavar="N")
+    keep: int = option(2, "Saves that are kept.", least=1, doors=("cli",), metavar="N")
+    log_every: int = option(1, "Steps between two lines of log.jsonl.", least=1, doors=("cli",), metavar="N")
+    fsdp: bool = option(False, "Under torchrun: shard the weights over the processes.", doors=("cli",))
     progress_bar: bool = True
 
     def __post_init__(self) -> None:
@@ -87,15 +93,20 @@ class TrainOptions(LoopOptions):
 
     model: str
     mixture: Path
-    epochs: int | None = option(None, "Passes over the data; without --steps: 1.", least=1, metavar="N")
-    batch_size: int = option(8, "Rows of a batch, on each process.", least=1, metavar="N")
-    seq_len: int | None = option(None, "Tokens of a row; without it: the model's context.", least=16, metavar="N")
-    packing: bool = True
-    prompt_style: str = "training"
+    epochs: int | None = option(None, "Passes over the data; without --steps: 1.", least=1, doors=("cli",), metavar="N")
+    batch_size: int = option(8, "Rows of a batch, on each process.", least=1, doors=("cli",), metavar="N")
+    seq_len: int | None = option(None, "Tokens of a row; without it: the model's context.", least=16, doors=("cli",), metavar="N")
+    packing: bool = option(True, "Several conversations share a row, or one has it.", doors=("cli",))
+    prompt_style: str = option(
+        "training",
+        "training (the authors' intro and outro of media) or official (as transformers and `smolvlm ask` prompt).",
+        doors=("cli",),
+        metavar="NAME",
+    )
     detail: Detail = same(MediaOptions, "detail")
     fps: float | None = same(MediaOptions, "fps")
     max_frames: int | None = same(MediaOptions, "max_frames")
-    workers: int = option(2, "Threads that read media ahead.", least=0, metavar="N")
+    workers: int = option(2, "Threads that read media ahead.", least=0, doors=("cli",), metavar="N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

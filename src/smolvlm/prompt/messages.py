@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from smolvlm.errors import PromptError
+from smolvlm.errors import ParamsError, PromptError
+from smolvlm.options.media import MediaOptions, of_medium
 
 ROLES = ("system", "user", "assistant")
 
 _IMAGE_SOURCES = ("image", "url", "path", "base64", "bytes")
 _VIDEO_SOURCES = ("video", "url", "path", "base64", "bytes")
-_IMAGE_OPTIONS = ("detail", "image_splitting", "longest_edge", "tone_map", "background")
-_VIDEO_OPTIONS = ("fps", "max_frames", "start", "end", "sampling", "tone_map", "background")
 # The web API's words for how closely to look; "auto" leaves the choice to the caller's own options.
 _WEB_DETAIL = {"auto": None, "low": "low", "high": "official", "official": "official", "fit": "fit"}
 
@@ -148,10 +147,10 @@ def _part(raw: Any, where: str, queues: Mapping[str, Iterator[Any]]) -> Part:
         known, kind = _web_form(known, kind, where), kind.removesuffix("_url")
     if kind == "image":
         source = _source(known, _IMAGE_SOURCES, "image", where, queues["image"])
-        return ImagePart(source, _options(known, _IMAGE_OPTIONS, "image", where))
+        return ImagePart(source, _options(known, "image", where))
     if kind == "video":
         source = _source(known, _VIDEO_SOURCES, "video", where, queues["video"])
-        return VideoPart(source, _options(known, _VIDEO_OPTIONS, "video", where))
+        return VideoPart(source, _options(known, "video", where))
     raise PromptError(f"{where} has the type {_short(kind)}; expected text, image, video, image_url or video_url.")
 
 
@@ -201,9 +200,14 @@ def _source(known: dict[str, Any], keys: tuple[str, ...], kind: str, where: str,
     return source
 
 
-def _options(known: dict[str, Any], allowed: tuple[str, ...], kind: str, where: str) -> dict[str, Any]:
+def _options(known: dict[str, Any], kind: str, where: str) -> dict[str, Any]:
+    allowed = of_medium(kind)
     left = {key: value for key, value in known.items() if key not in allowed}
     _refuse_unknown(left, where, f"beside its source, this kind of part ({kind}) takes {', '.join(allowed)}")
+    try:
+        MediaOptions(**known)  # before any medium is opened
+    except ParamsError as error:
+        raise ParamsError(f"{where}: {error}") from None
     return known
 
 

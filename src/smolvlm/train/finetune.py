@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from smolvlm.errors import TrainingError
-from smolvlm.options.declare import option
+from smolvlm.options.declare import option, same
+from smolvlm.options.training import TrainOptions
 from smolvlm.train.accuracy import Accuracy, closed_options, measure
 from smolvlm.train.finetune_data import RawRecord, Understood, understand
 from smolvlm.train.loop import TrainResult
@@ -43,7 +44,9 @@ class FinetuneOptions(TuneOptions):
     data_fingerprint is set by `finetune`: changed data are another run.
     """
 
-    packing: bool = False  # a batch is then so many examples: packed rows would take a small data set in one step
+    packing: bool = same(
+        TrainOptions, "packing", False
+    )  # a batch is then so many examples: packed rows would take a small data set in one step
     question: str | None = None
     validation_share: float = option(0.1, "Share of the pictures that measures and is never trained on; 0: none.", least=0, most=0.5)
     measure: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -9,13 +10,11 @@ import gradio as gr
 from smolvlm.errors import ParamsError
 from smolvlm.generation import GenerationParams
 from smolvlm.media import DETAILS, MediaOptions
+from smolvlm.options.declare import declared
 from smolvlm.ui.texts import text
 from smolvlm.ui.turn import Settings
 from smolvlm.ui.words import Words
 from smolvlm.vlm import SmolVLM
-
-_MOST_TOKENS = 4096  # of the slider
-_MOST_TEMPERATURE = 2.0  # beyond it every model writes noise
 
 
 def controls(model: SmolVLM, words: Words) -> list[Any]:
@@ -30,15 +29,25 @@ def controls(model: SmolVLM, words: Words) -> list[Any]:
     return [
         words.add(gr.Textbox(lines=2, max_lines=6, elem_id="system"), label="system", info="system_info"),
         words.add(
-            gr.Slider(0, _MOST_TEMPERATURE, params.temperature, step=0.05, elem_id="temperature"),
+            gr.Slider(*_span(GenerationParams, "temperature"), params.temperature, step=0.05, elem_id="temperature"),
             label="temperature",
             info="temperature_info",
         ),
-        words.add(gr.Slider(0.05, 1, params.top_p, step=0.05, elem_id="top-p"), label="top_p", info="top_p_info"),
-        words.add(gr.Slider(1, min(_MOST_TOKENS, context), params.max_new_tokens, step=1, elem_id="max-tokens"), label="max_tokens"),
-        words.add(gr.Slider(1, most_frames, most_frames, step=1, elem_id="max-frames"), label="frames"),
+        words.add(gr.Slider(*_span(GenerationParams, "top_p"), params.top_p, step=0.05, elem_id="top-p"), label="top_p", info="top_p_info"),
+        words.add(
+            gr.Slider(*_span(GenerationParams, "max_new_tokens", context), params.max_new_tokens, step=1, elem_id="max-tokens"),
+            label="max_tokens",
+        ),
+        words.add(gr.Slider(*_span(MediaOptions, "max_frames", most_frames), most_frames, step=1, elem_id="max-frames"), label="frames"),
         words.add(gr.Dropdown(list(DETAILS), value=media.detail, elem_id="detail"), label="detail", info="media_info", choices=details),
     ]
+
+
+def _span(kind: type, name: str, most: float = math.inf) -> tuple[float, float]:
+    """The ends of an option's slider."""
+    made = declared(kind)[name].at("page")
+    assert made.low is not None, "every slider begins somewhere"
+    return made.low, min(most, math.inf if made.high is None else made.high)
 
 
 def settings_of(system: Any, temperature: Any, top_p: Any, max_tokens: Any, frames: Any, detail: Any) -> Settings:

@@ -5,23 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from smolvlm.generation import GenerationParams
+from smolvlm.options.declare import at_door
 from smolvlm.serve.api.chat_schema import ChatRequest, ResponseFormat, SamplingFields
 from smolvlm.serve.api.responses_schema import TextFormat
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.dialects import CHAT, RESPONSES, Dialect
 from smolvlm.serve.errors import ServeError
 
-_SHARED = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "loop_guard",
-    "ignore_eos",
-    "special_tokens",
-)
+# What both APIs call as the library does; the others have names or meanings of their own.
+_SHARED = tuple(name for name in at_door(GenerationParams, "http") if name in SamplingFields.model_fields and name != "seed")
 
 
 def chat_params(body: ChatRequest, config: ServeConfig) -> tuple[GenerationParams, ...]:

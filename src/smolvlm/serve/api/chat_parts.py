@@ -6,8 +6,10 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from smolvlm.errors import PromptError
+from smolvlm.errors import ParamsError, PromptError
 from smolvlm.media.sandbox.limits import StoredFile
+from smolvlm.options.declare import at_door
+from smolvlm.options.media import MediaOptions, of_medium
 from smolvlm.prompt.messages import Message, normalise_messages
 from smolvlm.serve.api.addresses import canonical, is_upload_id
 from smolvlm.serve.api.chat_schema import Body, ChatMessage, FilePart, ImageUrl, ImageUrlPart, TextPartBody, VideoUrl, VideoUrlPart
@@ -18,9 +20,8 @@ from smolvlm.serve.errors import ServeError
 # The stored upload of an id, and whether it is an "image" or a "video". Raises ServeError for an unknown one.
 FindFile = Callable[[str], Awaitable[tuple[StoredFile, str]]]
 
-APPEARANCE = ("tone_map", "background")
-SAMPLING = ("fps", "max_frames", "start", "end", "sampling", *APPEARANCE)
 _PLACE = re.compile(r"message (\d+)(?:, part (\d+))?")  # how messages of PromptError begin
+_OPTION = re.compile(r": ([a-z_]+)[= ]", re.ASCII)  # how those of ParamsError go on
 
 
 async def conversation(messages: Sequence[ChatMessage], find_file: FindFile) -> list[Message]:
@@ -41,12 +42,13 @@ def normalised(turns: list[dict[str, Any]], field: str, before: bool = False) ->
     """`before`: a turn stands before those of `field`. Raises ServeError naming the place."""
     try:
         return normalise_messages(turns)
-    except PromptError as error:
+    except (ParamsError, PromptError) as error:
         named, text = _PLACE.match(str(error)), str(error)
         if named is None or (before and named[1] == "0"):
             raise ServeError(400, text, code="invalid_value", param=field) from None
-        path = place_of(field, int(named[1]), None if named[2] is None else int(named[2]), before)
-        raise ServeError(400, f"{path}{text[named.end() :]}", code="invalid_value", param=path) from None
+        path, rest = place_of(field, int(named[1]), None if named[2] is None else int(named[2]), before), text[named.end() :]
+        option = _OPTION.match(rest) if isinstance(error, ParamsError) else None
+        raise ServeError(400, f"{path}{rest}", code="invalid_value", param=f"{path}.{option[1]}" if option else path) from None
 
 
 def place_of(field: str, message: int, part: int | None = None, before: bool = False) -> str:
@@ -64,11 +66,11 @@ async def _part(part: TextPartBody | ImageUrlPart | VideoUrlPart | FilePart, pat
         return {"type": "text", "text": part.text}
     if isinstance(part, ImageUrlPart):
         inner: Any = ImageUrl.model_validate({"url": part.image_url}) if isinstance(part.image_url, str) else part.image_url
-        return await image_part(inner.url, _either(part, inner, ("detail", *APPEARANCE), path), path, CHAT)
+        return await image_part(inner.url, _either(part, inner, of_medium("image"), path), path, CHAT)
     if isinstance(part, VideoUrlPart):
         inner = VideoUrl.model_validate({"url": part.video_url}) if isinstance(part.video_url, str) else part.video_url
-        return await video_part(inner.url, _either(part, inner, SAMPLING, path), path, CHAT)
-    options = _either(part, part.file, (*SAMPLING, "detail", "media_kind"), path)
+        return await video_part(inner.url, _either(part, inner, of_medium("video"), path), path, CHAT)
+    options = _either(part, part.file, tuple(at_door(MediaOptions, "http")), path)
     wanted = options.pop("media_kind", None)
     return await file_part(part.file.file_id, find_file, options, wanted, path)
 

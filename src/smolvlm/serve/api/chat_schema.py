@@ -6,6 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+from smolvlm.options.generation import SpecialTokens
+from smolvlm.options.media import Sampling as SamplingRule
+from smolvlm.options.media import ToneMap, WantedKind
+from smolvlm.serve.api.option_fields import media, ours, theirs
+
 MOST_MESSAGES, MOST_PARTS = 1024, 512  # far beyond any context; more only costs time
 
 Detail = Literal["auto", "low", "high", "official", "fit"]
@@ -45,33 +50,39 @@ class TextPartBody(Body):
 class Appearance(Body):
     """How a picture's or a video's pixels are brought to RGB."""
 
-    tone_map: Literal["off", "auto"] | None = Field(None, description="auto: HDR to the colors of a common screen.")
-    background: str | None = Field(None, description="Behind transparent parts: white, black or #rrggbb.")
+    tone_map: ToneMap | None = media("tone_map")
+    background: str | None = media("background")
 
 
-class ImageUrl(Appearance):
+class Tiling(Appearance):
+    """How a picture is scaled and cut."""
+
+    detail: Detail | None = media("detail")
+    image_splitting: bool | None = media("image_splitting")
+    longest_edge: int | None = media("longest_edge")
+
+
+class ImageUrl(Tiling):
     url: str = Field(description=DATA_URL)
-    detail: Detail | None = None
 
 
 class Sampling(Appearance):
     """Which frames of a video are looked at."""
 
-    fps: float | None = None
-    max_frames: int | None = None
-    start: float | None = Field(default=None, description="Seconds from the first frame.")
-    end: float | None = None
-    sampling: Literal["official", "time"] | None = Field(None, description="Evenly by frame numbers, or in time.")
+    fps: float | None = media("fps")
+    max_frames: int | None = media("max_frames")
+    start: float | None = media("start")
+    end: float | None = media("end")
+    sampling: SamplingRule | None = media("sampling")
 
 
 class VideoUrl(Sampling):
     url: str = Field(description=DATA_URL)
 
 
-class ImageUrlPart(Appearance):
+class ImageUrlPart(Tiling):
     type: Literal["image_url"]
     image_url: Annotated[Annotated[ImageUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
-    detail: Detail | None = Field(None, description="The same as `image_url.detail`.")
 
 
 class VideoUrlPart(Sampling):
@@ -79,11 +90,10 @@ class VideoUrlPart(Sampling):
     video_url: Annotated[Annotated[VideoUrl, Tag("(object)")] | Annotated[str, Tag("(text)")], Discriminator(tag_of_shape)]
 
 
-class FileOptions(Sampling):
+class FileOptions(Sampling, Tiling):
     """Options of an upload: beside `file` or in it."""
 
-    media_kind: Literal["auto", "image", "video"] | None = Field(None, description="auto: an animated picture is a video.")
-    detail: Detail | None = None
+    media_kind: WantedKind | None = media("media_kind")
 
 
 class FileRef(FileOptions):
@@ -135,33 +145,33 @@ class SamplingFields(Body):
     """What both APIs share, with the fields of ours that they do not have."""
 
     model: str
-    temperature: float | None = Field(None, ge=0, le=2, description="0, the default: the likeliest token each time.")
-    top_p: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = theirs("temperature")
+    top_p: float | None = theirs("top_p")
     stream: bool | None = None
     user: str | None = Field(None, description="Ignored.")
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    top_k: int | None = Field(None, ge=0, description="Ours: 0 is off.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Ours: 0 is off.")
-    repetition_penalty: float | None = Field(None, gt=0, le=100, description="Ours: 1 is off.")
-    no_repeat_ngram_size: int | None = Field(None, ge=0, description="Ours: 0 is off.")
-    loop_guard: bool | None = Field(None, description="Ours: end answers that only repeat themselves (the default).")
-    ignore_eos: bool | None = Field(None, description="Ours: go on to max_tokens, for benchmarks.")
-    special_tokens: Literal["strip", "keep"] | None = Field(None, description='Ours: "keep" shows the special tokens of the answer.')
+    seed: int | None = theirs("seed")
+    top_k: int | None = ours("top_k")
+    min_p: float | None = ours("min_p")
+    repetition_penalty: float | None = ours("repetition_penalty")
+    no_repeat_ngram_size: int | None = ours("no_repeat_ngram_size")
+    loop_guard: bool | None = ours("loop_guard")
+    ignore_eos: bool | None = ours("ignore_eos")
+    special_tokens: SpecialTokens | None = ours("special_tokens")
 
 
 class ChatRequest(SamplingFields):
     """A conversation to be continued."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = theirs("max_new_tokens")
+    max_completion_tokens: int | None = theirs("max_new_tokens")
     n: int | None = Field(None, ge=1)
     stop: Annotated[Annotated[str, Tag("(text)")] | Annotated[list[str], Tag("(list)")], Discriminator(tag_of_shape)] | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    top_logprobs: int | None = theirs("logprobs")
+    presence_penalty: float | None = theirs("presence_penalty")
+    frequency_penalty: float | None = theirs("frequency_penalty")
     response_format: ResponseFormat | None = None
     tools: Empty = Field(None, description='Not supported, unless empty or with tool_choice "none".')
     tool_choice: NoTool = Field(None, description='"none", or "auto" without tools.')

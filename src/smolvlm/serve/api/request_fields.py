@@ -12,8 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from smolvlm.options.declare import at_door
+from smolvlm.options.media import MediaOptions
 from smolvlm.serve.api import chat_schema, responses_schema
-from smolvlm.serve.api.chat_schema import ChatRequest, Sampling
+from smolvlm.serve.api.chat_schema import ChatRequest
+from smolvlm.serve.api.option_fields import what_has
 from smolvlm.serve.api.remedies import FIXED, HARMLESS, REMEDIES, Level
 from smolvlm.serve.api.responses_schema import ResponsesRequest
 from smolvlm.serve.api.wording import path_of
@@ -36,12 +39,7 @@ _LEVELS: dict[type[BaseModel], Level] = {
     responses_schema.ResponsesStreamOptions: "options",
 }  # all others are parts
 _TOP_FIELDS = {CHAT.path: frozenset(ChatRequest.model_fields), RESPONSES.path: frozenset(ResponsesRequest.model_fields)}
-_OF_MEDIA = dict.fromkeys(Sampling.model_fields, "a video") | {
-    "tone_map": "a picture or a video",
-    "background": "a picture or a video",
-    "detail": "a picture",
-    "media_kind": "an upload",
-}
+_OF_MEDIA = {name: what_has(name) for name in at_door(MediaOptions, "http")}
 _MOST_WARNINGS = 32
 _ALIKE = 0.85  # of difflib: a letter more, less or swapped in a name
 
@@ -90,7 +88,7 @@ def _remedy(dialect: Dialect, level: Level, owner: BaseModel, name: str) -> str 
     top = _TOP_FIELDS[dialect.path]
     if level == "top":
         if name in _OF_MEDIA:
-            example = dialect.a_picture if name == "detail" else dialect.a_video
+            example = dialect.a_picture if _OF_MEDIA[name] == "a picture" else dialect.a_video
             return f"{name} belongs in the part that holds {_OF_MEDIA[name]}, such as {example}"
         if name in _TOP_FIELDS[CHAT.path]:
             return f"{RESPONSES.path} does not have it; leave it out, or use {CHAT.path}"

@@ -10,16 +10,16 @@ from smolvlm.serve.api.chat_schema import (
     DATA_URL,
     MOST_MESSAGES,
     MOST_PARTS,
-    Appearance,
     Body,
-    Detail,
     Empty,
     NoTool,
     Sampling,
     SamplingFields,
+    Tiling,
     tag_of_part,
     tag_of_shape,
 )
+from smolvlm.serve.api.option_fields import theirs
 
 
 class InputText(Body):
@@ -27,11 +27,10 @@ class InputText(Body):
     text: str
 
 
-class InputImage(Appearance):
+class InputImage(Tiling):
     type: Literal["input_image"]
     image_url: str | None = Field(None, description=DATA_URL)
     file_id: str | None = None
-    detail: Detail | None = None
 
 
 class InputVideo(Sampling):
@@ -42,10 +41,9 @@ class InputVideo(Sampling):
     file_id: str | None = None
 
 
-class InputFile(Sampling):
+class InputFile(Sampling, Tiling):
     type: Literal["input_file"]
     file_id: str
-    detail: Detail | None = None
 
 
 InputPart = Annotated[
@@ -90,10 +88,10 @@ class ResponsesRequest(SamplingFields):
         Discriminator(tag_of_shape),
     ]
     instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: int | None = theirs("max_new_tokens")
     text: TextConfig | None = None
     include: list[str] | None = Field(None, description='Of these, "message.output_text.logprobs" is known.')
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = theirs("logprobs")
     stream_options: ResponsesStreamOptions | None = None
     metadata: dict[str, str] | None = None
     previous_response_id: Annotated[str | None, WithJsonSchema({"type": "null"})] = Field(

@@ -12,10 +12,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from smolvlm.generation import GenerationParams
+from smolvlm.options.declare import at_door
+from smolvlm.options.media import MediaOptions
 from smolvlm.prompt.messages import Message
 from smolvlm.serve.api.asking import ask_of
 from smolvlm.serve.api.chat_params import schema_of, seed_of, shared_params
-from smolvlm.serve.api.chat_parts import SAMPLING, FindFile, file_part, image_part, normalised, video_part, wrong
+from smolvlm.serve.api.chat_parts import FindFile, file_part, image_part, normalised, video_part, wrong
 from smolvlm.serve.api.choices import Choice
 from smolvlm.serve.api.json_route import JsonRoute, release_body
 from smolvlm.serve.api.remedies import PART_TYPES
@@ -200,7 +202,7 @@ _KINDS = {"input_image": "image", "input_video": "video"}
 async def _part(part: InputPart, path: str, find_file: FindFile) -> dict[str, Any]:
     if isinstance(part, InputText):
         return {"type": "text", "text": part.text}
-    options = part.model_dump(include={*SAMPLING, "detail"}, exclude_none=True)
+    options = part.model_dump(include=set(at_door(MediaOptions, "http")), exclude_none=True)
     url = getattr(part, "image_url", None) or getattr(part, "video_url", None)
     if url is None:
         if part.file_id is None:
