@@ -84,6 +84,7 @@ test: lint unit
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check --quiet .
+	find native -name "*.h" -o -name "*.cpp" | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	$(PY) -m mypy -n $(TESTERS)
 
 unit: $(VENV)/.test

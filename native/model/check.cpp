@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/select.h"
-#include "model/packing.h"
+#include "simd/dispatch.h"
+#include "quant/packing.h"
 
 namespace smolvlm {
 namespace {
@@ -15,10 +15,10 @@ std::vector<float> result(const Kernels& kernels, const Matrix& w, const std::ve
   bool as_bf16 = w.format == Format::bf16 || (kernels.wide_rows && kRows >= kernels.wide_rows);
   std::vector<uint8_t> data(size_t(kRows) * kInputs * 2);
   std::vector<float> scales(kRows * kInputs / kBlock), out(kRows * kOutputs);
-  std::vector<int32_t> negsums(scales.size());
-  Rows rows{as_bf16 ? Format::bf16 : Format::q8, kInputs, data.data(), scales.data(), negsums.data()};
-  for (int r = 0; r < kRows; r++) kernels.pack_row(x.data() + r * kInputs, kInputs, rows, r);
-  kernels.product(rows, w, {After::store, out.data(), nullptr, kOutputs, {}}, 0, kRows, 0, kOutputs / kUnit);
+  std::vector<int32_t> neg_sums(scales.size());
+  Rows rows{as_bf16 ? Format::bf16 : Format::q8, kInputs, data.data(), scales.data(), neg_sums.data()};
+  for (int r = 0; r < kRows; r++) kernels.quantize_row(x.data() + r * kInputs, kInputs, rows, r);
+  kernels.gemm(rows, w, {EpilogueOp::store, out.data(), nullptr, kOutputs, {}}, 0, kRows, 0, kOutputs / kUnit);
   return out;
 }
 
@@ -26,7 +26,7 @@ bool agree(const Kernels& kernels, const Kernels& reference) {
   std::vector<float> x(kRows * kInputs), w(kOutputs * kInputs);
   for (size_t i = 0; i < x.size(); i++) x[i] = std::sin(0.37f * float(i));
   for (size_t i = 0; i < w.size(); i++) w[i] = std::cos(0.73f * float(i));
-  Source source{reinterpret_cast<const uint8_t*>(w.data()), Number::f32, kOutputs, kInputs};
+  Source source{reinterpret_cast<const uint8_t*>(w.data()), DType::f32, kOutputs, kInputs};
   Heap heap;
   for (Format format : {Format::bf16, Format::q8, Format::q4}) {
     Packed packed = make_matrix(heap, format, kOutputs, kInputs);

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "kernels/types.h"
+#include "simd/kernels.h"
 
 namespace smolvlm {
 

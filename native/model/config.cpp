@@ -15,9 +15,7 @@ void between(const char* name, int value, int most) {
   need(value >= 1 && value <= most, std::string(name) + " is " + std::to_string(value) + ", not between 1 and " + std::to_string(most));
 }
 
-void positive(const char* name, double value) {
-  need(std::isfinite(value) && value > 0, std::string(name) + " is not a positive number");
-}
+void positive(const char* name, double value) { need(std::isfinite(value) && value > 0, std::string(name) + " is not a positive number"); }
 
 }  // namespace
 

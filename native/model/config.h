@@ -1,7 +1,7 @@
 // The shape of a model, as the official config.json gives it.
 #pragma once
 
-#include "kernels/types.h"
+#include "simd/kernels.h"
 
 namespace smolvlm {
 

@@ -81,8 +81,9 @@ void Engine::thread_ends() {
 
 void Engine::stopped() {
   if (!interrupted_fork_) throw Cancelled{};
-  throw std::runtime_error("this process was forked while another thread was in a call of the engine, which cannot go on here: "
-                           "load the model again in the child, or fork before the threads start");
+  throw std::runtime_error(
+      "this process was forked while another thread was in a call of the engine, which cannot go on here: "
+      "load the model again in the child, or fork before the threads start");
 }
 
 void Engine::need_loaded(bool wanted) const {

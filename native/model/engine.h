@@ -30,7 +30,7 @@ struct Prompt {
 struct Cancelled {};  // thrown when a call was cancelled; the engine stays usable
 
 // Any thread may call it: calls take turns, first come, first served. A call that fails or is cancelled changes no sequence.
-// After fork() it goes on working in the child, with threads of its own, unless a call ran in that moment: then every call but
+// EpilogueOp fork() it goes on working in the child, with threads of its own, unless a call ran in that moment: then every call but
 // `close` throws std::runtime_error there.
 class Engine {
  public:

@@ -9,8 +9,8 @@ namespace {
 constexpr int kSmall = 2;  // rows that every thread prepares for itself: cheaper than a barrier
 
 // Keys that one task of a lone token reads. Up to so many, a token gets the same bits decoded as in a prompt that is read at once.
-constexpr int kPart = 8 * kPage;
-int parts_of(int keys) { return (keys + kPart - 1) / kPart; }
+constexpr int kSplitKeys = 8 * kPage;
+int kv_splits_of(int keys) { return (keys + kSplitKeys - 1) / kSplitKeys; }
 
 }  // namespace
 
@@ -34,7 +34,7 @@ TextTower::TextTower(const Shape& shape, const Weights& weights, const Kernels& 
   arena_.plan(attended_, size_t(kRows) * attended);
   arena_.plan(scratch_, size_t(threads.size()) * dim_);
   arena_.plan(query_, size_t(t.kv_heads) * kRows * group_ * padded_head_);
-  max_parts_ = kSegments * parts_of(t.positions);
+  max_parts_ = kSegments * kv_splits_of(t.positions);
   size_t parts = size_t(max_parts_) * t.heads;
   arena_.plan(parts_, parts * head_dim_);
   arena_.plan(part_max_, parts);
@@ -72,7 +72,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
   for (size_t s = 0; s < segments.size(); s++) {
     const Segment& segment = segments[s];
     int start = segment.sequence->length(), image = 0, total = start + segment.count;
-    int pieces = parts_of(total);
+    int pieces = kv_splits_of(total);
     bool cut = segment.count == 1 && pieces > 1;
     for (int i = 0; i < segment.count; i++) {
       bool is_image = segment.ids[i] == shape_.image_token && segment.images;
@@ -88,7 +88,7 @@ void TextTower::plan(const std::vector<Segment>& segments) {
     for (int head = 0; head < shape_.text.kv_heads; head++) {
       if (cut) {
         for (int p = 0; p < pieces; p++)
-          tasks_.push_back({int(s), row, 1, head, p * kPart, std::min((p + 1) * kPart, total), parts + p});
+          tasks_.push_back({int(s), row, 1, head, p * kSplitKeys, std::min((p + 1) * kSplitKeys, total), parts + p});
       } else {
         for (int i = 0; i < segment.count; i += block) {
           int positions = std::min(block, segment.count - i);
@@ -113,7 +113,7 @@ void TextTower::embed(int row) {
 }
 
 // Rotates a key head and the query heads that share it; the key and the value go to the cache.
-void TextTower::rotate_and_keep(int layer, int row, int kv_head) {
+void TextTower::rope_and_append(int layer, int row, int kv_head) {
   const TextShape& t = shape_.text;
   int position = row_position_[row], slot = position % kPage;
   int page = (*segments_)[row_segment_[row]].sequence->pages()[position / kPage];
@@ -122,11 +122,11 @@ void TextTower::rotate_and_keep(int layer, int row, int kv_head) {
   float padded_key[kMaxHeadDim] = {}, padded_value[kMaxHeadDim] = {};
   for (int g = 0; g < group_; g++) {
     float* query = qkv + (kv_head * group_ + g) * head_dim_;
-    kernels_.rotate(query, cos, sin, head_dim_);
+    kernels_.rope(query, cos, sin, head_dim_);
     kernels_.to_bf16(query, head_dim_, query_ + ((size_t(kv_head) * kRows + row) * group_ + g) * padded_head_);
   }
   float* key = qkv + (t.heads + kv_head) * head_dim_;
-  kernels_.rotate(key, cos, sin, head_dim_);
+  kernels_.rope(key, cos, sin, head_dim_);
   const float* value = qkv + (t.heads + t.kv_heads + kv_head) * head_dim_;
   if (head_dim_ != padded_head_) {
     std::memcpy(padded_key, key, head_dim_ * sizeof(float));
@@ -140,8 +140,7 @@ void TextTower::rotate_and_keep(int layer, int row, int kv_head) {
 void TextTower::attend(int layer, const Task& task, int thread) {
   const std::vector<int>& pages = (*segments_)[task.segment].sequence->pages();
   std::vector<KvPage>& read = read_[thread];
-  for (int page = task.first_key / kPage; page * kPage < task.last_key; page++)
-    read[page] = pool_.read(pages[page], layer, task.kv_head);
+  for (int page = task.first_key / kPage; page * kPage < task.last_key; page++) read[page] = pool_.read(pages[page], layer, task.kv_head);
   int* visible = visible_[thread].data();
   for (int i = 0; i < task.positions * group_; i++) visible[i] = row_position_[task.first_row + i / group_] + 1;
   Attention a;
@@ -172,7 +171,7 @@ void TextTower::attend(int layer, const Task& task, int thread) {
 }
 
 // The parts of a row's attention, weighed against each other.
-void TextTower::merge(int row) {
+void TextTower::merge_kv_splits(int row) {
   int parts = row_parts_[row], heads = shape_.text.heads;
   for (int head = 0; head < heads && parts; head++) {
     size_t first = size_t(row_first_part_[row]) * heads + head;
@@ -193,17 +192,17 @@ void TextTower::merge(int row) {
 // The rows of this pass, each made by `make(row, thread)`, times `w`. A thread makes few rows for itself; many are shared.
 template <class Make>
 void TextTower::project(const Make& make, const Matrix& w, const Epilogue& to) {
-  auto pack = [&](const Rows& rows, int row, int thread) { kernels_.pack_row(make(row, thread), dim_, rows, row); };
+  auto pack = [&](const Rows& rows, int row, int thread) { kernels_.quantize_row(make(row, thread), dim_, rows, row); };
   if (count_ <= kSmall) {
     auto begin = [&](int thread) {
       for (int row = 0; row < count_; row++) pack(own_rows_[thread], row, thread);
     };
-    multiply(threads_, kernels_, [&](int thread) -> const Rows& { return own_rows_[thread]; }, count_, w, to, begin);
+    parallel_gemm(threads_, kernels_, [&](int thread) -> const Rows& { return own_rows_[thread]; }, count_, w, to, begin);
     return;
   }
   const Rows rows = shaped_for(kernels_, count_, rows_);
   threads_.parallel_for(count_, 8, [&](int row, int thread) { pack(rows, row, thread); });
-  multiply(threads_, kernels_, rows, count_, w, to);
+  parallel_gemm(threads_, kernels_, rows, count_, w, to);
 }
 
 bool TextTower::forward(const std::vector<Segment>& segments, Output output, float* out, const std::function<bool()>& stop) {
@@ -212,7 +211,7 @@ bool TextTower::forward(const std::vector<Segment>& segments, Output output, flo
   int attended = t.heads * head_dim_, wanted = int(wanted_.size());
   const Rows attended_rows = shaped_for(kernels_, count_, attended_rows_), inter_rows = shaped_for(kernels_, count_, inter_rows_),
              head_rows = shaped_for(kernels_, wanted, head_rows_);
-  auto normalised = [&](const float* weight) {
+  auto normalized = [&](const float* weight) {
     return [&, weight](int row, int thread) {
       float* scratch = scratch_ + size_t(thread) * dim_;
       kernels_.rms_norm(x_ + size_t(row) * dim_, weight, dim_, t.eps, scratch);
@@ -223,17 +222,17 @@ bool TextTower::forward(const std::vector<Segment>& segments, Output output, flo
   for (int layer = 0; layer < t.layers; layer++) {
     const TextLayer& w = weights_.text[layer];
     if (stop()) return false;
-    project(normalised(w.norm1), w.qkv, {After::store, qkv_, nullptr, size_t(t.qkv()), {}});
+    project(normalized(w.norm1), w.qkv, {EpilogueOp::store, qkv_, nullptr, size_t(t.qkv()), {}});
     threads_.parallel_for(count_ * t.kv_heads, count_ > kSmall ? 16 : 1,
-                          [&](int i, int) { rotate_and_keep(layer, i / t.kv_heads, i % t.kv_heads); });
+                          [&](int i, int) { rope_and_append(layer, i / t.kv_heads, i % t.kv_heads); });
     threads_.parallel_for(int(tasks_.size()), 1, [&](int i, int thread) { attend(layer, tasks_[i], thread); });
     threads_.parallel_for(count_, 1, [&](int row, int) {
-      merge(row);
-      kernels_.pack_row(attended_ + size_t(row) * attended, attended, attended_rows, row);
+      merge_kv_splits(row);
+      kernels_.quantize_row(attended_ + size_t(row) * attended, attended, attended_rows, row);
     });
-    multiply(threads_, kernels_, attended_rows, count_, w.out, {After::add, x_, nullptr, size_t(dim_), {}});
-    project(normalised(w.norm2), w.gate_up, {After::swiglu, nullptr, nullptr, 0, inter_rows});
-    multiply(threads_, kernels_, inter_rows, count_, w.down, {After::add, x_, nullptr, size_t(dim_), {}});
+    parallel_gemm(threads_, kernels_, attended_rows, count_, w.out, {EpilogueOp::add, x_, nullptr, size_t(dim_), {}});
+    project(normalized(w.norm2), w.gate_up, {EpilogueOp::swiglu, nullptr, nullptr, 0, inter_rows});
+    parallel_gemm(threads_, kernels_, inter_rows, count_, w.down, {EpilogueOp::add, x_, nullptr, size_t(dim_), {}});
   }
   if (!wanted) return true;
   if (output == Output::hidden) {
@@ -242,9 +241,9 @@ bool TextTower::forward(const std::vector<Segment>& segments, Output output, flo
     });
     return true;
   }
-  auto make = normalised(weights_.norm);
-  threads_.parallel_for(wanted, 8, [&](int i, int thread) { kernels_.pack_row(make(wanted_[i], thread), dim_, head_rows, i); });
-  multiply(threads_, kernels_, head_rows, wanted, weights_.head, {After::store, out, nullptr, size_t(t.vocab), {}});
+  auto make = normalized(weights_.norm);
+  threads_.parallel_for(wanted, 8, [&](int i, int thread) { kernels_.quantize_row(make(wanted_[i], thread), dim_, head_rows, i); });
+  parallel_gemm(threads_, kernels_, head_rows, wanted, weights_.head, {EpilogueOp::store, out, nullptr, size_t(t.vocab), {}});
   return true;
 }
 

@@ -7,7 +7,7 @@
 
 #include "model/weights.h"
 #include "model/work.h"
-#include "runtime/cache.h"
+#include "runtime/kv_cache.h"
 
 namespace smolvlm {
 
@@ -24,8 +24,8 @@ enum class Output { logits, hidden };
 
 class TextTower {
  public:
-  static constexpr int kRows = 512;      // tokens of a pass
-  static constexpr int kSegments = 64;   // sequences of a pass
+  static constexpr int kRows = 512;     // tokens of a pass
+  static constexpr int kSegments = 64;  // sequences of a pass
 
   TextTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads, PagePool& pool);
 
@@ -42,9 +42,9 @@ class TextTower {
 
   void plan(const std::vector<Segment>& segments);
   void embed(int row);
-  void rotate_and_keep(int layer, int row, int kv_head);
+  void rope_and_append(int layer, int row, int kv_head);
   void attend(int layer, const Task& task, int thread);
-  void merge(int row);
+  void merge_kv_splits(int row);
   template <class Make>
   void project(const Make& make, const Matrix& w, const Epilogue& to);
 

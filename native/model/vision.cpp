@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/numbers.h"
+#include "quant/number_formats.h"
 
 namespace smolvlm {
 
@@ -33,7 +33,7 @@ VisionTower::VisionTower(const Shape& shape, const Weights& weights, const Kerne
   padded_head_ = round_up(head_dim_, kPanel);
   page_ = std::min(kKeys, round_up(patches_, kHeadPart));
   pages_ = (patches_ + page_ - 1) / page_;
-  integers_ = format == Format::q8 && kernels.attend_integers;
+  integers_ = format == Format::q8 && kernels.attend_int8;
   size_t tokens = size_t(v.heads) * pages_ * page_, value = integers_ ? 1 : 2;
   plan_rows(arena_, patch_rows_, format, patches_, 3 * v.patch * v.patch, kernels, true);
   plan_rows(arena_, rows_, format, patches_, dim_, kernels, true);
@@ -77,10 +77,10 @@ void VisionTower::embed(const float* pixels) {
       for (int y = 0; y < patch; y++)
         std::memcpy(row.data() + (c * patch + y) * patch,
                     pixels + (size_t(c) * v.image + i / side * patch + y) * v.image + i % side * patch, patch * sizeof(float));
-    kernels_.pack_row(row.data(), inputs, patch_rows_, i);
+    kernels_.quantize_row(row.data(), inputs, patch_rows_, i);
     std::memcpy(x_ + size_t(i) * dim_, weights_.positions + size_t(positions_[i]) * dim_, dim_ * sizeof(float));
   });
-  multiply(threads_, kernels_, patch_rows_, patches_, weights_.patch, {After::add, x_, nullptr, size_t(dim_), {}});
+  parallel_gemm(threads_, kernels_, patch_rows_, patches_, weights_.patch, {EpilogueOp::add, x_, nullptr, size_t(dim_), {}});
 }
 
 // One head of the rounded projections, and where attention reads it.
@@ -91,7 +91,7 @@ Head VisionTower::head_at(int head) const {
   out.tokens = patches_, out.dim = head_dim_, out.padded = padded_head_, out.page = page_;
   out.query = query_ + at, out.keys = keys_ + at, out.values = values_ + at;
   if (integers_) {
-    out.query_scales = query_scales_ + token, out.query_negsums = query_negsums_ + token;
+    out.query_scales = query_scales_ + token, out.query_neg_sums = query_negsums_ + token;
     out.key_scales = key_scales_ + token, out.value_scales = value_scales_ + token / kHeadPart * padded_head_;
   }
   return out;
@@ -99,18 +99,18 @@ Head VisionTower::head_at(int head) const {
 
 void VisionTower::attention(const VisionLayer& layer) {
   const VisionShape& v = shape_.vision;
-  multiply(threads_, kernels_, rows_, patches_, layer.qkv, {After::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
+  parallel_gemm(threads_, kernels_, rows_, patches_, layer.qkv, {EpilogueOp::store_bf16, nullptr, qkv_, 3 * size_t(dim_), {}});
   int parts = (patches_ + kHeadPart - 1) / kHeadPart;
   threads_.parallel_for(v.heads * parts, 1, [&](int i, int) {
     int first = i % parts * kHeadPart;
-    (integers_ ? kernels_.pack_integer_head : kernels_.pack_head)(head_at(i / parts), first, std::min(first + kHeadPart, patches_));
+    (integers_ ? kernels_.pack_head_int8 : kernels_.pack_head)(head_at(i / parts), first, std::min(first + kHeadPart, patches_));
   });
   int blocks = (patches_ + kAttentionRows - 1) / kAttentionRows;
   threads_.parallel_for(v.heads * blocks, 1, [&](int i, int) {
     int head = i / blocks, first = i % blocks * kAttentionRows, rows = std::min(kAttentionRows, patches_ - first);
     float* out = attended_ + size_t(first) * dim_ + head * head_dim_;
     float scale = 1.0f / std::sqrt(float(head_dim_));
-    if (integers_) return kernels_.attend_integers(head_at(head), first, rows, scale, out, dim_);
+    if (integers_) return kernels_.attend_int8(head_at(head), first, rows, scale, out, dim_);
     Attention task;
     task.query = reinterpret_cast<const uint16_t*>(head_at(head).query) + size_t(first) * padded_head_;
     task.rows = rows;
@@ -125,8 +125,8 @@ void VisionTower::attention(const VisionLayer& layer) {
     task.out_dim = head_dim_;
     kernels_.attend(task);
   });
-  threads_.parallel_for(patches_, 16, [&](int i, int) { kernels_.pack_row(attended_ + size_t(i) * dim_, dim_, rows_, i); });
-  multiply(threads_, kernels_, rows_, patches_, layer.out, {After::add, x_, nullptr, size_t(dim_), {}});
+  threads_.parallel_for(patches_, 16, [&](int i, int) { kernels_.quantize_row(attended_ + size_t(i) * dim_, dim_, rows_, i); });
+  parallel_gemm(threads_, kernels_, rows_, patches_, layer.out, {EpilogueOp::add, x_, nullptr, size_t(dim_), {}});
 }
 
 // An image token is a block of r x r patches side by side, the row varying slowest (arXiv 2504.05299).
@@ -141,30 +141,28 @@ void VisionTower::fold(int token, float* row) const {
 
 bool VisionTower::encode(const float* pixels, float* out, const std::function<bool()>& stop) {
   const VisionShape& v = shape_.vision;
-  auto scratch_of = [&](int thread) {
-    return scratch_ + size_t(thread) * std::max({dim_, 3 * v.patch * v.patch, shape_.folded_dim()});
-  };
-  auto normalise = [&](const float* weight, const float* bias) {
+  auto scratch_of = [&](int thread) { return scratch_ + size_t(thread) * std::max({dim_, 3 * v.patch * v.patch, shape_.folded_dim()}); };
+  auto normalize = [&](const float* weight, const float* bias) {
     threads_.parallel_for(patches_, 16, [&](int i, int thread) {
       kernels_.layer_norm(x_ + size_t(i) * dim_, weight, bias, dim_, v.eps, scratch_of(thread));
-      kernels_.pack_row(scratch_of(thread), dim_, rows_, i);
+      kernels_.quantize_row(scratch_of(thread), dim_, rows_, i);
     });
   };
   embed(pixels);
   for (const VisionLayer& layer : weights_.vision) {
     if (stop()) return false;
-    normalise(layer.norm1_weight, layer.norm1_bias);
+    normalize(layer.norm1_weight, layer.norm1_bias);
     attention(layer);
-    normalise(layer.norm2_weight, layer.norm2_bias);
-    multiply(threads_, kernels_, rows_, patches_, layer.fc1, {After::gelu, nullptr, nullptr, 0, inter_rows_});
-    multiply(threads_, kernels_, inter_rows_, patches_, layer.fc2, {After::add, x_, nullptr, size_t(dim_), {}});
+    normalize(layer.norm2_weight, layer.norm2_bias);
+    parallel_gemm(threads_, kernels_, rows_, patches_, layer.fc1, {EpilogueOp::gelu, nullptr, nullptr, 0, inter_rows_});
+    parallel_gemm(threads_, kernels_, inter_rows_, patches_, layer.fc2, {EpilogueOp::add, x_, nullptr, size_t(dim_), {}});
   }
   threads_.parallel_for(shape_.image_tokens(), 1, [&](int i, int thread) {
     fold(i, scratch_of(thread));
-    kernels_.pack_row(scratch_of(thread), shape_.folded_dim(), folded_rows_, i);
+    kernels_.quantize_row(scratch_of(thread), shape_.folded_dim(), folded_rows_, i);
   });
-  multiply(threads_, kernels_, folded_rows_, shape_.image_tokens(), weights_.connector,
-           {After::store, out, nullptr, size_t(shape_.text.dim), {}});
+  parallel_gemm(threads_, kernels_, folded_rows_, shape_.image_tokens(), weights_.connector,
+                {EpilogueOp::store, out, nullptr, size_t(shape_.text.dim), {}});
   return true;
 }
 

@@ -14,7 +14,7 @@ class VisionTower {
  public:
   VisionTower(const Shape& shape, const Weights& weights, const Kernels& kernels, ThreadPool& threads);
 
-  // pixels (3, image, image), normalised -> out (image_tokens, text dim). `stop` is asked between layers, on one thread; true
+  // pixels (3, image, image), normalized -> out (image_tokens, text dim). `stop` is asked between layers, on one thread; true
   // ends the work, and false is returned.
   bool encode(const float* pixels, float* out, const std::function<bool()>& stop);
   size_t bytes() const { return arena_.bytes(); }
@@ -33,7 +33,7 @@ class VisionTower {
   Arena arena_;
   Rows patch_rows_, rows_, inter_rows_, folded_rows_;
   float *x_, *attended_, *scratch_, *folded_;  // scratch: a row for each thread
-  bool integers_;  // attention in 8 bits
+  bool integers_;                              // attention in 8 bits
   uint16_t* qkv_;
   uint8_t *query_, *keys_, *values_;
   float *query_scales_, *key_scales_, *value_scales_;

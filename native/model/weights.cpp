@@ -4,7 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "kernels/numbers.h"
+#include "quant/number_formats.h"
 
 namespace smolvlm {
 namespace {
@@ -26,9 +26,7 @@ bool all_finite_bf16(const uint8_t* data, size_t bytes) {
   return !found;
 }
 
-std::string layer(const char* tower, int index, const char* part) {
-  return std::string(tower) + "." + std::to_string(index) + "." + part;
-}
+std::string layer(const char* tower, int index, const char* part) { return std::string(tower) + "." + std::to_string(index) + "." + part; }
 
 }  // namespace
 
@@ -68,9 +66,7 @@ void Weights::matrix_slot(const std::string& name, Format format, int n, int k, 
   if (biased) vector_slot(name + ".bias", n);
 }
 
-void Weights::vector_slot(const std::string& name, int size) {
-  vectors_[name] = VectorSlot{size, round_up(size, kUnit), false, {}};
-}
+void Weights::vector_slot(const std::string& name, int size) { vectors_[name] = VectorSlot{size, round_up(size, kUnit), false, {}}; }
 
 void Weights::set_matrix(const std::string& name, const std::vector<Source>& sources, ThreadPool& threads) {
   auto found = slots_.find(name);
@@ -93,8 +89,7 @@ void Weights::set_matrix(const std::string& name, const std::vector<Source>& sou
   slot.set = true;
 }
 
-void Weights::attach_matrix(const std::string& name, const uint8_t* data, size_t data_bytes, const uint8_t* scales,
-                            size_t scale_bytes) {
+void Weights::attach_matrix(const std::string& name, const uint8_t* data, size_t data_bytes, const uint8_t* scales, size_t scale_bytes) {
   auto found = slots_.find(name);
   if (found == slots_.end()) refuse(name, "this model has no such part");
   Slot& slot = found->second;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/packing.h"
+#include "quant/packing.h"
 #include "runtime/thread_pool.h"
 
 namespace smolvlm {
@@ -25,20 +25,20 @@ class Weights {
  public:
   Weights(const Shape& shape, Formats formats);
 
-  // Quantises or rounds the sources, on all threads. Throws std::invalid_argument for an unknown name, a wrong
+  // Quantizes or rounds the sources, on all threads. Throws std::invalid_argument for an unknown name, a wrong
   // shape, or a value that is not finite.
   void set_matrix(const std::string& name, const std::vector<Source>& sources, ThreadPool& threads);
   // Uses a matrix that was packed before, where it lies; the caller keeps the memory.
   void attach_matrix(const std::string& name, const uint8_t* data, size_t data_bytes, const uint8_t* scales, size_t scale_bytes);
   void set_vector(const std::string& name, const Source& source);  // norms, biases, positions
-  void set_embedding(const Source& source, ThreadPool& threads);             // bf16, a row a token
-  void attach_embedding(const uint8_t* data, size_t data_bytes);    // bf16 already; the caller keeps the memory
+  void set_embedding(const Source& source, ThreadPool& threads);   // bf16, a row a token
+  void attach_embedding(const uint8_t* data, size_t data_bytes);   // bf16 already; the caller keeps the memory
 
-  struct Part {  // of a quantised checkpoint
+  struct Part {  // of a quantized checkpoint
     const uint8_t *data, *scales;
     size_t data_bytes, scale_bytes;
   };
-  Part part(const std::string& name) const;         // a matrix that is set
+  Part part(const std::string& name) const;  // a matrix that is set
   Part embedding_part() const;
   Part vector_part(const std::string& name) const;  // its floats, zeros up to a multiple of kUnit
   std::vector<std::string> matrices() const;
@@ -62,7 +62,7 @@ class Weights {
     Format format;
     int n, k;
     bool interleaved = false;
-    bool biased = false;  // its bias is the vector "<name>.bias"
+    bool biased = false;   // its bias is the vector "<name>.bias"
     bool grouped = false;  // wanted so, where its format and depth allow it
     bool set = false;
     Packed packed;
@@ -73,8 +73,7 @@ class Weights {
     float* data = nullptr;
   };
 
-  void matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved = false,
-                   bool grouped = false);
+  void matrix_slot(const std::string& name, Format format, int n, int k, bool biased, bool interleaved = false, bool grouped = false);
   void vector_slot(const std::string& name, int size);
   Matrix matrix(const std::string& name) const;
   const float* vector(const std::string& name) const;

@@ -24,12 +24,13 @@ struct ForkHooks {
   static ForkHooks& all() {  // never destroyed: a process may fork while it ends
     static ForkHooks* kept = [] {
       auto* made = new ForkHooks;
-      ::pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); }, [] {
-        for (ForkHook* hook : all().hooks) hook->in_child_();
-        all().mutex.unlock();
-        thread_local End end;
-        end.armed = true;
-      });
+      ::pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); },
+                       [] {
+                         for (ForkHook* hook : all().hooks) hook->in_child_();
+                         all().mutex.unlock();
+                         thread_local End end;
+                         end.armed = true;
+                       });
       return made;
     }();
     return *kept;

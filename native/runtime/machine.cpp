@@ -45,8 +45,7 @@ int quota() {
   };
   for (;;) {
     long long limit = 0, period = 0;
-    if (std::sscanf(first_line("/sys/fs/cgroup" + path + "/cpu.max").c_str(), "%lld %lld", &limit, &period) == 2)
-      consider(limit, period);
+    if (std::sscanf(first_line("/sys/fs/cgroup" + path + "/cpu.max").c_str(), "%lld %lld", &limit, &period) == 2) consider(limit, period);
     if (path.empty()) break;
     path.resize(path.find_last_of('/') == std::string::npos ? 0 : path.find_last_of('/'));
   }

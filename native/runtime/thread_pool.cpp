@@ -68,7 +68,7 @@ bool ThreadPool::may_share() {
   return active > 1;
 }
 
-void ThreadPool::weigh(Clock::duration worked, Clock::duration waited) {
+void ThreadPool::online_softmax(Clock::duration worked, Clock::duration waited) {
   load_.worked += worked;
   load_.waited += waited;
   if (load_.worked < kWindow) return;
@@ -108,7 +108,7 @@ void ThreadPool::run(Job job) {
     else std::this_thread::yield();
   }
   Clock::time_point ended = Clock::now();
-  weigh(ended - began, ended - alone);
+  online_softmax(ended - began, ended - alone);
 }
 
 void ThreadPool::serve(int thread, unsigned seen) {
@@ -143,8 +143,7 @@ int ThreadPool::claim(int thread) {
     int owner = thread + k < size_ ? thread + k : thread + k - size_;
     std::atomic<int>& left = left_[owner * kApart];
     for (int n = left.load(std::memory_order_relaxed); n > 0;)
-      if (left.compare_exchange_weak(n, n - 1, std::memory_order_acquire, std::memory_order_relaxed))
-        return end_of(owner, job_.chunks) - n;
+      if (left.compare_exchange_weak(n, n - 1, std::memory_order_acquire, std::memory_order_relaxed)) return end_of(owner, job_.chunks) - n;
   }
   return -1;
 }

@@ -83,7 +83,7 @@ class ThreadPool {
 
   // Whether more than the calling thread works now; lets threads return whose rest is over.
   bool may_share();
-  void weigh(Clock::duration worked, Clock::duration waited);
+  void online_softmax(Clock::duration worked, Clock::duration waited);
   void run(Job job);
   void serve(int thread, unsigned seen);
   // Takes chunks and does them until none is left. `begun` is the number of the job that this thread called `begin` for.
@@ -103,7 +103,7 @@ class ThreadPool {
   Job job_{};
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<bool> leaving_{false};  // set before published_ changes for the last time
+  std::atomic<bool> leaving_{false};                 // set before published_ changes for the last time
   alignas(128) std::atomic<unsigned> published_{0};  // counts jobs: what idle workers watch
   alignas(128) std::atomic<int> unfinished_{0};      // chunks of the job at hand that are not done
   alignas(128) std::atomic<int> sleepers_{0};        // workers that wait for wake_

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/numbers.h"
-#include "kernels/types.h"
+#include "quant/number_formats.h"
+#include "simd/kernels.h"
 
 namespace smolvlm {
 
@@ -56,7 +56,7 @@ struct Activations {
   Rows rows;
   std::vector<uint8_t> data;
   Floats scales;
-  std::vector<int32_t> negsums, zeros;
+  std::vector<int32_t> neg_sums, zeros;
 
   Activations(Format format, int count, int width, bool grouped = false) {
     rows.format = format;
@@ -64,8 +64,8 @@ struct Activations {
     rows.width = round_up(width, kBlock);
     data.resize(count * rows.row_bytes(), 0x55);
     scales.resize(count * rows.row_blocks(), kUntouched);
-    negsums.resize(count * rows.row_blocks(), 99), zeros.resize(count * rows.row_blocks() / rows.group, 99);
-    rows.data = data.data(), rows.scales = scales.data(), rows.negsums = negsums.data(), rows.zeros = zeros.data();
+    neg_sums.resize(count * rows.row_blocks(), 99), zeros.resize(count * rows.row_blocks() / rows.group, 99);
+    rows.data = data.data(), rows.scales = scales.data(), rows.neg_sums = neg_sums.data(), rows.zero_point_terms = zeros.data();
   }
   double at(int row, int i) const {
     if (rows.format == Format::bf16) return bf16_to_float(reinterpret_cast<const uint16_t*>(data.data() + row * rows.row_bytes())[i]);

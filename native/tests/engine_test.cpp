@@ -40,7 +40,7 @@ class Model {
       std::vector<Source> sources;
       for (auto [rows, columns] : shapes) data.push_back(random(size_t(rows) * columns));
       for (size_t i = 0; i < shapes.size(); i++)
-        sources.push_back({reinterpret_cast<const uint8_t*>(data[i].data()), Number::f32, shapes[i].first, shapes[i].second});
+        sources.push_back({reinterpret_cast<const uint8_t*>(data[i].data()), DType::f32, shapes[i].first, shapes[i].second});
       engine.load([&](Weights& w, ThreadPool& threads) { w.set_matrix(name, sources, threads); });
     };
     const VisionShape& v = s.vision;
@@ -65,11 +65,12 @@ class Model {
     for (const std::string& name : engine.read([](const Weights& w) { return w.vectors(); })) {
       int size = engine.read([&](const Weights& w) { return w.vector_size(name); });
       std::vector<float> values = random(size);
-      engine.load([&](Weights& w, ThreadPool&) { w.set_vector(name, {reinterpret_cast<const uint8_t*>(values.data()), Number::f32, 1, size}); });
+      engine.load(
+          [&](Weights& w, ThreadPool&) { w.set_vector(name, {reinterpret_cast<const uint8_t*>(values.data()), DType::f32, 1, size}); });
     }
     std::vector<float> table = random(size_t(t.vocab) * t.dim);
     engine.load([&](Weights& w, ThreadPool& threads) {
-      w.set_embedding({reinterpret_cast<const uint8_t*>(table.data()), Number::f32, t.vocab, t.dim}, threads);
+      w.set_embedding({reinterpret_cast<const uint8_t*>(table.data()), DType::f32, t.vocab, t.dim}, threads);
     });
     engine.finish();
   }

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "check.h"
-#include "kernels/select.h"
-#include "model/packing.h"
-#include "runtime/cache.h"
+#include "simd/dispatch.h"
+#include "quant/packing.h"
+#include "runtime/kv_cache.h"
 
 namespace smolvlm {
 namespace {
@@ -27,7 +27,7 @@ Doubles rounded(Format format, bool grouped, const Floats& w, int n, int k) {
       std::memcpy(block, &w[first], some * sizeof(float));
       int8_t q[kMostGroup * kBlock];
       double scale = 0;
-      if (format != Format::bf16) scale = half_to_float(format == Format::q8 ? quantise_q8(block, q, wide) : quantise_q4(block, q));
+      if (format != Format::bf16) scale = half_to_float(format == Format::q8 ? quantize_q8(block, q, wide) : quantize_q4(block, q));
       for (int i = 0; i < some; i++)
         out[first + i] = format == Format::bf16 ? double(bf16_to_float(float_to_bf16(block[i]))) : q[i] * scale;
     }
@@ -55,21 +55,21 @@ void compare_packed(Check& check, const Activations& next, int row, const Double
 struct Product {
   int m, n, k;
   Format format;
-  After after;
+  EpilogueOp after;
   bool grouped;
 };
 
 // Product (m, k) x (n, k), in four calls that share out rows and units, as threads do. `wide`: bf16 rows for any weights.
 void check_product(Check& check, const Kernels& kernels, const Product& job, bool wide) {
   auto [m, n, k, format, after, grouped] = job;
-  bool pairs = after == After::swiglu;
+  bool pairs = after == EpilogueOp::swiglu;
   int results = pairs ? n / 2 : n, padded = pairs ? 2 * round_up(n / 2, kUnit) : n;
   Floats x = random_floats(size_t(m) * k, 1), w = random_floats(size_t(n) * k, 2, 0.1f), bias = random_floats(round_up(n, kUnit), 3);
   for (int i = 0; i < k; i++) x[i] *= i == k / 2 ? 1000.0f : 1.0f;  // an outlier
-  if (k > kBlock) std::fill(w.begin(), w.begin() + kBlock, 0.0f);     // and a block of nothing
+  if (k > kBlock) std::fill(w.begin(), w.begin() + kBlock, 0.0f);   // and a block of nothing
   Heap heap;
   Packed packed = make_matrix(heap, format, padded, k, grouped);
-  Source all = {reinterpret_cast<const uint8_t*>(w.data()), Number::f32, n, k}, ups = all;
+  Source all = {reinterpret_cast<const uint8_t*>(w.data()), DType::f32, n, k}, ups = all;
   if (pairs) all.rows = ups.rows = n / 2, ups.data += size_t(n / 2) * k * sizeof(float);
   fill_panels(packed, pairs ? std::vector<Source>{all, ups} : std::vector<Source>{all}, pairs, 0, packed.matrix.padded_n / kPanel);
   if (pairs) std::fill(bias.begin(), bias.end(), 0.0f);
@@ -80,16 +80,16 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
   Activations in(kept, m, k, grouped), next(kept, m, results, grouped);
   check.same(packed.matrix.group, grouped ? round_up(k, kBlock) / kBlock % 8 == 0 ? 8 : 4 : 1);
   check.same(grouped ? group_in(packed.matrix) : 1, packed.matrix.group);
-  for (int row = 0; row < m; row++) kernels.pack_row(&x[size_t(row) * k], k, in.rows, row);
+  for (int row = 0; row < m; row++) kernels.quantize_row(&x[size_t(row) * k], k, in.rows, row);
   size_t stride = results + 3;
   Floats out(m * stride, kUntouched);
   std::vector<uint16_t> out_bf16(m * stride, float_to_bf16(kUntouched));
-  if (after == After::add)
+  if (after == EpilogueOp::add)
     for (int row = 0; row < m; row++) std::fill_n(&out[row * stride], n, 1.0f);
   Epilogue to = {after, out.data(), out_bf16.data(), stride, next.rows};
   int units = packed.matrix.padded_n / kUnit, half = units / 2 / to.units() * to.units(), middle = wide ? 0 : m / 3;
   for (auto [m0, m1] : {std::pair(0, middle), std::pair(middle, m)})
-    for (auto [u0, u1] : {std::pair(0, half), std::pair(half, units)}) kernels.product(in.rows, packed.matrix, to, m0, m1, u0, u1);
+    for (auto [u0, u1] : {std::pair(0, half), std::pair(half, units)}) kernels.gemm(in.rows, packed.matrix, to, m0, m1, u0, u1);
 
   Doubles weights = rounded(format, grouped, w, n, k);
   for (int row = 0; row < m; row++) {
@@ -104,7 +104,7 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
       // the rounding errors of a float32 sum grow with the root of its length; wide rows round the weights too
       sums[o] = sum, errors[o] = size * (wide ? 0x1p-8 : 0x1p-23 * (8 + std::sqrt(k))) + 1e-6;
     }
-    if (after == After::gelu || pairs) {
+    if (after == EpilogueOp::gelu || pairs) {
       Doubles expected(results), error(results);
       for (int i = 0; i < results; i++) {
         double up = pairs ? sums[results + i] : 1, gate = pairs ? silu(sums[i]) : gelu(sums[i]);
@@ -115,10 +115,10 @@ void check_product(Check& check, const Kernels& kernels, const Product& job, boo
       continue;
     }
     for (int i = 0; i < int(stride); i++) {
-      float got = after == After::store_bf16 ? bf16_to_float(out_bf16[row * stride + i]) : out[row * stride + i];
-      if (i >= n) check.same(got, after == After::store_bf16 ? bf16_to_float(float_to_bf16(kUntouched)) : kUntouched);
-      else if (after == After::store) check.close(got, sums[i], errors[i]);
-      else if (after == After::add) check.close(got, sums[i] + 1, errors[i] + std::fabs(sums[i]) * 0x1p-23);
+      float got = after == EpilogueOp::store_bf16 ? bf16_to_float(out_bf16[row * stride + i]) : out[row * stride + i];
+      if (i >= n) check.same(got, after == EpilogueOp::store_bf16 ? bf16_to_float(float_to_bf16(kUntouched)) : kUntouched);
+      else if (after == EpilogueOp::store) check.close(got, sums[i], errors[i]);
+      else if (after == EpilogueOp::add) check.close(got, sums[i] + 1, errors[i] + std::fabs(sums[i]) * 0x1p-23);
       else check.close(got, sums[i], errors[i] + std::fabs(sums[i]) / 256);
     }
   }
@@ -133,7 +133,7 @@ bool check_products(const Kernels& kernels) {
     for (int after = 0; after < 5; after++) {
       Check check(kernels, std::string(kFormats[format]) + " " + kAfter[after]);
       for (auto [m, n, k] : kShapes)
-        check_product(check, kernels, {m, n, k, Format(format), After(after), false}, kernels.wide_rows && m >= kernels.wide_rows);
+        check_product(check, kernels, {m, n, k, Format(format), EpilogueOp(after), false}, kernels.wide_rows && m >= kernels.wide_rows);
       right &= check.finish();
     }
   }
@@ -141,7 +141,7 @@ bool check_products(const Kernels& kernels) {
   for (int after = 0; after < 4; after++) {
     Check check(kernels, std::string("grouped q8 ") + kAfter[after]);
     for (auto [m, n, k] : kGrouped)
-      check_product(check, kernels, {m, n, k, Format::q8, After(after), true}, kernels.wide_rows && m >= kernels.wide_rows);
+      check_product(check, kernels, {m, n, k, Format::q8, EpilogueOp(after), true}, kernels.wide_rows && m >= kernels.wide_rows);
     right &= check.finish();
   }
   return right;
@@ -219,7 +219,8 @@ void check_attention(Check& check, const Kernels& kernels, Format kept, int rows
 }
 
 bool check_attentions(const Kernels& kernels) {
-  Check whole(kernels, "attend"), parts(kernels, "attend in parts"), whole_q8(kernels, "attend q8"), parts_q8(kernels, "attend q8 in parts");
+  Check whole(kernels, "attend"), parts(kernels, "attend in parts"), whole_q8(kernels, "attend q8"),
+      parts_q8(kernels, "attend q8 in parts");
   constexpr int kCases[][4] = {{1, 16, 1, 1}, {10, 64, 300, 1}, {48, 72, 729, 1}, {7, 30, 33, 1}, {45, 64, 1000, 3}, {3, 80, 256, 3}};
   for (auto [rows, dim, keys, group] : kCases) {
     for (Format kept : {Format::bf16, Format::q8}) {
@@ -233,7 +234,7 @@ bool check_attentions(const Kernels& kernels) {
 }
 
 // Numbers as integers of 8 bits with one scale, in double precision.
-void quantise(Doubles& x) {
+void quantize(Doubles& x) {
   double largest = 0;
   for (double v : x) largest = std::max(largest, std::fabs(v));
   for (double& v : x) v = largest > 0 ? std::nearbyint(v / largest * 127) * largest / 127 : 0;
@@ -255,15 +256,15 @@ void check_head(Check& check, const Kernels& kernels, bool integers, int tokens,
   size_t values = size_t(room) * padded, bytes = values * (integers ? 1 : 2);
   std::vector<uint8_t> q(bytes), k(bytes), v(bytes);
   Floats q_scales(room), k_scales(room), v_scales(size_t(room) / kHeadPart * padded), out(size_t(tokens) * dim);
-  std::vector<int32_t> negsums(room);
+  std::vector<int32_t> neg_sums(room);
   Head head;
   head.from = projection.data() + kThis * dim, head.stride = stride, head.apart = kHeads * dim;
   head.tokens = tokens, head.dim = dim, head.padded = padded, head.page = kKeys;
   head.query = q.data(), head.keys = k.data(), head.values = v.data();
   head.query_scales = q_scales.data(), head.key_scales = k_scales.data(), head.value_scales = v_scales.data();
-  head.query_negsums = negsums.data();
+  head.query_neg_sums = neg_sums.data();
   for (int t = 0; t < tokens; t += kHeadPart)
-    (integers ? kernels.pack_integer_head : kernels.pack_head)(head, t, std::min(t + kHeadPart, tokens));
+    (integers ? kernels.pack_head_int8 : kernels.pack_head)(head, t, std::min(t + kHeadPart, tokens));
   std::vector<KvPage> pages;
   for (size_t at = 0; at < bytes; at += size_t(kKeys) * padded * 2) pages.push_back({k.data() + at, v.data() + at, nullptr, nullptr});
   std::vector<int> visible(kAttentionRows, tokens);
@@ -274,13 +275,13 @@ void check_head(Check& check, const Kernels& kernels, bool integers, int tokens,
     task.query = reinterpret_cast<const uint16_t*>(q.data()) + size_t(first) * padded, task.rows = rows, task.dim = padded;
     task.page = kKeys, task.pages = pages.data(), task.visible = visible.data(), task.last = tokens, task.scale = scale;
     task.out = &out[size_t(first) * dim], task.stride = dim, task.out_dim = dim;
-    if (integers) kernels.attend_integers(head, first, rows, scale, task.out, dim);
+    if (integers) kernels.attend_int8(head, first, rows, scale, task.out, dim);
     else kernels.attend(task);
   }
   auto part = [&](int which, int token) {
     Doubles x(dim);
     for (int i = 0; i < dim; i++) x[i] = bf16_to_float(projection[size_t(token) * stride + (which * kHeads + kThis) * dim + i]);
-    if (integers && which < 2) quantise(x);
+    if (integers && which < 2) quantize(x);
     return x;
   };
   std::vector<Doubles> keys(tokens), of_values(tokens);
@@ -289,7 +290,7 @@ void check_head(Check& check, const Kernels& kernels, bool integers, int tokens,
     for (int i = 0; i < dim; i++) {
       Doubles column;
       for (int j = t; j < std::min(t + kHeadPart, tokens); j++) column.push_back(of_values[j][i]);
-      quantise(column);
+      quantize(column);
       for (size_t j = 0; j < column.size(); j++) of_values[t + j][i] = column[j];
     }
   }
@@ -318,14 +319,15 @@ bool check_heads(const Kernels& kernels) {
   for (auto [tokens, dim] : kCases) {
     for (bool sink : {false, true}) {
       check_head(heads, kernels, false, tokens, dim, sink);
-      if (kernels.attend_integers) check_head(integer_heads, kernels, true, tokens, dim, sink);
+      if (kernels.attend_int8) check_head(integer_heads, kernels, true, tokens, dim, sink);
     }
   }
-  return heads.finish() & (!kernels.attend_integers || integer_heads.finish());
+  return heads.finish() & (!kernels.attend_int8 || integer_heads.finish());
 }
 
 bool check_rows(const Kernels& kernels) {
-  Check pack_q8(kernels, "pack_row q8"), pack_bf16(kernels, "pack_row bf16"), rms(kernels, "rms_norm"), layer(kernels, "layer_norm");
+  Check pack_q8(kernels, "quantize_row q8"), pack_bf16(kernels, "quantize_row bf16"), rms(kernels, "rms_norm"),
+      layer(kernels, "layer_norm");
   Check narrowed(kernels, "to_bf16"), widened(kernels, "from_bf16"), rotated(kernels, "rotate");
   for (int n : {1, 2, 3, 4, 7, 16, 31, 32, 33, 64, 100, 577}) {
     Floats held = random_floats(n + 1, 7), weight = random_floats(n, 8), bias = random_floats(n, 9), out(n + 1, kUntouched);
@@ -333,12 +335,12 @@ bool check_rows(const Kernels& kernels) {
     held[1 + n / 2] = 1000;
     for (Format format : {Format::q8, Format::bf16}) {
       Activations packed(format, 2, n);
-      kernels.pack_row(x, n, packed.rows, 1);
+      kernels.quantize_row(x, n, packed.rows, 1);
       compare_packed(format == Format::q8 ? pack_q8 : pack_bf16, packed, 1, Doubles(x, x + n), Doubles(n, 1e-7));
       for (int b = 0; format == Format::q8 && b < int(packed.rows.row_blocks()); b++) {
         int sum = 0, block = int(packed.rows.row_blocks()) + b;
         for (int i = 0; i < kBlock; i++) sum += int8_t(packed.data[packed.rows.row_bytes() + b * kBlock + i]);
-        pack_q8.same(packed.negsums[block], -sum);
+        pack_q8.same(packed.neg_sums[block], -sum);
       }
       pack_q8.same(packed.data[0], 0x55);  // row 0 is another's
     }
@@ -352,18 +354,20 @@ bool check_rows(const Kernels& kernels) {
       kernels.layer_norm(x, weight.data(), bias.data(), n, 1e-6f, out.data());
       // a mean of floats is off by some last places of the largest, here 1,000
       for (int i = 0; i < n; i++)
-        layer.close(out[i], (x[i] - mean) / std::sqrt(spread + 1e-6) * weight[i] + bias[i], 1e-3 / std::sqrt(spread) + 4e-6 * (std::fabs(out[i]) + 1));
+        layer.close(out[i], (x[i] - mean) / std::sqrt(spread + 1e-6) * weight[i] + bias[i],
+                    1e-3 / std::sqrt(spread) + 4e-6 * (std::fabs(out[i]) + 1));
       layer.same(out[n], kUntouched);
     }
     std::vector<uint16_t> bf16(n + 1, 4321);
     kernels.to_bf16(x, n, bf16.data());
     kernels.from_bf16(bf16.data(), n, out.data());
-    for (int i = 0; i < n; i++) narrowed.close(bf16_to_float(bf16[i]), x[i], std::fabs(x[i]) / 256), widened.same(out[i], bf16_to_float(bf16[i]));
+    for (int i = 0; i < n; i++)
+      narrowed.close(bf16_to_float(bf16[i]), x[i], std::fabs(x[i]) / 256), widened.same(out[i], bf16_to_float(bf16[i]));
     narrowed.same(bf16[n], 4321), widened.same(out[n], kUntouched);
     if (n % 2 == 0) {
       Floats turned(x, x + n), cosine(n / 2), sine(n / 2);
       for (int i = 0; i < n / 2; i++) cosine[i] = std::cos(float(i)), sine[i] = std::sin(float(i));
-      kernels.rotate(turned.data(), cosine.data(), sine.data(), n);
+      kernels.rope(turned.data(), cosine.data(), sine.data(), n);
       for (int i = 0; i < n / 2; i++) {
         double a = x[i], b = x[i + n / 2], allowed = 0x1p-22 * (std::fabs(a) + std::fabs(b));
         rotated.close(turned[i], a * cosine[i] - b * sine[i], allowed);
@@ -392,7 +396,8 @@ int main(int count, char** names) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;
   }
-  for (const Kernels* kernels : sets) right &= check_products(*kernels) & check_attentions(*kernels) & check_heads(*kernels) & check_rows(*kernels);
+  for (const Kernels* kernels : sets)
+    right &= check_products(*kernels) & check_attentions(*kernels) & check_heads(*kernels) & check_rows(*kernels);
   std::printf("%s\n", right ? "every kernel is right" : "some kernels are WRONG");
   return right ? 0 : 1;
 }

@@ -109,7 +109,7 @@ class NativeEngine:
 
     name = "native"
     device = "cpu"
-    kv_page_tokens = 64  # kPage of native/kernels/types.h
+    kv_page_tokens = 64  # kPage of native/simd/kernels.h
 
     def __init__(
         self,
