@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `benchmarks` sta
 
 from benchmarks import chart, kernels, material, report, rounds
 from benchmarks.machine import ROOT
-from benchmarks.peer_llama import interleave_halves, write_gguf
 
 from smolvlm.checkpoint.layout import tensor_shapes
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import load_configs, preset
+from smolvlm.formats.gguf import interleave_halves, write_gguf
 
 
 def runs(*seconds: float, **same: Any) -> list[dict[str, Any]]:

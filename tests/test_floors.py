@@ -18,7 +18,7 @@ FLOORS = [
     ["hub", "listening", "media", "prompt", "checkpoint", "synth"],
     ["known_world"],
     ["processor", "nn"],
-    ["engines"],
+    ["engines", "formats"],
     ["generation"],
     ["encoded"],
     ["answers", "media_parts"],
@@ -33,7 +33,7 @@ FLOORS = [
     ["cli"],
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = ("nn", "compat", "train")  # and engines/torch_*
+TORCH_ROOMS = ("nn", "compat", "train", "formats")  # and engines/torch_*
 
 
 def modules() -> list[Path]:
