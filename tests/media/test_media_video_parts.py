@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from helpers_media import decode_all, numbered_frame, read_number
-from smolvlm.errors import ParamsError, VideoError
+from smolvlm.errors import ParamsError, SmolVLMError, VideoError
 from smolvlm.media import CutDetector, Shot, Video, VideoFrame
 
 
@@ -209,3 +210,35 @@ def test_a_still_and_a_single_frame_are_one_shot(tmp_path: Path) -> None:
             assert video.shots() == [Shot(0.0, count / 25)]
     with pytest.raises(ParamsError, match="ratio"):
         CutDetector(ratio=-1)
+
+
+@pytest.mark.parametrize("name", ["melody.mp4", "melody.mkv", "melody.ts"])
+def test_damaged_files_end_in_one_sentence(melody: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """Bytes anywhere: what can be read is given, and nothing but our own errors is raised."""
+    data, rng = melody[name].read_bytes(), np.random.default_rng(1)
+    read = 0
+    for _ in range(25):
+        broken = bytearray(data)
+        for at in rng.integers(0, len(data), 6):
+            broken[at] = rng.integers(0, 256)
+        if rng.random() < 0.3:
+            broken = broken[: int(rng.integers(len(data) // 2, len(data)))]
+        path = tmp_path / name
+        path.write_bytes(broken)
+        with contextlib.suppress(SmolVLMError), Video(path) as video:
+            assert len(video.streams) >= 1
+            for call in (
+                lambda video=video: [*video.key_frames(longest_edge=32)],
+                lambda video=video: [*video.frames(1.0, 2.0, fps=5)],
+                lambda video=video: [*video.sound(1.0, 2.0)],
+                lambda video=video: _all_packets(video),
+                lambda video=video: video.shots(0.0, 1.0),
+            ):
+                with contextlib.suppress(SmolVLMError):
+                    read += len(call())
+    assert read > 500
+
+
+def _all_packets(video: Video) -> list[Any]:
+    with video.packets(1.0, 3.0) as span:
+        return list(span)

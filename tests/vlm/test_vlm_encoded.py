@@ -18,6 +18,8 @@ from smolvlm.checkpoint.identity import fingerprint_of
 from smolvlm.engines.native_quantise import quantise
 from smolvlm.errors import ParamsError, SmolVLMError, SourceError
 from smolvlm.hub import resolve
+from smolvlm.media import MediaOptions
+from smolvlm.prompt.messages import normalise_messages
 
 NANO = Path(__file__).parents[2] / "examples" / "media" / "nano"
 MEDIA = [(NANO / "sign.png", "What does the sign say?"), (NANO / "clip.mp4", "What happens in this video?")]
@@ -54,6 +56,16 @@ def test_what_was_stored_answers_like_its_medium(nano: SmolVLM, tmp_path: Path, 
         assert nano.runtime.counters.tiles_encoded == before
         exact = nano.choose(path, question, ["yes", "no"]).logprobs["yes"]
         assert nano.choose(fresh, question, ["yes", "no"]).logprobs["yes"] == pytest.approx(exact, abs=1e-5 if store == "float32" else 0.5)
+
+
+def test_caches_tell_what_a_lossy_store_changed(nano: SmolVLM) -> None:
+    def keys(medium: Any) -> list[str]:
+        messages = normalise_messages(nano.messages(medium, "?"))
+        return [tile.key for each in nano.runtime.read_media(messages, MediaOptions()) for tile in each.tiles]
+
+    path = MEDIA[0][0]
+    assert keys(path) == keys(nano.encode(path))
+    assert len({*keys(path), *keys(nano.encode(path, store="int8")), *keys(nano.encode(path, store="bfloat16"))}) == 3 * len(keys(path))
 
 
 def test_sizes_and_the_file_that_other_tools_read(nano: SmolVLM, tmp_path: Path) -> None:
