@@ -121,7 +121,10 @@ def test_key_frames_of_a_span_and_at_a_distance(clips: dict[str, Path]) -> None:
             next(video.key_frames(every_s=float("nan")))
 
 
-def test_iterators_of_one_video_do_not_disturb_each_other(clips: dict[str, Path], work: dict[str, int]) -> None:
+def test_iterators_of_one_video_do_not_disturb_each_other(
+    clips: dict[str, Path], work: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "smolvlm.media")
     with Video(clips["b_frames.mp4"]) as video:
         pairs = zip(video.frames(0.0, 2.0), video.frames(2.0, 4.0), strict=True)
         for early, late in pairs:
@@ -131,8 +134,18 @@ def test_iterators_of_one_video_do_not_disturb_each_other(clips: dict[str, Path]
             left = video.frames(1.0)
             assert read_number(next(left).pixels) == 25
             left.close()
+            assert [read_number(f.pixels) for f in video.frames(2.0, 2.2)] == list(range(50, 56))  # the next group
             assert [read_number(f.pixels) for f in video.frames(1.2, 1.4)] == list(range(30, 36))
     assert work["indexes"] == 1
+    assert caplog.text == ""  # nothing fell back to counting
+
+
+def test_a_file_without_usable_times_is_counted_once(clips: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "smolvlm.media"), Video(clips["h264.avi"]) as video:
+        for start in (0.5, 1.0, 1.5):
+            video.sample(MediaOptions(start=start), config=SMALL)
+            assert next(video.frames(start)).index == round(start * 25)
+    assert caplog.text.count("decoding all of it") == 1
 
 
 def test_threads(clips: dict[str, Path]) -> None:

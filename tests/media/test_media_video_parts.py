@@ -177,7 +177,7 @@ def _scenes(path: Path, cuts: list[int], count: int, flashes: tuple[int, ...] = 
 
 def test_shots_are_where_the_cuts_were_made(tmp_path: Path) -> None:
     cuts = [30, 75, 140, 160]
-    path = _scenes(tmp_path / "cuts.mp4", cuts, 200, flashes=(50, 110))
+    path = _scenes(tmp_path / "cuts.mp4", cuts, 200, flashes=(50, 110, 111))
     with Video(path) as video:
         shots = video.shots()
         assert [round(shot.start_s * 25) for shot in shots] == [0, *cuts]

@@ -16,7 +16,7 @@ from smolvlm.options.declare import check, option
 # Gets every frame in order, its longest edge SMALL_PX or less; gives those that begin a new shot. The first frame always does.
 ShotDetector: TypeAlias = Callable[[Iterator[VideoFrame]], Iterator[VideoFrame]]
 SMALL_PX = 64
-_AROUND = 2  # frames before and after a cut that it is compared with
+_AROUND = 3  # frames before and after a cut that it is compared with
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class CutDetector:
                 last_s = frame.time_s
                 continue
             change = _difference(before[-1], frame)
-            if after:  # after a flash the picture is as before
-                change = min(change, _difference(before[-2:][0], after[0]))
+            if after:  # after a flash of a frame or two the picture is as before
+                change = min(change, _difference(before[0], after[-1]))
             if change <= self.threshold or frame.time_s - last_s < self.min_shot_s:
                 continue
             around = [_difference(a, b) for part in (before, [frame, *after]) for a, b in pairwise(part)]
