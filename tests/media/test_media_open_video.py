@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,18 @@ def test_threads(clips: dict[str, Path]) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_reads_with_decoders_of_its_own(clips: dict[str, Path]) -> None:
+    with Video(clips["b_frames.mp4"]) as video:
+        assert read_number(next(video.frames(1.0)).pixels) == 25  # a decoder with threads is open
+        child = os.fork()
+        if child == 0:
+            right = [read_number(f.pixels) for f in video.frames(2.0, 3.0)] == list(range(50, 76))
+            os._exit(0 if right else 1)
+        assert [read_number(f.pixels) for f in video.frames(1.0, 4.0)] == list(range(25, 101))
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_closed_video_and_limits(clips: dict[str, Path]) -> None:
