@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+import smolvlm
 from smolvlm.cli.flags import GenerationFlags, MediaFlags, OptionFlags
-from smolvlm.cli.main import app
+from smolvlm.cli.main import app, main
 from smolvlm.cli.train_flags import DataFlags, LoopFlags
+from smolvlm.compat import AutoProcessor
 from smolvlm.errors import ParamsError, SmolVLMError, TrainingError
 from smolvlm.options import reference
 from smolvlm.options.declare import Option, at_door, check, declared, option
@@ -238,3 +240,40 @@ def test_messages(given: dict[str, Any], message: str) -> None:
 def test_numbers_of_other_libraries() -> None:
     example = Example(share=np.float32(0.25), count=np.int8(5))  # type: ignore[arg-type]
     assert (type(example.share), type(example.count), example.share, example.count) == (float, int, 0.25, 5)
+
+
+class Untouched:
+    """A file object that must not be read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("opened before its options were checked")
+
+
+OUT_OF_RANGE = {"fps": 0, "longest_edge": 0, "background": "x", "end": -1, "detail": "best"}
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE.items())
+def test_options_are_checked_before_media_are_opened(name: str, value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    model, source, bad = smolvlm.load("nano"), Untouched(), {name: value}
+    image = {"type": "image" if name in of_medium("image") else "video"}
+    turn = [{"role": "user", "content": [{**image, image["type"]: source, **bad}, {"type": "text", "text": "x"}]}]
+    calls = [
+        lambda: model.ask(source, "x", **bad),
+        lambda: model.describe(source, **bad),
+        lambda: model.stream(source, "x", **bad),
+        lambda: model.choose(source, "x", ["a", "b"], **bad),
+        lambda: model.extract(source, {"type": "object", "properties": {"a": {"type": "string"}}}, **bad),
+        lambda: model.ask_many([(source, "x")], **bad),
+        lambda: model.session(source, **bad),
+        lambda: model.features(source, **bad),
+        lambda: model.encode(source, **bad),
+        lambda: model.chat(turn),
+        lambda: model.processor(turn),
+        lambda: AutoProcessor.from_pretrained("nano")(text="<image>x", images=[source], **bad),
+    ]
+    for call in calls:
+        with pytest.raises(ParamsError, match=f"{name}="):
+            call()
+    for command in (["ask", "missing.jpg", "x"], ["describe", "missing.jpg"], ["choose", "missing.jpg", "x", "--option", "a"]):
+        assert main([*command, f"--{name.replace('_', '-')}", str(value)]) == 2
+        assert f"--{name.replace('_', '-')}" in capsys.readouterr().err
