@@ -22,6 +22,7 @@ from smolvlm.compat.generation_arguments import GenerateArguments
 from smolvlm.generation import GenerationParams
 from smolvlm.inference.scoring import Candidates
 from smolvlm.media import MediaOptions
+from smolvlm.prompt import messages as messages_module
 from smolvlm.prompt.messages import normalise_messages
 from smolvlm.scale.batch import run_batch
 from smolvlm.scale.settings import ModelSpec
@@ -117,6 +118,16 @@ def test_verbs(case: Case) -> None:
         assert (again.usage.encoded_tiles, again.usage.prefilled_tokens) == (0, 1)
     for answer in model.ask_many([(case.sources, case.question), (None, "Hello"), (case.sources, case.question)], max_new_tokens=NEW)[::2]:
         same(case, answer)
+
+
+def test_messages_are_parsed_once(model: SmolVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    real = messages_module._message
+    monkeypatch.setattr(messages_module, "_message", lambda raw, *rest: parsed.append(raw) or real(raw, *rest))
+    model.ask(MEDIA / "sign.png", "What does the sign say?", max_new_tokens=2)
+    model.choose(MEDIA / "sign.png", "What does the sign say?", ["OPEN", "CLOSED", "EXIT"])
+    model.chat([{"role": "user", "content": "Hello"}], max_new_tokens=2)
+    assert len(parsed) == 3
 
 
 def test_choose_asks_the_same_prompt(case: Case) -> None:
