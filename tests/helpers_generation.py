@@ -64,6 +64,7 @@ class SmallEngine:
     name = "small"
     device = "cpu"
     dtype = "float32"
+    kv_page_tokens = 1
 
     def __init__(self, next_logits: Callable[[Sequence[int]], np.ndarray]) -> None:
         self.next_logits = next_logits
@@ -86,6 +87,10 @@ class SmallEngine:
         self._last += 1
         self.sequences[self._last], self.rooms[self._last] = [], max_tokens
         return self._last
+
+    @property
+    def kv_pages(self) -> int:
+        return sum(len(ids) for ids in self.sequences.values())
 
     def length(self, seq: int) -> int:
         return len(self.sequences[seq])
