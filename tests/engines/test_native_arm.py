@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a compiler and an emulator
+
 NATIVE = Path(__file__).parents[2] / "native"
 # beside the interpreter: cmake and ninja from PyPI in an environment that nobody activated
 PATH = os.pathsep.join((os.environ.get("PATH", ""), str(Path(sys.executable).parent)))
@@ -57,9 +59,9 @@ def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("processor", "usable", "checked"),
     [
-        pytest.param("cortex-a53", ["neon", "scalar"], ["neon", "scalar"], marks=pytest.mark.slow),
+        ("cortex-a53", ["neon", "scalar"], ["neon", "scalar"]),
         ("neoverse-n1", ["neon_dotprod", "neon", "scalar"], ["neon_dotprod"]),
-        pytest.param("max", ["neon_bf16", "neon_dotprod", "neon", "scalar"], ["neon_bf16"], marks=pytest.mark.slow),
+        ("max", ["neon_bf16", "neon_dotprod", "neon", "scalar"], ["neon_bf16"]),
     ],
 )
 def test_arm_kernels(arm_program: Path, processor: str, usable: list[str], checked: list[str]) -> None:
@@ -77,7 +79,6 @@ def test_a_set_that_the_processor_lacks_is_refused_by_name(arm_program: Path) ->
     assert "'neon_dotprod' cannot run here; this machine has neon, scalar" in done.stderr
 
 
-@pytest.mark.slow
 def test_the_kernels_of_this_machine(tmp_path: Path) -> None:
     """What `test_native_kernels.py` checks through Python, and that the program itself builds here."""
     need("c++", "g++")

@@ -29,7 +29,18 @@ from smolvlm.serve.protocol import PatientProtocol
 
 SMALL = Scale(requests=10, clients=6, slow=30, connections=300, patience_s=1.0, idle_s=3.0)
 # Several servers one after another, a minute of silence, a clock that a busy machine breaks, or made in small elsewhere here.
-SLOW = {"unread_answers", "full_disk", "lost_model", "killed_decoders", "sigterm", "idle_connections"}
+# Of clients that are slow or hang up: tests/serve/test_serve_limits.py and test_serve_media_workers.py.
+SLOW = {
+    "unread_answers",
+    "full_disk",
+    "lost_model",
+    "killed_decoders",
+    "sigterm",
+    "idle_connections",
+    "hang_ups",
+    "slow_bodies",
+    "slow_heads",
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in faults.FAULTS])
@@ -42,6 +53,7 @@ def test_fault(name: str) -> None:
     print(*sentences, sep="\n")
 
 
+@pytest.mark.slow
 def test_a_little_soak(tmp_path: Path) -> None:
     """More than the server can do, for three seconds: each request is answered as alone or refused, and then all is as before."""
     questions = soak.make_questions(Console(quiet=True), 0.05)

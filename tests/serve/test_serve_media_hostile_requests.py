@@ -426,15 +426,15 @@ def test_typed_tokens_beside_a_real_picture(server: tuple[httpx.Client, psutil.P
     assert answer.json()["usage"]["prompt_tokens"] == len(inputs.input_ids)
 
 
-def test_a_worker_killed_during_every_tenth_request(server: tuple[httpx.Client, psutil.Process]) -> None:
+def test_workers_killed_during_a_fourth_of_the_requests(server: tuple[httpx.Client, psutil.Process]) -> None:
     """kill -9 while a picture is being decoded: the request is answered all the same, by the worker that follows."""
     client, process = server
     killed = 0
-    for n in range(20):
+    for n in range(8):
         picture = encoded(photo(1500, 1000, seed=n), "PNG")  # each its own: none comes from a cache
         with ThreadPoolExecutor(1) as thread:
             answer = thread.submit(client.post, "/v1/chat/completions", json=body(image(data_url(picture))))
-            if n % 10 == 5:
+            if n % 4 == 2:
                 time.sleep(0.05)
                 for child in process.children():
                     if "smolvlm.media.sandbox.worker" in " ".join(child.cmdline()):

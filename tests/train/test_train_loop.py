@@ -173,6 +173,7 @@ def test_a_full_disk_during_a_save_leaves_the_last_good_one(tiny_checkpoint: Pat
     assert not list((tmp_path / "full").glob(".*"))
 
 
+@pytest.mark.slow  # that a run learns: test_an_adapter_that_learned_its_lesson
 def test_the_loss_on_one_repeated_batch_falls_under_a_tenth(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Two pictures and their answers, known by heart; the answers differ, so the pictures must be looked at."""
     repeated = picture_mixture(tmp_path / "m", 2)

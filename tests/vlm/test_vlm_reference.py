@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import smolvlm
 from helpers_media import make_clip
 from helpers_prompt import reference_processor
 from smolvlm.checkpoint.random import write_random_checkpoint
+from smolvlm.config import preset
 
 NEW_TOKENS = 16
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[smolvlm.SmolVLM, Any, Any]:
-    """The 256M size at full depth in both systems, float32."""
-    folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", "256m", seed=11)
+@pytest.fixture(scope="module", params=[2, pytest.param(0, marks=pytest.mark.slow)], ids=["2 layers", "full depth"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[smolvlm.SmolVLM, Any, Any]:
+    """The 256M size in both systems, float32: at full width with two layers, and in the outer ring at full depth."""
+    config = preset("256m")
+    if request.param:
+        text, vision = (dataclasses.replace(part, num_hidden_layers=request.param) for part in (config.text, config.vision))
+        config = dataclasses.replace(config, text=text, vision=vision)
+    folder = write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model", config, seed=11)
     processor = reference_processor(folder)
     reference = Reference.from_pretrained(folder, dtype=torch.float32).eval()
     model = smolvlm.load(folder, dtype="float32", device="cpu")

@@ -48,10 +48,8 @@ class PromptTokenizer:
         self.json = as_text(raw)
         try:
             self._decoder = Tokenizer.from_str(self.json)
-            # `encode_special_tokens` passes over tokens marked special only, so here all of them are.
-            plain = {**raw, "added_tokens": [{**token, "special": True} for token in raw["added_tokens"]]}
-            self._plain = Tokenizer.from_str(as_text(plain))
-            self._plain.encode_special_tokens = True
+            self._plain = Tokenizer(self._decoder.model)  # the same vocabulary, shared, without any added token
+            self._plain.pre_tokenizer = self._decoder.pre_tokenizer
             # Asked of the library, not read from the file: it gives ids of its own where the file leaves gaps.
             known = self._decoder.get_added_tokens_decoder()
         except BaseException as error:
