@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks import material
 from benchmarks.chart import draw
 from benchmarks.machine import RESULTS, ROOT, WORK, describe_machine
-from benchmarks.report import make_tables, summarise
+from benchmarks.report import make_tables, summarize
 from benchmarks.rounds import Worker, absent, measure, prepare, stop
 from benchmarks.worker import SYSTEMS
 from smolvlm.config import load_configs
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, tasks: list[str], systems: list[str], console:
         },
         "absent": missing,
         "load": loads,
-        "rows": summarise({request["task"]: request for request in todo}, results, memory),
+        "rows": summarize({request["task"]: request for request in todo}, results, memory),
         "requests": [{**r, "path": Path(r["path"]).name} if "path" in r else r for r in todo],
         "seconds": {task: {system: [one["seconds"] for one in runs] for system, runs in by.items()} for task, by in results.items()},
     }

@@ -143,7 +143,7 @@ def lost_model(folder: Path, scale: Scale) -> Iterator[str]:  # noqa: ARG001
         expect(httpx.get(f"{server.url}/ready", trust_env=False).status_code == 200, "ready")
         yield "the whole folder deleted while serving: answers go on, the same as before; the files stay mapped"
     yield f"started again: {_does_not_start(model)}"
-    mapped = folder / "quantised"
+    mapped = folder / "quantized"
     command = [sys.executable, "-m", "smolvlm", "quantize", "nano", str(mapped), "--dtype", "q8"]
     subprocess.run(command, capture_output=True, check=True)
     with run_server(folder / "log", "--served-name", "nano", model=str(mapped)) as server:
@@ -151,7 +151,7 @@ def lost_model(folder: Path, scale: Scale) -> Iterator[str]:  # noqa: ARG001
         replaced = shutil.copy(weights, folder / "replaced")
         Path(replaced).replace(weights)
         expect(asked(server.url, question) == question.answer, "answers go on")
-        yield "a mapped (quantised) file replaced by a rename: answers go on with the old one"
+        yield "a mapped (quantized) file replaced by a rename: answers go on with the old one"
     with run_server(folder / "log", "--served-name", "nano", model=str(mapped)) as server:
         os.truncate(weights, 1000)
         with contextlib.suppress(httpx.TransportError):

@@ -29,7 +29,7 @@ NEW_TOKENS = 64
 _MARKS_MB = {"256m": 700, "500m": 1100}  # what this project asks of itself, at q8
 
 
-def quantised(size: str) -> Path:
+def quantized(size: str) -> Path:
     """The same checkpoint as `smolvlm quantize` writes it, in q8."""
     path = WORK / f"random-{size}-q8"
     if not (path / "config.json").exists():
@@ -83,7 +83,7 @@ def main() -> None:
     rows = []
     for size in chosen.sizes.split(","):
         material.clip()
-        for weights, folder in (("original", material.checkpoint(size, "bfloat16")), ("quantised", quantised(size))):
+        for weights, folder in (("original", material.checkpoint(size, "bfloat16")), ("quantized", quantized(size))):
             for dtype in ("q8", "q8,kv=q8"):
                 command = [sys.executable, "-m", "benchmarks.memory", "--one", str(folder), dtype]
                 answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -1,4 +1,4 @@
-"""llama.cpp on the text decoder, through llama-cpp-python: BF16, Q8_0 and Q4_0, the latter two by its own quantiser.
+"""llama.cpp on the text decoder, through llama-cpp-python: BF16, Q8_0 and Q4_0, the latter two by its own quantizer.
 
 Its AMX path crashed on the machine where this comparison began, so it is left out of the build:
 
@@ -24,7 +24,7 @@ _ROOM = 4096  # tokens of the context: the longest task holds 2,048 and what fol
 _PASS = 2048  # tokens given to one call; it cuts them into passes of 512, its default
 
 
-def _quantise(source: Path, out: Path, variant: str) -> None:
+def _quantize(source: Path, out: Path, variant: str) -> None:
     """As `llama-quantize` does it: Q4_0 keeps the output layer finer, by its own rules."""
     import llama_cpp
 
@@ -32,14 +32,14 @@ def _quantise(source: Path, out: Path, variant: str) -> None:
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize = kinds[variant], False
     if llama_cpp.llama_model_quantize(bytes(source), bytes(out), params):
-        raise RuntimeError(f"llama.cpp could not quantise {source.name} to {variant}; see its message above.")
+        raise RuntimeError(f"llama.cpp could not quantize {source.name} to {variant}; see its message above.")
 
 
 def model_file(folder: Path, variant: str) -> Path:
     source = material.for_peer(folder, "gguf-bf16", lambda out: write_gguf(folder, out / MODEL)) / MODEL
     if variant == "bf16":
         return source
-    return material.for_peer(folder, f"gguf-{variant}", lambda out: _quantise(source, out / MODEL, variant)) / MODEL
+    return material.for_peer(folder, f"gguf-{variant}", lambda out: _quantize(source, out / MODEL, variant)) / MODEL
 
 
 def prepare(folder: Path, variant: str) -> None:

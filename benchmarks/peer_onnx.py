@@ -1,4 +1,4 @@
-"""ONNX Runtime on the vision tower and the connector, in float32 and with its dynamic int8 quantisation.
+"""ONNX Runtime on the vision tower and the connector, in float32 and with its dynamic int8 quantization.
 
 Only they: its decoder needs a cache of its own for each model, and its prefill and decode are not what a reader compares.
 """
@@ -22,7 +22,7 @@ def export_vision(folder: Path) -> Path:
     return material.for_peer(folder, "onnx-fp32", lambda out: write_vision_onnx(folder, out / MODEL)) / MODEL
 
 
-def _quantise(source: Path, out: Path) -> None:
+def _quantize(source: Path, out: Path) -> None:
     """Weights to int8 once, activations to uint8 while it runs; the runtime's own advice for transformers."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -40,7 +40,7 @@ def model_file(folder: Path, variant: str) -> Path:
     source = export_vision(folder)
     if variant == "fp32":
         return source
-    return material.for_peer(folder, "onnx-int8", lambda out: _quantise(source, out / MODEL)) / MODEL
+    return material.for_peer(folder, "onnx-int8", lambda out: _quantize(source, out / MODEL)) / MODEL
 
 
 def prepare(folder: Path, variant: str) -> None:
@@ -56,7 +56,7 @@ def make(folder: Path, variant: str, threads: int) -> OnnxRuntime:
 
 
 class OnnxRuntime:
-    """An inference session on the CPU provider with all graph optimisations (its default)."""
+    """An inference session on the CPU provider with all graph optimizations (its default)."""
 
     tasks = ("vision",)
 

@@ -21,7 +21,7 @@ _CALIBRATION_TILES = 8  # random ones: what the ranges are does not change the s
 _DECODERS = {"int8": "q8", "q4": "q4"}
 
 
-def _quantise(source: Path, out: Path) -> None:
+def _quantize(source: Path, out: Path) -> None:
     """Static int8, weights and activations, as nncf advises for transformers."""
     import nncf
     import openvino
@@ -30,8 +30,8 @@ def _quantise(source: Path, out: Path) -> None:
     shape = tuple(model.input(0).shape)
     rng = np.random.default_rng(0)
     tiles = [rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(_CALIBRATION_TILES)]
-    quantised = nncf.quantize(model, nncf.Dataset(tiles), subset_size=_CALIBRATION_TILES, model_type=nncf.ModelType.TRANSFORMER)
-    openvino.save_model(quantised, out, compress_to_fp16=False)
+    quantized = nncf.quantize(model, nncf.Dataset(tiles), subset_size=_CALIBRATION_TILES, model_type=nncf.ModelType.TRANSFORMER)
+    openvino.save_model(quantized, out, compress_to_fp16=False)
 
 
 def vision_file(folder: Path, variant: str) -> Path | None:
@@ -40,7 +40,7 @@ def vision_file(folder: Path, variant: str) -> Path | None:
     source = peer_onnx.export_vision(folder)
     if variant == "bf16":
         return source
-    return material.for_peer(folder, "openvino-int8", lambda out: _quantise(source, out / MODEL)) / MODEL
+    return material.for_peer(folder, "openvino-int8", lambda out: _quantize(source, out / MODEL)) / MODEL
 
 
 def decoder_file(folder: Path, variant: str) -> Path | None:

@@ -18,7 +18,7 @@ EXACT = "transformers-fp32"  # what the others' outputs are held against; the ot
 SAME_BITS = {"smolvlm-q8": "llama.cpp-q8", "smolvlm-q4": "llama.cpp-q4", "smolvlm-bf16": "llama.cpp-bf16"}
 
 
-def summarise(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, Runs], memory: Mapping[str, Mapping[str, int]]) -> list[Row]:
+def summarize(requests: Mapping[str, Mapping[str, Any]], results: Mapping[str, Runs], memory: Mapping[str, Mapping[str, int]]) -> list[Row]:
     """One row a figure: its value for each system, and how many times better each is than the peers.
 
     Times are medians. `spread` is (slowest - fastest) / median: above 0.1 the machine was not quiet. `difference` is

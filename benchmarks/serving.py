@@ -37,7 +37,7 @@ from rich.console import Console
 from benchmarks import material
 from benchmarks.machine import RESULTS, ROOT, WORK, describe_machine
 from benchmarks.serving_clients import PICTURES, QUESTIONS, STRIP, as_json, body, closed_loop
-from benchmarks.serving_report import draw, follow_ups, markdown, marks, summarise
+from benchmarks.serving_report import draw, follow_ups, markdown, marks, summarize
 from benchmarks.serving_systems import OURS, SYSTEMS, Setting, serving
 
 CLIENTS = (1, 4, 16, 32)
@@ -146,7 +146,7 @@ def run(
             took = "kept from before" if known else f"{time.monotonic() - started:.0f} s"
             console.print(f"{label} {len(cell['answers'])} answers, {took}", highlight=False)
         cells.append(cell)
-    rows, followed = summarise(cells), follow_ups(cells)
+    rows, followed = summarize(cells), follow_ups(cells)
     return {
         "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.serving", *sys.argv[1:]]),
         "machine": describe_machine(),

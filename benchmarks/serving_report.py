@@ -22,7 +22,7 @@ def gaps(answer: Mapping[str, Any]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(answer["pieces"])]
 
 
-def summarise(cells: Iterable[Cell]) -> list[Row]:
+def summarize(cells: Iterable[Cell]) -> list[Row]:
     """A row for each system, picture and number of clients: rates as medians of the rounds, times over all their answers.
 
     A rate counts from the first question to the last answer's end. A round that failed is left out.

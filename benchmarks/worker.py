@@ -5,7 +5,7 @@
 
 Request `{"task": name, ...}`, reply `{"seconds": ...}` with the task's own figures, or `{"error": text}`. Once ready it
 says what it loaded; where its package is not installed it says `{"absent": reason}` and ends. Preparing (a conversion,
-a quantisation) has a process of its own, for it may take more memory than running.
+a quantization) has a process of its own, for it may take more memory than running.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from helpers_media import photo
 from helpers_prompt import reference_processor, tiny_checkpoint
 
-GREY_STEP = 2 / 255  # one 8-bit step after normalisation to -1..1
+GREY_STEP = 2 / 255  # one 8-bit step after normalization to -1..1
 CALL = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
 
 

@@ -33,7 +33,7 @@ def test_rates_and_ratios() -> None:
     results = {
         "decode-256": {"smolvlm-q8": runs(0.5, 0.1, 0.4), "transformers-bf16": runs(1.6, 1.6, 1.6), "llama.cpp-q8": runs(0.8, 0.8, 0.8)}
     }
-    (row,) = report.summarise({"decode-256": {"prompt_tokens": 256, "new_tokens": 64}}, results, {})
+    (row,) = report.summarize({"decode-256": {"prompt_tokens": 256, "new_tokens": 64}}, results, {})
     assert row["figures"]["smolvlm-q8"] == pytest.approx(160)
     assert row["vs_transformers"]["smolvlm-q8"] == pytest.approx(4)
     assert row["vs_transformers"]["llama.cpp-q8"] == pytest.approx(2)
@@ -43,7 +43,7 @@ def test_rates_and_ratios() -> None:
 
 def test_less_is_better_for_times_and_memory() -> None:
     results = {"vision": {"smolvlm-bf16": runs(1.3), "transformers-bf16": runs(2.6)}}
-    rows = report.summarise(
+    rows = report.summarize(
         {"vision": {"tiles": 13}}, results, {"others": {"smolvlm-bf16": 500_000_000, "transformers-bf16": 1_500_000_000}}
     )
     assert rows[0]["figures"] == {"smolvlm-bf16": pytest.approx(0.1), "transformers-bf16": pytest.approx(0.2)}
@@ -59,7 +59,7 @@ def test_wrong_outputs_are_seen() -> None:
         "decode-256": {"transformers-fp32": runs(1.0, tokens=[1, 2, 3, 4]), "smolvlm-q8": runs(1.0, 1.0, tokens=[1, 2, 9, 4])},
     }
     asked = {"prefill": {"tokens": 1024}, "decode-256": {"prompt_tokens": 256, "new_tokens": 4}}
-    prefill, decode = report.summarise(asked, results, {})
+    prefill, decode = report.summarize(asked, results, {})
     assert prefill["difference"] == {"transformers-fp32": 0, "smolvlm-q8": pytest.approx(0.2)}
     assert decode["same_tokens"]["smolvlm-q8"] == "2/4"
 
@@ -167,7 +167,7 @@ def test_roofline_counts_every_weight_of_the_decoder() -> None:
 
 def test_chart_and_tables(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rows = report.summarise({"vision": {"tiles": 13}}, {"vision": {"smolvlm-q8": runs(1.3), "onnxruntime-int8": runs(2.0)}}, {})
+    rows = report.summarize({"vision": {"tiles": 13}}, {"vision": {"smolvlm-q8": runs(1.3), "onnxruntime-int8": runs(2.0)}}, {})
     whole = {
         "rows": rows,
         "settings": {"size": "256m", "threads": 2, "rounds": 1, "quick": True},

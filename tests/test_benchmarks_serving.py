@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `benchmarks` sta
 
 from benchmarks import peer_llama_server, serving
 from benchmarks.serving_clients import PICTURES, STRIP, Picture, body, closed_loop
-from benchmarks.serving_report import follow_ups, markdown, marks, summarise
+from benchmarks.serving_report import follow_ups, markdown, marks, summarize
 
 from smolvlm.config import preset, processor_preset
 from smolvlm.media.tiling import split_image
@@ -37,7 +37,7 @@ def cell(system: str, clients: int, *answers: dict[str, Any], number: int = 1, t
 def test_rates_and_percentiles_by_hand() -> None:
     """Two answers in 4 s are 0.5 requests/s; five tokens in 4 s are 1.25 tokens/s. Gaps: 1, 2 and 1 s; the first tokens
     come after 1 and 1 s. The 99th percentile of 1, 1, 2 lies 98 % of the way from the second to the third."""
-    (row,) = summarise([cell("ours", 2, answer(0, 1, 2, 4), answer(1, 2, 3))])
+    (row,) = summarize([cell("ours", 2, answer(0, 1, 2, 4), answer(1, 2, 3))])
     assert row["requests_per_s"] == pytest.approx(0.5)
     assert row["tokens_per_s"] == pytest.approx(1.25)
     assert row["first_token_s"] == pytest.approx({"p50": 1, "p99": 1, "max": 1})
@@ -48,22 +48,22 @@ def test_rates_and_percentiles_by_hand() -> None:
 def test_rounds_are_joined_and_failures_left_out() -> None:
     """Rates 1 and 0.5 requests/s: median 0.75, spread 0.5 / 0.75. The gaps of both rounds are one set."""
     failed = {"round": 3, "task": "load", "picture": "whole", "clients": 1, "system": "ours", "error": "no"}
-    (row,) = summarise([cell("ours", 1, answer(0, 0.5, 1)), cell("ours", 1, answer(0, 0.5, 2), number=2), failed])
+    (row,) = summarize([cell("ours", 1, answer(0, 0.5, 1)), cell("ours", 1, answer(0, 0.5, 2), number=2), failed])
     assert (row["requests_per_s"], row["rounds"]) == (pytest.approx(0.75), 2)
     assert row["spread"] == pytest.approx(2 / 3)
     assert row["between_tokens_s"]["p50"] == pytest.approx(1.0)  # of 0.5 and 1.5
-    assert summarise([failed]) == []
+    assert summarize([failed]) == []
 
 
 def test_an_answer_of_one_token_has_no_gap() -> None:
-    (row,) = summarise([cell("ours", 1, answer(0, 1))])
+    (row,) = summarize([cell("ours", 1, answer(0, 1))])
     assert row["between_tokens_s"] is None
     assert "| - |" in markdown([row], [])
 
 
 def test_marks_by_hand() -> None:
     """16 answers in 8 s against 16 in 32 s: 4 times. Gaps of 0.1 s alone, 0.3 s at 16 clients: 3 times. 10 s, then 2: 5."""
-    rows = summarise(
+    rows = summarize(
         [
             cell("ours", 1, answer(0, 1, 1.1)),
             cell("ours", 16, *[answer(0, 7.7, 8.0)] * 16),

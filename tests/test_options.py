@@ -22,7 +22,7 @@ from smolvlm.options.declare import Option, at_door, check, declared, option
 from smolvlm.options.generation import GenerationParams
 from smolvlm.options.media import MediaOptions, of_medium
 from smolvlm.options.training import LoopOptions, TrainOptions
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.serve.api.chat_schema import ChatRequest
 from smolvlm.serve.api.responses_schema import ResponsesRequest
 
@@ -108,7 +108,7 @@ def test_parts_of_messages_take_what_their_medium_has() -> None:
     assert set(every) == {*of_medium("image"), *of_medium("video")}
     for kind in ("image", "video"):
         options = {name: every[name] for name in of_medium(kind)}
-        part = normalise_messages([{"role": "user", "content": [{"type": kind, "path": "nowhere", **options}]}])[0].parts[0]
+        part = parse_messages([{"role": "user", "content": [{"type": kind, "path": "nowhere", **options}]}])[0].parts[0]
         assert part.options == options  # type: ignore[union-attr]
 
 
@@ -166,7 +166,7 @@ def refused(kind: type, made: Option, value: Any) -> None:
         assert len(str(caught.value)) < 200
     if kind is MediaOptions and (media := sorted(made.media)):
         with pytest.raises(ParamsError, match=rf"^message 0, part 0: {made.name}=") as caught:
-            normalise_messages([{"role": "user", "content": [{"type": media[0], "path": "nowhere", made.name: value}]}])
+            parse_messages([{"role": "user", "content": [{"type": media[0], "path": "nowhere", made.name: value}]}])
     if "train" in made.doors:
         with pytest.raises(TrainingError, match=rf"^{made.name}="):
             TrainOptions(model="nano", mixture=Path("m"), out=Path("o"), **{made.name: value})

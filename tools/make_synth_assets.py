@@ -23,7 +23,7 @@ MIN_ALPHA = 16  # fainter pixels are the font's soft rim: they would widen the b
 
 # No name that is also a colour or a shape (orange, star, ring): a question would have two answers.
 # One countable thing each: no plural-only or mass nouns (scissors, bread), no pairs (socks), no irregular plurals.
-# Most recognisable and most different from each other first: the first 30 are what a nano model must tell apart.
+# Most recognizable and most different from each other first: the first 30 are what a nano model must tell apart.
 OBJECTS: dict[str, int] = {
     "dog": 0x1F415,
     "cat": 0x1F408,

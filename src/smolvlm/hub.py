@@ -42,7 +42,7 @@ UNPUBLISHED = tuple(f"{owner}{name}" for owner in ("huggingface/", "huggingfacet
 
 _FETCHED = ["*.json", "*.jinja", "*.safetensors"]
 _NOT_FETCHED = ["*/*"]  # `onnx/` and the like: other programs' copies of the same weights
-_QUANTISED_FILE = "native.safetensors"  # what `smolvlm quantize` writes in place of the weights
+_QUANTIZED_FILE = "native.safetensors"  # what `smolvlm quantize` writes in place of the weights
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}", re.ASCII)
 
@@ -62,7 +62,7 @@ def resolve(
     """The local folder of a model; fetched first if it is only on the Hub.
 
     `offline` None follows HF_HUB_OFFLINE; `on_progress(done, total)` counts bytes of a download. Raises
-    ModelNotFoundError, with close names where there are any, for what cannot be had.
+    ModelNotFoundError, with close names where there are any, for what is nowhere.
     """
     name = os.fspath(name_or_path)
     if not isinstance(name, str) or not name.strip() or "\0" in name:
@@ -218,7 +218,7 @@ def _missing(folder: Path) -> list[str]:
         except ConfigError:
             wanted.append(index.name)
             return wanted
-    elif not (folder / _QUANTISED_FILE).is_file():
+    elif not (folder / _QUANTIZED_FILE).is_file():
         wanted.append("model.safetensors")
     return [name for name in wanted if not (folder / name).is_file()]
 

@@ -24,7 +24,7 @@ from smolvlm.families import Family, family_of
 from smolvlm.families.grammar import IMAGE_TOKEN
 from smolvlm.media.images import load_image
 from smolvlm.media.labels import short_path
-from smolvlm.media.pixels import normalise
+from smolvlm.media.pixels import normalize
 from smolvlm.media.prepared import MediaInfo as MediaInfo
 from smolvlm.media.prepared import PreparedMedia as PreparedMedia
 from smolvlm.media.sources import Source, SourcePolicy
@@ -32,7 +32,7 @@ from smolvlm.media.tiling import split_image
 from smolvlm.media.video import Video, sample_video
 from smolvlm.options.media import MediaOptions
 from smolvlm.prompt.context import check_context
-from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, parse_messages
 from smolvlm.prompt.segments import Segment, TextSegment
 from smolvlm.prompt.style import apply_style, check_style
 from smolvlm.prompt.template import ChatTemplate
@@ -73,8 +73,8 @@ class ModelInputs(Worded):
 
     @property
     def pixel_values(self) -> npt.NDArray[np.float32]:
-        """All tiles normalised, float32 (tiles, 3, side, side): made anew at each call, 3 MiB a tile of 512."""
-        return normalise(self.tiles, self.config)
+        """All tiles normalized, float32 (tiles, 3, side, side): made anew at each call, 3 MiB a tile of 512."""
+        return normalize(self.tiles, self.config)
 
     def check_context(self, context_length: int, max_new_tokens: int = 0) -> None:
         """Raise ContextLengthError, with what would help, when prompt and answer do not fit in `context_length`."""
@@ -142,14 +142,14 @@ class Processor:
         `on_frame(done, total)` is called as a video's frames come. Raises PromptError for the messages, and
         SourceError, ImageError, VideoError or ParamsError for their media.
         """
-        conversation = normalise_messages(messages, images=images, videos=videos)
+        conversation = parse_messages(messages, images=images, videos=videos)
         prepared = self.prepare_media(conversation, options=options, on_frame=on_frame)
         return self.build(conversation, prepared, add_generation_prompt=add_generation_prompt)
 
     def prepare_media(self, messages: Any, *, options: MediaOptions | None = None, on_frame: OnFrame | None = None) -> list[PreparedMedia]:
         """Open, sample and tile every picture and video of the messages, in order. A part's own options come first."""
         options = options or MediaOptions()
-        parts = _media_parts(normalise_messages(messages))
+        parts = _media_parts(parse_messages(messages))
         if any(isinstance(part, VideoPart) for part in parts):
             self.family.prompt.video_wording()  # a family without videos refuses one before it is opened
         return [self.looked_at(self._prepare(part, dataclasses.replace(options, **part.options), on_frame)) for part in parts]
@@ -162,7 +162,7 @@ class Processor:
 
     def word(self, messages: Any, media: Sequence[MediaInfo], *, add_generation_prompt: bool = True) -> Worded:
         """The tokens of `messages`, whose media were read before. Raises PromptError when the two disagree."""
-        conversation = normalise_messages(messages)
+        conversation = parse_messages(messages)
         kinds = ["image" if isinstance(part, ImagePart) else "video" for part in _media_parts(conversation)]
         if kinds != [info.kind for info in media]:
             raise PromptError(

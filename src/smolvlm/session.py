@@ -21,7 +21,7 @@ from smolvlm.inference.scoring import Candidates, check_options
 from smolvlm.inference.timing import Clock
 from smolvlm.media import MediaOptions
 from smolvlm.media_parts import media_parts
-from smolvlm.prompt.messages import Message, ParsedMessages, Part, TextPart, TokenPart, normalise_messages
+from smolvlm.prompt.messages import Message, ParsedMessages, Part, TextPart, TokenPart, parse_messages
 
 EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 
@@ -98,8 +98,8 @@ class Session:
         if running is not None and not running.finished:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
         content = [*self._parts[self._placed :], {"type": "text", "text": prompt}]
-        turns = [*self._turns, *normalise_messages([{"role": "user", "content": content}])]
-        opening = [] if self.system is None else normalise_messages([{"role": "system", "content": self.system}])
+        turns = [*self._turns, *parse_messages([{"role": "user", "content": content}])]
+        opening = [] if self.system is None else parse_messages([{"role": "system", "content": self.system}])
         return len(self._parts), turns, ParsedMessages([*opening, *turns])
 
     def _open_sequence(self) -> CachedSequence:
@@ -171,11 +171,11 @@ class Session:
         return self._runtime.read_media(ParsedMessages([Message("user", tuple(parts))]), self._options, on_progress)
 
     def _answer_part(self, answer: Answer) -> Part:
-        """The exact tokens of the answer: text that is tokenised again may split differently and miss the cache."""
+        """The exact tokens of the answer: text that is tokenized again may split differently and miss the cache."""
         if not answer.token_ids or self._runtime.engine.config.image_token_id in answer.token_ids:
             return TextPart(answer.text)
         return TokenPart(answer.token_ids)
 
 
 def _parsed(parts: Sequence[Mapping[str, Any]]) -> list[Part]:
-    return list(normalise_messages([{"role": "user", "content": list(parts)}])[0].parts) if parts else []
+    return list(parse_messages([{"role": "user", "content": list(parts)}])[0].parts) if parts else []

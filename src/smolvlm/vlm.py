@@ -30,7 +30,7 @@ from smolvlm.inference.timing import Clock
 from smolvlm.media import MediaOptions, SourcePolicy, WantedKind
 from smolvlm.media_parts import media_parts
 from smolvlm.processor import Processor
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.session import EXTRACT_PROMPT, Session
 
 DESCRIBE_PROMPT = "Describe this in detail."
@@ -193,7 +193,7 @@ class SmolVLM:
         for _, options in questions:
             check_options(options)
         parts = media_parts(media, self.processor.policy, opened.media_kind)
-        asked = [(normalise_messages(self.messages(parts, question, system)), options) for question, options in questions]
+        asked = [(parse_messages(self.messages(parts, question, system)), options) for question, options in questions]
         return choose_options(self.runtime, asked, opened, on_progress)
 
     def extract(
@@ -235,7 +235,7 @@ class SmolVLM:
     def _features(self, media: Any, on_progress: Progress | None, media_options: Mapping[str, Any]) -> list[tuple[Medium, FloatArray]]:
         """Each medium with its features, (tiles, image_seq_len, hidden)."""
         opened = _media_options("features", media_options)
-        messages = normalise_messages(self.messages(media, "", None, opened.media_kind))
+        messages = parse_messages(self.messages(media, "", None, opened.media_kind))
         found = []
         for medium in self.runtime.read_media(messages, opened, on_progress):
             self.runtime.encode([medium], on_progress)
@@ -290,7 +290,7 @@ class SmolVLM:
             if isinstance(request, tuple):
                 media, prompt = request
                 request = self.messages(media, prompt, system, opened.media_kind)
-            conversation = normalise_messages(request)
+            conversation = parse_messages(request)
             prompts.append(self.runtime.word(conversation, self.runtime.read_media(conversation, opened, on_progress)))
         return hidden_states(self.runtime, prompts, pool, on_progress)
 

@@ -225,10 +225,10 @@ def test_verify_allows_leftovers_and_a_tied_head(tiny_copy: Path) -> None:
 
 
 def test_integer_weights_are_refused(tiny_copy: Path) -> None:
-    def quantise(tensors: dict[str, torch.Tensor]) -> None:
+    def quantize(tensors: dict[str, torch.Tensor]) -> None:
         tensors[GATE] = tensors[GATE].to(torch.int8)
 
-    reader = CheckpointReader(rewrite(tiny_copy, quantise))
+    reader = CheckpointReader(rewrite(tiny_copy, quantize))
     refused(tiny_copy, "not float", f"{GATE} (I8)", "float32")
     with pytest.raises(CheckpointError, match=re.escape(f"{GATE} (I8)")):
         reader.float32(GATE)

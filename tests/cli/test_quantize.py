@@ -24,7 +24,7 @@ def test_quantise_and_ask(run: Run, tiny_checkpoint: Path, tmp_path: Path) -> No
     assert from_file.json["logprobs"] == at_load.json["logprobs"]
     assert "(native, cpu, vision=q8,text=q4,head=bf16)" in from_file.err
     shown, original = run("info", tmp_path / "q4", "--json"), run("info", tiny_checkpoint, "--json")
-    assert shown.json["dtypes"] == ["quantised: vision q8", "text q4", "head bf16"]
+    assert shown.json["dtypes"] == ["quantized: vision q8", "text q4", "head bf16"]
     assert shown.json["parameters_by_part"] == original.json["parameters_by_part"]
     assert run("info", tmp_path / "q4").code == 0
 
@@ -54,4 +54,4 @@ def test_overwrite_replaces_a_checkpoint(run: Run, tiny_checkpoint: Path, tmp_pa
     assert run("quantize", tiny_checkpoint, out, "--dtype", "q4", "--overwrite").code == 0
     assert (out / "native.safetensors").stat().st_size < before
     again = run("quantize", out, tmp_path / "again")
-    assert (again.code, "is quantised already" in again.err) == (2, True)
+    assert (again.code, "is quantized already" in again.err) == (2, True)

@@ -66,7 +66,7 @@ def test_apply_chat_template(messages: Any, kwargs: dict[str, Any], kind: type[S
         ({"text": ["<image>", "<image>"], "images": [[PICTURE], PICTURE]}, "mixes"),
         ({"text": ["<image>", "<image>"], "images": [[PICTURE, PICTURE], []]}, r"\[1, 1\]"),
         ({"text": "<video>"}, "1 <video> and videos"),
-        ({"text": "a lone surrogate \ud800"}, "surrogate|Unicode|UTF|tokenised"),
+        ({"text": "a lone surrogate \ud800"}, "surrogate|Unicode|UTF|tokenized"),
     ],
 )
 def test_calling_the_processor(arguments: dict[str, Any], words: str) -> None:

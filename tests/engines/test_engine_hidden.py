@@ -97,7 +97,7 @@ def test_hidden_states_lead_to_the_logits(engine: Engine, tiny_checkpoint: Path)
     """Prefill's logits are the output layer's product with the same rows."""
     if isinstance(engine, NativeEngine):
         head = load_model(tiny_checkpoint, load_configs(tiny_checkpoint)[0]).lm_head.weight.detach().float().numpy()
-        tolerance = 0.02  # the output layer is quantised
+        tolerance = 0.02  # the output layer is quantized
     else:
         assert isinstance(engine, TorchEngine)
         head, tolerance = load_model(tiny_checkpoint, engine.config).lm_head.weight.detach().float().numpy(), 2e-5

@@ -40,7 +40,7 @@ def test_products(instructions: str, weights: str, shape: tuple[int, int, int]) 
     exact = probe.pack(instructions, weights, x).astype(np.float64) @ probe.quantised(weights, w).astype(np.float64).T
     size = np.abs(exact).max()
     results = {after: probe.product(instructions, weights, x, w, bias, after) for after in ("store", "add", "store_bf16", "gelu")}
-    # float32 sums of k products, in some order; tiles widen quantised weights to bf16 first
+    # float32 sums of k products, in some order; tiles widen quantized weights to bf16 first
     bound = 2**-8 if instructions in TILES and weights != "bf16" and m >= 32 else 3e-6
     assert np.abs(results["store"] - (exact + bias)).max() < bound * size
     assert np.abs(results["add"] - (exact + bias + 1)).max() < bound * size

@@ -17,7 +17,7 @@ from smolvlm.checkpoint import CheckpointReader, write_checkpoint, write_random_
 from smolvlm.checkpoint.random import CHAT_TEMPLATE, TINY, random_tensors
 from smolvlm.checkpoint.random_tokenizer import official_tokenizer_json
 from smolvlm.config import ModelConfig, load_configs, processor_preset
-from smolvlm.engines.native_quantise import quantise
+from smolvlm.engines.native_quantize import quantize
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import ConfigError
 from smolvlm.families import FAMILIES, family_of
@@ -124,7 +124,7 @@ def tiny(written: Path, tmp_path: Path) -> Path:
 
 
 def to_native(folder: Path) -> None:
-    quantise(folder, folder.parent / "q8", dtype="q8")
+    quantize(folder, folder.parent / "q8", dtype="q8")
 
 
 DOORS: dict[str, Callable[[Path], Any]] = {
@@ -230,7 +230,7 @@ def test_a_head_beside_tied_embeddings_is_used_where_it_differs(tmp_path: Path, 
     assert ("lm_head.weight differs from" in caplog.text) is differs
     near = logits(folder, "native")
     assert np.abs(near - expected).max() < 0.05 < np.abs(expected).max()
-    quantise(folder, tmp_path / "native", dtype="bfloat16")
+    quantize(folder, tmp_path / "native", dtype="bfloat16")
     assert np.array_equal(logits(tmp_path / "native", "native"), near)
     with CheckpointReader(folder) as reader:
         assert reader.verify(load_configs(folder)[0]).tie_word_embeddings is not differs

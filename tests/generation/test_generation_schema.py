@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter, field_validator
 
 from smolvlm.errors import SchemaError
-from smolvlm.generation import normalise_schema, parse_as
+from smolvlm.generation import normalize_schema, parse_as
 
 
 class Colour(Enum):
@@ -88,7 +88,7 @@ class Scene(BaseModel):
 )
 def test_what_is_refused_is_named(schema: object, words: str) -> None:
     with pytest.raises(SchemaError, match=".") as caught:
-        normalise_schema(schema)
+        normalize_schema(schema)
     message = str(caught.value)
     assert words in message
     assert "\n" not in message
@@ -100,7 +100,7 @@ def test_too_deep_a_schema_is_refused() -> None:
     for _ in range(80):
         schema = {"type": "array", "items": schema}
     with pytest.raises(SchemaError, match="deeper"):
-        normalise_schema(schema)
+        normalize_schema(schema)
 
 
 def test_bounds_are_added_and_given_ones_kept() -> None:
@@ -117,7 +117,7 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
         },
     }
     before = json.dumps(raw)
-    result = normalise_schema(raw)
+    result = normalize_schema(raw)
     assert json.dumps(raw) == before  # the caller's dict is not touched
     assert result == {
         "type": "object",
@@ -131,8 +131,8 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
             "e": {"type": "string", "enum": ["x" * 500]},
         },
     }
-    assert normalise_schema(result) == result
-    assert normalise_schema(json.dumps(raw)) == result
+    assert normalize_schema(result) == result
+    assert normalize_schema(json.dumps(raw)) == result
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_bounds_are_added_and_given_ones_kept() -> None:
 )
 def test_ordinary_documents_survive_the_bounds(schema: dict, document: object) -> None:
     jsonschema.validate(document, schema)
-    jsonschema.validate(document, normalise_schema(schema))
+    jsonschema.validate(document, normalize_schema(schema))
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_bounds_let_nothing_new_through(schema: dict, document: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, normalise_schema(schema))
+        jsonschema.validate(document, normalize_schema(schema))
 
 
 def test_pydantic_models_come_and_go() -> None:
-    schema = normalise_schema(Scene)
+    schema = normalize_schema(Scene)
     document = {"title": "t", "colours": ["red"], "pet": {"kind": "dog", "name": "Rex"}, "inner": None, "scores": {"a": 0.5}}
     jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -193,7 +193,7 @@ def test_pydantic_models_come_and_go() -> None:
     assert scene.pet == Dog(name="Rex")
     assert parse_as({"type": "object"}, '{"a": 1}') == {"a": 1}
     adapter = TypeAdapter(list[int])
-    assert normalise_schema(adapter) == {"type": "array", "items": {"type": "integer"}, "maxItems": 32}
+    assert normalize_schema(adapter) == {"type": "array", "items": {"type": "integer"}, "maxItems": 32}
     assert parse_as(adapter, "[1, 2]") == [1, 2]
 
 
@@ -226,13 +226,13 @@ def test_a_model_without_a_schema_is_named() -> None:
 
     for model in (Odd, Worse):
         with pytest.raises(SchemaError, match="gives no JSON schema") as caught:
-            normalise_schema(model)
+            normalize_schema(model)
         assert "\n" not in str(caught.value)
 
 
 def test_unknown_keywords_are_reported_with_a_guess(caplog: pytest.LogCaptureFixture) -> None:
-    assert normalise_schema({"type": "string", "maxlength": 3}) == {"type": "string", "maxLength": 256}
+    assert normalize_schema({"type": "string", "maxlength": 3}) == {"type": "string", "maxLength": 256}
     assert "'maxlength'" in caplog.text
     assert "did you mean 'maxLength'" in caplog.text
-    assert normalise_schema({"type": "string", "format": "path"}) == {"type": "string", "maxLength": 256}
+    assert normalize_schema({"type": "string", "format": "path"}) == {"type": "string", "maxLength": 256}
     assert "'path' is not enforced" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from helpers_media import OFFICIAL, photo, reference_images
 from smolvlm.errors import ImageError
-from smolvlm.media import MediaOptions, load_image, normalise, split_image
+from smolvlm.media import MediaOptions, load_image, normalize, split_image
 
 PIXELS = np.asarray(photo(6, 5))
 
@@ -39,7 +39,7 @@ def test_channels_last_wins() -> None:
 def test_one_pixel_equals_the_reference() -> None:
     one = np.array([[[10, 20, 30]]], np.uint8)
     expected = reference_images(OFFICIAL, False)(load_image(one), return_tensors="np")["pixel_values"][0]
-    got = normalise(split_image(load_image(one), OFFICIAL, MediaOptions(detail="low")).tiles, OFFICIAL)
+    got = normalize(split_image(load_image(one), OFFICIAL, MediaOptions(detail="low")).tiles, OFFICIAL)
     assert np.abs(got - expected).max() <= 1e-6
     assert abs(float(got[0, 1, 0, 0]) - (20 / 127.5 - 1)) < 1e-6
 
@@ -62,7 +62,7 @@ def test_dtypes() -> None:
 def test_alpha_lies_over_white_as_in_the_reference() -> None:
     rgba = np.random.default_rng(1).integers(0, 256, (9, 8, 4), np.uint8)
     expected = reference_images(OFFICIAL, False)(rgba, return_tensors="np")["pixel_values"][0]
-    got = normalise(split_image(load_image(rgba), OFFICIAL, MediaOptions(detail="low")).tiles, OFFICIAL)
+    got = normalize(split_image(load_image(rgba), OFFICIAL, MediaOptions(detail="low")).tiles, OFFICIAL)
     assert np.abs(got - expected).max() <= 1e-6
 
 

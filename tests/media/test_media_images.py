@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from helpers_media import OFFICIAL, encoded, photo, reference_images
 from smolvlm.errors import ImageError, MissingExtraError, SourceError
-from smolvlm.media import Limits, MediaOptions, SourcePolicy, load_image, normalise, split_image
+from smolvlm.media import Limits, MediaOptions, SourcePolicy, load_image, normalize, split_image
 
 
 def _same(image: Image.Image, expected: Image.Image) -> bool:
@@ -92,7 +92,7 @@ def test_modes_of_objects_equal_the_reference_processor(mode: str) -> None:
     assert image.mode == mode
     expected = reference_images(OFFICIAL, False)(image, return_tensors="np")["pixel_values"][0]
     tiled = split_image(load_image(image), OFFICIAL, MediaOptions(image_splitting=False))
-    assert np.abs(normalise(tiled.tiles, OFFICIAL) - expected).max() <= 1e-6
+    assert np.abs(normalize(tiled.tiles, OFFICIAL) - expected).max() <= 1e-6
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "L", "1", "CMYK"])

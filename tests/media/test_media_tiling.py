@@ -10,7 +10,7 @@ import pytest
 from helpers_media import BIG, OFFICIAL, photo, reference_images
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
-from smolvlm.media import MediaOptions, fit_to_tiles, normalise, resize_to_longest_edge, split_image, tile_grid
+from smolvlm.media import MediaOptions, fit_to_tiles, normalize, resize_to_longest_edge, split_image, tile_grid
 
 # (width, height): 1:20 to 20:1, one-pixel sides, a single pixel, odd sizes, exact multiples, more than 4k.
 SIZES = [
@@ -43,7 +43,7 @@ def _compare(width: int, height: int, config: ProcessorConfig, splitting: bool) 
     assert [[tiled.cols]] == expected["cols"]
     assert tile_grid(width, height, config, options) == (tiled.rows, tiled.cols)
     assert tiled.tiles.shape[0] == max(tiled.rows * tiled.cols + 1, 1)
-    pixel_values = normalise(tiled.tiles, config)
+    pixel_values = normalize(tiled.tiles, config)
     assert pixel_values.shape == expected["pixel_values"][0].shape
     assert pixel_values.dtype == np.float32
     return float(np.abs(pixel_values - expected["pixel_values"][0]).max())
@@ -70,7 +70,7 @@ def test_longest_edge_of_any_size_equals_the_reference(longest_edge: int) -> Non
     expected = reference_images(config, True)(photo(200, 77), return_row_col_info=True, return_tensors="np")
     tiled = split_image(photo(200, 77), OFFICIAL, MediaOptions(longest_edge=longest_edge))
     assert [[tiled.rows], [tiled.cols]] == [expected["rows"][0], expected["cols"][0]]
-    assert np.abs(normalise(tiled.tiles, OFFICIAL) - expected["pixel_values"][0]).max() <= TOLERANCE
+    assert np.abs(normalize(tiled.tiles, OFFICIAL) - expected["pixel_values"][0]).max() <= TOLERANCE
 
 
 def test_grid_equals_the_reference_for_many_sizes() -> None:
@@ -127,13 +127,13 @@ def test_longest_edge_below_the_tile_is_an_error_only_while_splitting() -> None:
         tile_grid(50, 50, OFFICIAL, MediaOptions(longest_edge=511))
     one = split_image(photo(700, 300), OFFICIAL, MediaOptions(longest_edge=100, image_splitting=False))
     expected = reference_images(replace(OFFICIAL, longest_edge=100), False)(photo(700, 300), return_tensors="np")
-    assert np.abs(normalise(one.tiles, OFFICIAL) - expected["pixel_values"][0]).max() <= TOLERANCE
+    assert np.abs(normalize(one.tiles, OFFICIAL) - expected["pixel_values"][0]).max() <= TOLERANCE
 
 
 def test_normalise_by_float64_arithmetic() -> None:
     config = replace(OFFICIAL, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4))
     tiles = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
     expected = (tiles.astype(np.float64) * config.rescale_factor - config.image_mean) / config.image_std
-    got = normalise(tiles, config)
+    got = normalize(tiles, config)
     assert got.flags.c_contiguous
     assert np.abs(got - expected.transpose(0, 3, 1, 2)).max() <= 2.0**-23 * 4  # one float32 rounding of values below 4

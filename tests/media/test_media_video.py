@@ -12,7 +12,7 @@ import pytest
 from helpers_media import BIG, OFFICIAL, SMALL, decode_all, encoded, numbered_frame, photo, reference_video_utils, reference_videos
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ImageError, SourceError, VideoError
-from smolvlm.media import MediaOptions, SourcePolicy, load_image, normalise, open_source, probe_video, sample_video, split_image
+from smolvlm.media import MediaOptions, SourcePolicy, load_image, normalize, open_source, probe_video, sample_video, split_image
 from smolvlm.media.video import square_frame
 
 
@@ -29,7 +29,7 @@ def test_frames_equal_the_reference_processor(examples: Path, config: ProcessorC
     assert np.allclose(video.timestamps_s, metadata.timestamps, rtol=0, atol=1e-12)
     assert (video.duration_s, video.info.fps, video.info.total_num_frames) == (metadata.duration, metadata.fps, metadata.total_num_frames)
     assert (video.info.width, video.info.height) == (metadata.width, metadata.height)
-    difference = np.abs(normalise(video.frames, config) - expected["pixel_values"][0])
+    difference = np.abs(normalize(video.frames, config) - expected["pixel_values"][0])
     # Two resizes through 8 bits: each may round one level (2 / 255) the other way, and almost never both do.
     assert difference.max() <= 2 * 2 / 255 + 1e-6
     assert (difference > 2 / 255 + 1e-6).mean() < 1e-5

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from smolvlm.errors import PromptError
-from smolvlm.prompt import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
+from smolvlm.prompt import ImagePart, Message, TextPart, TokenPart, VideoPart, parse_messages
 
 
 def one(content: Any, role: str = "user", **media: Any) -> tuple[Any, ...]:
-    (message,) = normalise_messages([{"role": role, "content": content}], **media)
+    (message,) = parse_messages([{"role": role, "content": content}], **media)
     return message.parts
 
 
 def test_a_plain_string_is_one_text_not_its_characters() -> None:
     """Elsewhere the template iterated over its characters and silently lost it."""
-    assert normalise_messages([{"role": "user", "content": "Hi there"}]) == [Message("user", (TextPart("Hi there"),))]
+    assert parse_messages([{"role": "user", "content": "Hi there"}]) == [Message("user", (TextPart("Hi there"),))]
 
 
 @pytest.mark.parametrize("key", ["image", "url", "path"])
@@ -68,20 +68,20 @@ def test_separate_media_fill_the_bare_placeholders_in_order() -> None:
         {"role": "user", "content": [{"type": "image"}, {"type": "image", "url": "inline"}, {"type": "video"}]},
         {"role": "user", "content": [{"type": "image", "detail": "low"}]},
     ]
-    first, second = normalise_messages(messages, images=["a", "b"], videos=["v"])
+    first, second = parse_messages(messages, images=["a", "b"], videos=["v"])
     assert first.parts == (ImagePart("a"), ImagePart("inline"), VideoPart("v"))
     assert second.parts == (ImagePart("b", {"detail": "low"}),)
 
 
 def test_normalising_twice_changes_nothing() -> None:
-    once = normalise_messages(
+    once = parse_messages(
         [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "image", "url": "a"}]},
             Message("assistant", (TokenPart((5, 6)),)),
         ]
     )
-    assert normalise_messages(once) == once
+    assert parse_messages(once) == once
 
 
 def test_an_assistant_may_have_answered_nothing() -> None:
@@ -136,13 +136,13 @@ BAD: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("messages", "sentence"), BAD)
 def test_bad_messages_end_in_one_sentence(messages: Any, sentence: str) -> None:
     with pytest.raises(PromptError, match=sentence) as caught:
-        normalise_messages(messages)
+        parse_messages(messages)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
 def test_media_left_over_are_not_dropped() -> None:
     with pytest.raises(PromptError, match=r"images=\[\.\.\.\] holds 2 more"):
-        normalise_messages([{"role": "user", "content": "x"}], images=["a", "b"])
+        parse_messages([{"role": "user", "content": "x"}], images=["a", "b"])
     with pytest.raises(PromptError, match="images is a str; expected a list"):
-        normalise_messages([{"role": "user", "content": "x"}], images="a")
+        parse_messages([{"role": "user", "content": "x"}], images="a")

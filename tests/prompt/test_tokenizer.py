@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from smolvlm.errors import CheckpointError, PromptError
 from smolvlm.families import SMOLVLM
-from smolvlm.prompt import IdSegment, PromptTokenizer, TextSegment, normalise_messages
+from smolvlm.prompt import IdSegment, PromptTokenizer, TextSegment, parse_messages
 from smolvlm.prompt.template import ChatTemplate
 
 OFFICIAL = {
@@ -54,7 +54,7 @@ def test_the_official_ids(tokenizer: PromptTokenizer) -> None:
 
 def test_the_known_answer_prompt(tokenizer: PromptTokenizer, template: ChatTemplate) -> None:
     """Published: [1, 11126, 42, ..., 47, 49279, 198, 9519, 9531, 42]; the words' own ids differ in this vocabulary."""
-    messages = normalise_messages([{"role": "user", "content": "What is the capital of France?"}])
+    messages = parse_messages([{"role": "user", "content": "What is the capital of France?"}])
     ids = tokenizer.encode_segments(template.render(messages))
     assert ids[0] == 1
     assert ids.count(49279) == 1
@@ -205,7 +205,7 @@ def test_decoding_leaves_spaces_and_drops_specials(tokenizer: PromptTokenizer) -
 
 
 def test_half_characters_do_not_reach_the_library(tokenizer: PromptTokenizer) -> None:
-    with pytest.raises(PromptError, match="cannot be tokenised"):
+    with pytest.raises(PromptError, match="cannot be tokenized"):
         tokenizer.encode_text("half \ud83d")
 
 

@@ -32,7 +32,7 @@ from smolvlm import SmolVLM
 from smolvlm.generation import GenerationParams, Sampler
 from smolvlm.hub import resolve
 from smolvlm.processor import Processor
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.serve.api.files import FileRecord, FileStore
 from smolvlm.serve.errors import ServeError
 
@@ -171,9 +171,9 @@ def test_typed_text_reaches_the_model_as_text_by_the_newer_api(own: Server) -> N
         {"role": "assistant", "content": f"A {TYPED}"},
         {"role": "user", "content": f"Z {TYPED}"},
     ]
-    ids = processor.build(normalise_messages(conversation), []).input_ids
+    ids = processor.build(parse_messages(conversation), []).input_ids
     harmless = [turn | {"content": "x"} for turn in conversation]
-    controls = [i for i in processor.build(normalise_messages(harmless), []).input_ids if i in processor.tokenizer.control_ids]
+    controls = [i for i in processor.build(parse_messages(harmless), []).input_ids if i in processor.tokenizer.control_ids]
     assert [i for i in ids if i in processor.tokenizer.control_ids] == controls
     turns: list[dict[str, Any]] = [dict(turn) for turn in conversation[1:]]
     turns[0]["content"] = [{"type": "input_text", "text": turns[0]["content"]}]

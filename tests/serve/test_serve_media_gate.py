@@ -20,7 +20,7 @@ from smolvlm.media import MediaOptions, load_image, split_image
 from smolvlm.media.limits import STRANGERS
 from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, StoredFile
 from smolvlm.processor import MediaInfo, PreparedMedia, Processor
-from smolvlm.prompt.messages import ImagePart, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, VideoPart, parse_messages
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_whole_conversation(clip: Path) -> None:
             {"type": "text", "text": "Hm?"},
             {"type": "video_url", "video_url": {"url": data_url(clip.read_bytes(), "video/mp4")}, "fps": 3},
         ]
-        messages = normalise_messages([{"role": "user", "content": content}])
+        messages = parse_messages([{"role": "user", "content": content}])
         media = [part for part in messages[0].parts if isinstance(part, ImagePart | VideoPart)]
         inputs = processor.build(messages, loop(door.open_all(media)))
     expected = processor(messages)

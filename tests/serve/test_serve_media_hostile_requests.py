@@ -25,7 +25,7 @@ from helpers_media import encoded, photo
 from helpers_serve_media import PNG, bad_server, data_url
 from smolvlm.hub import resolve
 from smolvlm.processor import Processor
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +404,7 @@ def test_typed_text_reaches_the_model_as_text(server: tuple[httpx.Client, psutil
         hostile[spot]["content"] = f"{turns[spot][1]} . {typed} ."
         harmless[spot]["content"] = f"{turns[spot][1]} . ."
         controls = processor.tokenizer.control_ids
-        ids = [processor.build(normalise_messages(turn), []).input_ids for turn in (harmless, hostile)]
+        ids = [processor.build(parse_messages(turn), []).input_ids for turn in (harmless, hostile)]
         assert [i for i in ids[1] if i in controls] == [i for i in ids[0] if i in controls]
         assert typed in processor.tokenizer.decode(ids[1], skip_special_tokens=False), "and all of it arrived"
         counts = [len(plain.encode(text, add_special_tokens=False).ids) for text in (" . .", f" . {typed} .")]

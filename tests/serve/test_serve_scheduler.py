@@ -20,7 +20,7 @@ from smolvlm.generation import GenerationParams
 from smolvlm.inference.cached_sequence import common_prefix
 from smolvlm.inference.tiles import Tile, tile_key
 from smolvlm.inference.vision_cache import VisionCache
-from smolvlm.media import normalise
+from smolvlm.media import normalize
 from smolvlm.serve.api.quotas import Quotas
 from smolvlm.serve.engine.fair_queue import FairQueue
 from smolvlm.serve.engine.job import Failed, Job, Progressed, Started, Update
@@ -81,7 +81,7 @@ class Bench:
     ) -> None:
         self.model, self.engine = model, Watched(model.engine)
         self.metrics = Metrics()
-        encodable = lambda pixels: normalise(np.stack(pixels), model.processor.config)  # noqa: E731
+        encodable = lambda pixels: normalize(np.stack(pixels), model.processor.config)  # noqa: E731
         sizes = {"max_waiting": 64, "max_waiting_bytes": 1 << 30, "max_running": 8, "kv_tokens": 20_000} | limits
         self.scheduler = Scheduler(
             self.engine,

@@ -23,7 +23,7 @@ from smolvlm.generation import GenerationParams
 from smolvlm.inference.scoring import Candidates
 from smolvlm.media import MediaOptions
 from smolvlm.prompt import messages as messages_module
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.scale.batch import run_batch
 from smolvlm.scale.settings import ModelSpec
 from smolvlm.ui.conversation import Conversation
@@ -132,7 +132,7 @@ def test_messages_are_parsed_once(model: SmolVLM, monkeypatch: pytest.MonkeyPatc
 
 def test_choose_asks_the_same_prompt(case: Case) -> None:
     runtime = case.model.runtime
-    messages = normalise_messages(case.model.messages(case.sources, case.question))
+    messages = parse_messages(case.model.messages(case.sources, case.question))
     media = runtime.read_media(messages, MediaOptions())
     prompt = Candidates(runtime, messages, ["yes", "no"], media).prompt
     assert prompt.input_ids == case.model.processor(messages).input_ids

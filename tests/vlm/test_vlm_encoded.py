@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 import smolvlm
 from smolvlm import Encoded, SmolVLM
 from smolvlm.checkpoint.identity import fingerprint_of
-from smolvlm.engines.native_quantise import quantise
+from smolvlm.engines.native_quantize import quantize
 from smolvlm.errors import ParamsError, SmolVLMError, SourceError
 from smolvlm.hub import resolve
 from smolvlm.media import MediaOptions
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 
 NANO = Path(__file__).parents[2] / "examples" / "media" / "nano"
 MEDIA = [(NANO / "sign.png", "What does the sign say?"), (NANO / "clip.mp4", "What happens in this video?")]
@@ -60,7 +60,7 @@ def test_what_was_stored_answers_like_its_medium(nano: SmolVLM, tmp_path: Path, 
 
 def test_caches_tell_what_a_lossy_store_changed(nano: SmolVLM) -> None:
     def keys(medium: Any) -> list[str]:
-        messages = normalise_messages(nano.messages(medium, "?"))
+        messages = parse_messages(nano.messages(medium, "?"))
         return [tile.key for each in nano.runtime.read_media(messages, MediaOptions()) for tile in each.tiles]
 
     path = MEDIA[0][0]
@@ -106,7 +106,7 @@ def test_every_verb_takes_it(nano: SmolVLM) -> None:
 
 
 def test_engines_share_what_was_stored() -> None:
-    """The same weights: what one engine encoded, the other reads, also from a quantised folder."""
+    """The same weights: what one engine encoded, the other reads, also from a quantized folder."""
     native, torch = smolvlm.load("nano", engine="native"), smolvlm.load("nano", engine="torch", dtype="float32")
     path, question = MEDIA[0]
     assert torch.ask(native.encode(path), question).text == torch.ask(path, question).text
@@ -114,7 +114,7 @@ def test_engines_share_what_was_stored() -> None:
 
 
 def test_a_quantised_folder_reads_what_its_source_encoded(tmp_path: Path) -> None:
-    quantise(resolve("nano"), tmp_path / "q8")
+    quantize(resolve("nano"), tmp_path / "q8")
     small, whole = smolvlm.load(tmp_path / "q8"), smolvlm.load("nano", engine="native", dtype="q8")
     path, question = MEDIA[0]
     assert small.ask(whole.encode(path), question).token_ids == whole.ask(path, question).token_ids

@@ -1,7 +1,7 @@
 """The weights file of a checkpoint that `smolvlm quantize` made: the native engine's own parts, packed, used where they lie.
 
 A safetensors file with metadata: `format`, `version`, how each tower is kept, and the fingerprint of the source. Every
-tensor begins at a multiple of 64 bytes. A matrix is `<part>.data` (U8) and, quantised, `<part>.scales` (U8, the bytes of
+tensor begins at a multiple of 64 bytes. A matrix is `<part>.data` (U8) and, quantized, `<part>.scales` (U8, the bytes of
 float16); a vector is `<part>` (F32, zeros up to a multiple of 32 values); `embedding` is BF16, (vocab, hidden).
 """
 
@@ -54,10 +54,10 @@ class NativeFile:
         infos, metadata = read_metadata(self.path)
         self.infos: dict[str, TensorInfo] = infos
         self.header = _checked(self.path, metadata)
-        if crooked := [info.name for info in infos.values() if info.offset % ALIGNMENT]:
+        if unaligned := [info.name for info in infos.values() if info.offset % ALIGNMENT]:
             raise CheckpointError(
-                f"{self.path}: {short(crooked[0])} does not begin at a multiple of {ALIGNMENT} bytes; "
-                "quantise the original checkpoint again."
+                f"{self.path}: {short(unaligned[0])} does not begin at a multiple of {ALIGNMENT} bytes; "
+                "quantize the original checkpoint again."
             )
         try:
             with self.path.open("rb") as file:
@@ -70,7 +70,7 @@ class NativeFile:
         info = self.infos.get(name)
         if info is None or info.dtype != dtype:
             found = "is missing" if info is None else f"is {info.dtype}, not {dtype}"
-            raise CheckpointError(f"{self.path}: {name} {found}; quantise the original checkpoint again.")
+            raise CheckpointError(f"{self.path}: {name} {found}; quantize the original checkpoint again.")
         if info.offset + info.nbytes > len(self._map):
             raise CheckpointError(f"{self.path}: became shorter while it was opened; load the checkpoint again.")
         return np.frombuffer(self._map, dtype=np.uint8, count=info.nbytes, offset=info.offset)
@@ -90,7 +90,7 @@ def write_native_file(
     last = list(tensors)[-1]
     for name, (dtype, shape) in tensors.items():
         nbytes = math.prod(shape) * ITEM_SIZES[dtype]
-        assert name == last or nbytes % ALIGNMENT == 0, f"{name}: what follows its {nbytes} bytes would be crooked"
+        assert name == last or nbytes % ALIGNMENT == 0, f"{name}: what follows its {nbytes} bytes would be unaligned"
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -116,17 +116,17 @@ def _checked(path: Path, metadata: Mapping[str, str]) -> NativeHeader:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: was not written by `smolvlm quantize` (its format is "
-            f"{short(str(metadata.get('format')))}); quantise the original checkpoint."
+            f"{short(str(metadata.get('format')))}); quantize the original checkpoint."
         )
     if metadata.get("version") != VERSION:
         raise CheckpointError(
-            f"{path}: has version {short(str(metadata.get('version')))} of the quantised format, and "
-            f"this smolvlm reads {VERSION}; quantise the original checkpoint again."
+            f"{path}: has version {short(str(metadata.get('version')))} of the quantized format, and "
+            f"this smolvlm reads {VERSION}; quantize the original checkpoint again."
         )
     for part in ("vision", "text", "head"):
         if metadata.get(part) not in _FORMATS:
             raise CheckpointError(
                 f"{path}: {part}={short(str(metadata.get(part)))} is not one of {', '.join(_FORMATS)}; "
-                "quantise the original checkpoint again."
+                "quantize the original checkpoint again."
             )
     return NativeHeader(metadata["vision"], metadata["text"], metadata["head"], metadata.get("fingerprint", "")[:64])

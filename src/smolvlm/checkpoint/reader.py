@@ -147,7 +147,7 @@ class CheckpointReader:
     def _require_float(self, infos: Iterable[TensorInfo]) -> None:
         if wrong := [f"{info.name} ({info.dtype})" for info in infos if info.dtype not in FLOATS]:
             raise CheckpointError(
-                f"{self.folder}: {_some('not float', wrong)}; quantised weights are not read here, "
+                f"{self.folder}: {_some('not float', wrong)}; quantized weights are not read here, "
                 "use the float32, bfloat16 or float16 checkpoint."
             )
 
@@ -163,7 +163,7 @@ def _find_tensors(folder: Path) -> dict[str, TensorInfo]:
             return _read_shards(folder)
         names = sorted(path.name for path in folder.iterdir())
         if NATIVE_FILE in names:
-            raise CheckpointError(f"{folder}: is quantised for the native engine, and only that one reads it; use the original checkpoint.")
+            raise CheckpointError(f"{folder}: is quantized for the native engine, and only that one reads it; use the original checkpoint.")
     except CheckpointError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte

@@ -76,11 +76,11 @@ class AskedFlags:
         if self.schema is None:
             return None
         from smolvlm.errors import SchemaError
-        from smolvlm.generation import normalise_schema
+        from smolvlm.generation import normalize_schema
 
         try:
             text = self.schema.read_text(encoding="utf-8")
-            normalise_schema(text)
+            normalize_schema(text)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise SchemaError(f"{self.schema}: cannot be read ({reason}); pass a file that holds a JSON schema.") from None

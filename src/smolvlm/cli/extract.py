@@ -40,14 +40,14 @@ def extract(
       smolvlm extract room.png "Is the door open or closed?" --schema room.schema.json
       smolvlm extract receipt.jpg --schema receipt.schema.json --model 2.2b --max-new-tokens 512
     """
-    from smolvlm.generation import normalise_schema
+    from smolvlm.generation import normalize_schema
     from smolvlm.session import EXTRACT_PROMPT
 
     sources, prompt = split_optional_prompt(arguments)
     options, params = media.options(), generation.params()
     wanted = _read_schema(schema)
     try:
-        normalise_schema(wanted)  # refused before the weights are loaded
+        normalize_schema(wanted)  # refused before the weights are loaded
     except SchemaError as error:
         raise SchemaError(f"{schema}: {error}") from None
     with Bars() as bars:

@@ -88,7 +88,7 @@ def _weights(folder: Path, config: ModelConfig) -> tuple[dict[str, int], list[st
     if has_native_file(folder):
         header = NativeFile(folder).header
         sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
-        return sizes, [f"quantised: vision {header.vision}", f"text {header.text}", f"head {header.head}"]
+        return sizes, [f"quantized: vision {header.vision}", f"text {header.text}", f"head {header.head}"]
     with CheckpointReader(folder) as reader:
         reader.verify(config)
         infos = list(reader.infos.values())

@@ -23,7 +23,7 @@ def quantize(
     head: Annotated[str | None, typer.Option(metavar="NAME", help=f"The output layer instead: {_FORMATS}.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is already there.")] = False,
 ) -> None:
-    """Quantise a checkpoint once, for the native engine.
+    """Quantize a checkpoint once, for the native engine.
 
     The result is smaller, loads by memory map and shares its memory between processes. Only the native engine reads it.
 
@@ -35,7 +35,7 @@ def quantize(
     """
     from smolvlm import hub
     from smolvlm.engines.native_engine import Formats
-    from smolvlm.engines.native_quantise import quantise
+    from smolvlm.engines.native_quantize import quantize
 
     wanted = Formats.asked(dtype)
     for part, name in (("vision", vision), ("text", text), ("head", head)):
@@ -43,7 +43,7 @@ def quantize(
             wanted |= Formats.asked(f"{part}={name}")
     with Bars() as bars:
         folder = hub.resolve(model, on_progress=bars.download)
-        formats = quantise(
+        formats = quantize(
             folder,
             out,
             dtype=",".join(f"{part}={name}" for part, name in wanted.items()) or "auto",

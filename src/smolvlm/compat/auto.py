@@ -59,7 +59,7 @@ class AutoModelForImageTextToText:
         config, _ = load_configs(folder)
         if has_native_file(folder):
             raise EngineError(
-                f"{folder}: is quantised for the native engine, which has no tensors to hand out; load the "
+                f"{folder}: is quantized for the native engine, which has no tensors to hand out; load the "
                 "original checkpoint here, or this one with smolvlm.load."
             )
         reader = CheckpointReader(folder)

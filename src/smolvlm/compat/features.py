@@ -13,7 +13,7 @@ import numpy.typing as npt
 from smolvlm.compat.arguments import device_and_dtype, require_torch
 from smolvlm.config import ProcessorConfig
 from smolvlm.errors import ParamsError
-from smolvlm.media.pixels import normalise
+from smolvlm.media.pixels import normalize
 from smolvlm.options.declare import check, option
 
 IdRows: TypeAlias = list[list[int]]
@@ -90,7 +90,7 @@ def stack_tiles(groups: Sequence[npt.NDArray[np.uint8]], config: ProcessorConfig
     pixel_values = np.zeros((len(groups), most, 3, side, side), np.float32)
     mask = np.zeros((len(groups), most, side, side), np.int64)
     for i, tiles in enumerate(groups):
-        pixel_values[i, : len(tiles)] = normalise(tiles, config)
+        pixel_values[i, : len(tiles)] = normalize(tiles, config)
         mask[i, : len(tiles)] = 1
     return {"pixel_values": pixel_values, "pixel_attention_mask": mask}
 

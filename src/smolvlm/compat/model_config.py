@@ -37,7 +37,7 @@ class CompatConfig(ConfigSection):
         self._ours = ours
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what a copy in the making lacks, and what only the reference has
+        if name.startswith("_"):  # what an unfinished copy lacks, and what only the reference has
             raise AttributeError(name)
         return getattr(self._ours, name)
 

@@ -23,7 +23,7 @@ from smolvlm.errors import ParamsError, PromptError
 from smolvlm.families.grammar import IMAGE_TOKEN, VIDEO_MARKER
 from smolvlm.media.sources import SourcePolicy
 from smolvlm.processor import MediaInfo, ModelInputs, Processor
-from smolvlm.prompt.messages import ImagePart, Message, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, VideoPart, parse_messages
 from smolvlm.prompt.segments import IdSegment, TextSegment
 
 _PLACEHOLDERS = {"image": ImagePart(None), "video": VideoPart(None)}
@@ -113,10 +113,10 @@ class ChatProcessor:
         processor = _with_config(self._processor, options.sized(self._processor.config))
         inputs = []
         for messages in conversations:
-            normalised = [
-                Message(message.role, tuple(_whole(part, options) for part in message.parts)) for message in normalise_messages(messages)
+            normalized = [
+                Message(message.role, tuple(_whole(part, options) for part in message.parts)) for message in parse_messages(messages)
             ]
-            inputs.append(processor(normalised, options=options.media, add_generation_prompt=add_generation_prompt))
+            inputs.append(processor(normalized, options=options.media, add_generation_prompt=add_generation_prompt))
         features = self._features(inputs, options)
         return features if return_dict else features["input_ids"]
 
@@ -175,7 +175,7 @@ class ChatProcessor:
         refuse_upload("the processor", repo_id)
 
     def _prompt(self, messages: Any, add_generation_prompt: bool) -> str:
-        conversation = normalise_messages(_with_placeholders(messages))
+        conversation = parse_messages(_with_placeholders(messages))
         rendered = self._processor.template.render(conversation, add_generation_prompt=add_generation_prompt)
         return "".join(self._text_of(piece) for piece in rendered)
 
@@ -235,7 +235,7 @@ def _whole(part: Any, options: CallOptions) -> Any:
 def _with_placeholders(messages: Any) -> Any:
     """Bare `{"type": "image"}` parts as parts without a source: to write a prompt none is needed."""
     if not isinstance(messages, list | tuple):
-        return messages  # refused, with its reason, by `normalise_messages`
+        return messages  # refused, with its reason, by `parse_messages`
     result = []
     for message in messages:
         if isinstance(message, Mapping) and isinstance(message.get("content"), list | tuple):

@@ -130,11 +130,11 @@ def tiles(pixel_values: Any, config: ModelConfig) -> FloatArray:
     if array.ndim != 4 or array.shape[1:] != (3, side, side):
         raise EngineError(f"pixel_values has shape {array.shape}; expected (tiles, 3, {side}, {side}).")
     if array.dtype.kind not in "fiu":
-        raise EngineError(f"pixel_values holds {array.dtype}; expected numbers, normalised to about -1 to 1.")
+        raise EngineError(f"pixel_values holds {array.dtype}; expected numbers, normalized to about -1 to 1.")
     with np.errstate(over="ignore"):
         pixels = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(pixels).all():
-        raise EngineError("pixel_values holds values that are not finite; expected numbers, normalised to about -1 to 1.")
+        raise EngineError("pixel_values holds values that are not finite; expected numbers, normalized to about -1 to 1.")
     return pixels
 
 

@@ -45,7 +45,7 @@ class Engine(Protocol):
     dtype: str  # "float32", "bfloat16", "float16"
 
     def encode_images(self, pixel_values: FloatArray) -> ImageEmbeds:
-        """(tiles, 3, image_size, image_size), normalised, -> a handle of (tiles, image_seq_len, hidden)."""
+        """(tiles, 3, image_size, image_size), normalized, -> a handle of (tiles, image_seq_len, hidden)."""
 
     def stored_embeds(self, features: FloatArray) -> ImageEmbeds:
         """The handle of tiles that were encoded before, (tiles, image_seq_len, hidden), as `ImageEmbeds.numpy` gave them.

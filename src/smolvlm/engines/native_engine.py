@@ -32,11 +32,11 @@ R = TypeVar("R")
 
 INSTRUCTIONS_VARIABLE = "SMOLVLM_INSTRUCTIONS"  # forces an instruction set: scalar, avx2, ...
 THREADS_VARIABLE = "SMOLVLM_THREADS"
-QUANTISED = ("q8", "q4")
-DTYPES = ("auto", "bfloat16", *QUANTISED)
+QUANTIZED = ("q8", "q4")
+DTYPES = ("auto", "bfloat16", *QUANTIZED)
 _PARTS = ("vision", "text", "head", "kv")
 _FORMATS = {"bf16": "bf16", "bfloat16": "bf16", "q8": "q8", "q4": "q4"}  # as users write it -> as the kernels know it
-_FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 in hardware: the encoder need not be quantised
+_FAST_BF16 = ("amx", "avx512_bf16", "neon_bf16")  # these multiply bf16 in hardware: the encoder need not be quantized
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Formats:
         """The shortest dtype that says the same; how the encoder is kept follows from the machine and is left out."""
         if (self.vision, self.text, self.head) == ("bf16",) * 3:
             weights = "bfloat16"
-        elif self.text in QUANTISED and self.vision != "q4" and self.head == "q8":
+        elif self.text in QUANTIZED and self.vision != "q4" and self.head == "q8":
             weights = self.text
         else:
             weights = f"vision={self.vision},text={self.text},head={self.head}"
@@ -247,7 +247,7 @@ class NativeEngine:
 
     @property
     def packed(self) -> _native.Engine:
-        """The compiled engine, whose parts `native_quantise` writes down."""
+        """The compiled engine, whose parts `native_quantize` writes down."""
         return self._engine
 
     @property
@@ -286,19 +286,19 @@ class NativeEngine:
 
 
 def _formats_of(packed: NativeFile, asked: Mapping[str, str], adapter: Adapter | None) -> Formats:
-    """How a quantised checkpoint is kept. EngineError or AdapterError for what can only be had from the original."""
+    """How a quantized checkpoint is kept. EngineError or AdapterError for what can only be had from the original."""
     header = packed.header
     formats = Formats(header.vision, header.text, header.head, asked.get("kv", "bf16"))
     if other := [f"{part}={name}" for part, name in asked.items() if name != asdict(formats)[part]]:
         raise EngineError(
-            f"{packed.path.parent} is quantised as vision={formats.vision},text={formats.text},"
+            f"{packed.path.parent} is quantized as vision={formats.vision},text={formats.text},"
             f"head={formats.head} and cannot be loaded as {','.join(other)}; leave dtype out, or use the "
             "original checkpoint."
         )
     if adapter is not None:
         raise AdapterError(
-            f"{packed.path.parent} is quantised, and an adapter is added to weights before they are; use the "
-            "original checkpoint, or merge the adapter into it and quantise the result."
+            f"{packed.path.parent} is quantized, and an adapter is added to weights before they are; use the "
+            "original checkpoint, or merge the adapter into it and quantize the result."
         )
     return formats
 

@@ -53,7 +53,7 @@ def load_weights(
     adapter: Adapter | None,
     on_tensor: Callable[[int, int], None] | None = None,
 ) -> ModelConfig:
-    """Read, merge, quantise: a part at a time, so that the peak is the engine's own copy.
+    """Read, merge, quantize: a part at a time, so that the peak is the engine's own copy.
 
     Returns the configuration that holds for the weights (`CheckpointReader.verify`). Raises CheckpointError for tensors
     that do not fit it or hold values that are not finite.
@@ -93,7 +93,7 @@ def load_weights(
 def attach_weights(
     engine: _native.Engine, packed: NativeFile, config: ModelConfig, on_tensor: Callable[[int, int], None] | None = None
 ) -> None:
-    """Use the parts of a quantised checkpoint where the file is mapped; only vectors, a few MB, are copied.
+    """Use the parts of a quantized checkpoint where the file is mapped; only vectors, a few MB, are copied.
 
     Raises CheckpointError for parts that are missing, left over, of another size or not finite.
     """
@@ -113,7 +113,7 @@ def attach_weights(
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
-                f"{packed.path}: {part.name} {str(error).partition(': ')[2]}; quantise the original checkpoint again."
+                f"{packed.path}: {part.name} {str(error).partition(': ')[2]}; quantize the original checkpoint again."
             ) from None
         if on_tensor is not None:
             on_tensor(done, len(todo))

@@ -64,7 +64,7 @@ def make_engine(
 
 def _choose(folder: Path, device: str, dtype: str) -> str:
     """Which engine `auto` stands for."""
-    if dtype in native_engine.QUANTISED or "=" in dtype or has_native_file(folder):
+    if dtype in native_engine.QUANTIZED or "=" in dtype or has_native_file(folder):
         return "native"  # nothing else reads these
     if dtype not in native_engine.DTYPES or device not in ("auto", "cpu") or (device == "auto" and _has_gpu()):
         return "torch"

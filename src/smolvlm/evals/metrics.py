@@ -18,19 +18,19 @@ _ARTICLE = re.compile(r"^(?:an?|the)\s+")
 _PLACE = re.compile(r"\s+(?:at|on|in)\s+the\s+(?:" + "|".join(sorted((p for row in PLACES for p in row), key=len, reverse=True)) + r")$")
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """Case-folded, without outer spaces and one final full stop."""
     return text.strip().removesuffix(".").strip().casefold()
 
 
 def exact(expected: str, answer: str) -> bool:
     """Whether the answer is the expected one, but for case, outer spaces and a final full stop."""
-    return normalised(expected) == normalised(answer)
+    return normalized(expected) == normalized(answer)
 
 
 def things(caption: str) -> list[str]:
     """What a caption names, in order, without articles and places: "a red star on the left and a dog" -> red star, dog."""
-    parts = (_PLACE.sub("", part.strip()) for part in _SEPARATOR.split(normalised(caption)))
+    parts = (_PLACE.sub("", part.strip()) for part in _SEPARATOR.split(normalized(caption)))
     return [_ARTICLE.sub("", part).strip() for part in parts if part]
 
 
@@ -61,7 +61,7 @@ def wilson(right: int, total: int, z: float = Z_95) -> tuple[float, float]:
 
 def constant_baseline(expected: Sequence[str]) -> tuple[str, float]:
     """The commonest expected answer and its share: what a model scores that never looks. ("", 0.0) for no items."""
-    counts = Counter(normalised(answer) for answer in expected)
+    counts = Counter(normalized(answer) for answer in expected)
     if not counts:
         return "", 0.0
     answer, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))  # ties by name: the same in every run

@@ -4,7 +4,7 @@ from smolvlm.generation.grammar import Grammar, GrammarCompiler
 from smolvlm.generation.loop import FinishReason, Generated, LiveAnswer, Request, TokenEvent, advance, collect, generate
 from smolvlm.generation.loop_guard import Loop, LoopGuard
 from smolvlm.generation.sampler import Sampled, Sampler
-from smolvlm.generation.schema import normalise_schema, parse_as
+from smolvlm.generation.schema import normalize_schema, parse_as
 from smolvlm.generation.sentence_guard import SentenceGuard
 from smolvlm.generation.stopping import Decode, TextStream
 from smolvlm.options.generation import GenerationParams
@@ -28,6 +28,6 @@ __all__ = [
     "advance",
     "collect",
     "generate",
-    "normalise_schema",
+    "normalize_schema",
     "parse_as",
 ]

@@ -17,7 +17,7 @@ _DEEPEST = 40.0  # e**-40 = 4e-18: what lies deeper has no weight beside a float
 
 
 def candidates(scaled: FloatArray, top_k: int, top_p: float, min_p: float) -> tuple[npt.NDArray[np.intp] | None, FloatArray]:
-    """The tokens that survive the filters, by rising id, and their weights (not normalised; the best has 1).
+    """The tokens that survive the filters, by rising id, and their weights (not normalized; the best has 1).
 
     `scaled` is (vocab,): logits less their maximum, over the temperature. Ids are None when every token survives.
     Order and ties as `transformers` has them: top-k keeps all that equal the k-th; top-p keeps a token while what is

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from smolvlm.errors import CheckpointError, EngineError, GrammarError, ParamsError, SchemaError
 from smolvlm.generation.ending import EndingPlanner, JsonState, Memo
 from smolvlm.generation.matching import BitArray, Effort, Matcher, first_line
-from smolvlm.generation.schema import normalise_schema
+from smolvlm.generation.schema import normalize_schema
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -187,7 +187,7 @@ class GrammarCompiler:
         self._lock = threading.Lock()  # a matcher that others copy is not used meanwhile
 
     def json_schema(self, schema: Any) -> Grammar:
-        """A grammar for the JSON documents of `schema`: whatever `normalise_schema` takes.
+        """A grammar for the JSON documents of `schema`: whatever `normalize_schema` takes.
 
         The newest schemas are kept compiled. Raises SchemaError, naming the keyword, for a schema that is malformed,
         unsatisfiable, too complex or not supported; CheckpointError for a tokenizer that cannot be read.
@@ -195,8 +195,8 @@ class GrammarCompiler:
         return self.vetted(self.bounded(schema))
 
     def bounded(self, schema: Any) -> str:
-        """The text of `normalise_schema(schema)`, for `vetted`."""
-        return json.dumps(normalise_schema(schema))
+        """The text of `normalize_schema(schema)`, for `vetted`."""
+        return json.dumps(normalize_schema(schema))
 
     def vetted(self, text: str, plan: Sequence[int] | None = None) -> Grammar:
         """A grammar for what `bounded` gave, here or in another process, and `Grammar.plan` of it there, which saves time."""

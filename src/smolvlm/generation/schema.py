@@ -11,7 +11,7 @@ from smolvlm.generation.schema_bounds import bounded
 from smolvlm.generation.schema_limits import MAX_SCHEMA_CHARS, require_small
 
 
-def normalise_schema(schema: Any) -> dict[str, Any]:
+def normalize_schema(schema: Any) -> dict[str, Any]:
     """A JSON schema of the subset that the grammar compiler takes, every answer of which is finite.
 
     `schema` is a dict, JSON text, or a pydantic model (or TypeAdapter). Every document that the result allows is valid

@@ -15,7 +15,7 @@ _ENDS_OF_SENTENCE = tuple(".!?。！？…\n")
 
 
 class TextStream:
-    """Incremental detokenisation of one answer, with stop strings.
+    """Incremental detokenization of one answer, with stop strings.
 
     `decode` turns ids into text, skipping special tokens; it must be byte-level (the bytes of the tokens joined, then
     read as UTF-8 with replacement), for then only the last replacement character can change when more tokens come.

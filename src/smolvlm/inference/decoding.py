@@ -66,7 +66,7 @@ class AnswerStream(Iterator[str]):
         for _ in self:
             pass
         if self._answer is None:
-            raise EngineError("the answer was interrupted and cannot be had any more; ask again.")
+            raise EngineError("the answer was interrupted and is lost; ask again.")
         return self._answer
 
     def cancel(self) -> None:

@@ -22,10 +22,10 @@ from smolvlm.inference.tile_encoder import TileEncoder
 from smolvlm.inference.tiles import stored_tiles, tiles_of
 from smolvlm.inference.timing import Clock
 from smolvlm.inference.vision_cache import VisionCache
-from smolvlm.media import MediaOptions, normalise
+from smolvlm.media import MediaOptions, normalize
 from smolvlm.processor import PreparedMedia, Processor
 from smolvlm.prompt.context import check_context
-from smolvlm.prompt.messages import ImagePart, Message, ParsedMessages, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, ParsedMessages, VideoPart, parse_messages
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Runtime:
 
     def pixel_values(self, pixels: Sequence[npt.NDArray[Any]]) -> FloatArray:
         """The encoder's input, float32 (tiles, 3, side, side), of uint8 tiles."""
-        return normalise(np.stack(pixels), self.processor.config)
+        return normalize(np.stack(pixels), self.processor.config)
 
     def prefill(self, prompt: Prompt, sequence: CachedSequence, clock: Clock, on_progress: Progress | None = None) -> Prefilled:
         """Bring `sequence` to hold the prompt, all at once."""
@@ -155,7 +155,7 @@ class Runtime:
     ) -> Prefilled:
         """A conversation, read, worded and prefilled in a fresh sequence; the caller closes it."""
         clock = clock or Clock()
-        conversation = normalise_messages(messages)
+        conversation = parse_messages(messages)
         prompt = self.word(conversation, self.read_media(conversation, options, on_progress))
         self.tell(prompt)
         clock.lap("media")

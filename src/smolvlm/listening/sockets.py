@@ -15,7 +15,7 @@ _REMEDIES = {
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound TCP socket; port 0 takes a free one. Raises ParamsError for an address that cannot be had."""
+    """A bound TCP socket; port 0 takes a free one. Raises ParamsError for an address that cannot be bound."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)

@@ -2,7 +2,7 @@
 
 image = load_image("photo.jpg")                      # any form -> an upright RGB picture
 tiled = split_image(image, config, MediaOptions())   # the tile rule
-pixel_values = normalise(tiled.tiles, config)        # float32 (tiles, 3, side, side)
+pixel_values = normalize(tiled.tiles, config)        # float32 (tiles, 3, side, side)
 video = sample_video("clip.mp4", config)             # frames by seeking, with their times
 """
 
@@ -10,7 +10,7 @@ from smolvlm.media.container import StreamInfo
 from smolvlm.media.images import ImageLike, load_image
 from smolvlm.media.kinds import MediaKind, media_kind
 from smolvlm.media.limits import Limits
-from smolvlm.media.pixels import normalise
+from smolvlm.media.pixels import normalize
 from smolvlm.media.sampled_video import OnFrame, SampledVideo, VideoFrame, VideoInfo
 from smolvlm.media.sampling import sample_frame_indices, sample_span_indices
 from smolvlm.media.shots import CutDetector, Shot, ShotDetector
@@ -53,7 +53,7 @@ __all__ = [
     "fit_to_tiles",
     "load_image",
     "media_kind",
-    "normalise",
+    "normalize",
     "open_source",
     "probe_video",
     "resize_to_longest_edge",

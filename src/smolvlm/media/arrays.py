@@ -89,7 +89,7 @@ def to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if low < 0 or high > 255:
         raise ImageError(
             f"an array of {array.dtype} with values from {low:g} to {high:g}: expected "
-            "0 to 1 or 0 to 255; rescale it first (normalised pixels are no picture)."
+            "0 to 1 or 0 to 255; rescale it first (normalized pixels are no picture)."
         )
     return from_float(array) if kind == "f" else array.astype(np.uint8)
 

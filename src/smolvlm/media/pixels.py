@@ -8,7 +8,7 @@ import numpy.typing as npt
 from smolvlm.config import ProcessorConfig
 
 
-def normalise(tiles: npt.NDArray[np.uint8], config: ProcessorConfig) -> npt.NDArray[np.float32]:
+def normalize(tiles: npt.NDArray[np.uint8], config: ProcessorConfig) -> npt.NDArray[np.float32]:
     """uint8 (tiles, side, side, 3) -> contiguous float32 (tiles, 3, side, side): (x * rescale_factor - mean) / std.
 
     A byte has 256 values, so each channel is one table computed in float64: exact to half a float32 step, and faster

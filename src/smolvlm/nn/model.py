@@ -34,7 +34,7 @@ class SmolVLMForConditionalGeneration(nn.Module):
             self.lm_head.weight = self.model.text_model.embed_tokens.weight
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
-        """(tiles, 3, image_size, image_size), normalised -> (tiles, image_seq_len, text_dim)."""
+        """(tiles, 3, image_size, image_size), normalized -> (tiles, image_seq_len, text_dim)."""
         out: Tensor = self.model.connector(self.model.vision_model(pixel_values))
         return out
 

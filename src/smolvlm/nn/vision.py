@@ -106,6 +106,6 @@ class VisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(tiles, 3, image_size, image_size), normalised -> (tiles, patches, vision_dim)."""
+        """(tiles, 3, image_size, image_size), normalized -> (tiles, patches, vision_dim)."""
         out: Tensor = self.post_layernorm(self.encoder(self.embeddings(pixel_values)))
         return out

@@ -1,6 +1,6 @@
 """Messages -> chat template -> placeholders -> token ids. No torch, no media: only words and numbers."""
 
-from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, TextPart, TokenPart, VideoPart, parse_messages
 from smolvlm.prompt.segments import IdSegment, Segment, TextSegment
 from smolvlm.prompt.style import PROMPT_STYLES, PromptStyle, apply_style
 from smolvlm.prompt.template import ChatTemplate
@@ -20,5 +20,5 @@ __all__ = [
     "TokenPart",
     "VideoPart",
     "apply_style",
-    "normalise_messages",
+    "parse_messages",
 ]

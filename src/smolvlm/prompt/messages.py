@@ -51,7 +51,7 @@ class VideoPart:
 
 @dataclass(frozen=True)
 class TokenPart:
-    """Exact token ids, e.g. of an earlier answer: text that is tokenised again may not give the same ids."""
+    """Exact token ids, e.g. of an earlier answer: text that is tokenized again may not give the same ids."""
 
     ids: tuple[int, ...]
 
@@ -71,7 +71,7 @@ class ParsedMessages(list[Message]):
     """Messages that were parsed: whoever gets one does not parse again."""
 
 
-def normalise_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> ParsedMessages:
+def parse_messages(messages: Any, *, images: Any = (), videos: Any = ()) -> ParsedMessages:
     """The conversation in one form; `images` and `videos` fill the bare placeholders, in order.
 
     Idempotent: what was parsed passes through. Raises PromptError, naming the message, for an unknown role, part or

@@ -129,7 +129,7 @@ class PromptTokenizer:
         except BaseException as error:  # lone surrogates end in a foreign error
             if not is_failure(error):
                 raise
-            raise PromptError(f"the text cannot be tokenised ({_reason(error)}); pass valid Unicode.") from None
+            raise PromptError(f"the text cannot be tokenized ({_reason(error)}); pass valid Unicode.") from None
         if not self.control_ids.isdisjoint(ids):
             token = next(i for i in ids if i in self.control_ids)
             name = self._decoder.id_to_token(token)

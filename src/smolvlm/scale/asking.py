@@ -16,7 +16,7 @@ from smolvlm.inference.runtime import Prefilled
 from smolvlm.inference.timing import Clock
 from smolvlm.media import media_kind
 from smolvlm.media.labels import one_line
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.scale.attempts import MAX_DEATHS, Attempts
 from smolvlm.scale.errors import BatchError
 from smolvlm.scale.folder import COLUMNS
@@ -33,7 +33,7 @@ _MAX_STRANGE = 10  # a GPU that is lost must not turn a million inputs into erro
 
 @dataclass
 class _Asked:
-    """One row in the making: its prompt is in a KV cache, or `error` says why not. `seconds` counts its own work."""
+    """One row, not finished yet: its prompt is in a KV cache, or `error` says why not. `seconds` counts its own work."""
 
     item: Item
     question: str
@@ -116,7 +116,7 @@ class Asker:
         with self._opener.opened(item) as source:
             kind = media_kind(source, policy.limits, self._media_options.media_kind)
             part = {"type": kind, kind: source}
-            messages = [normalise_messages(self._model.messages([part], each, self._settings.system)) for each in questions]
+            messages = [parse_messages(self._model.messages([part], each, self._settings.system)) for each in questions]
             media = runtime.read_media(messages[0], self._media_options)
         prompts = [runtime.word(conversation, media) for conversation in messages]
         rooms = [runtime.check_room(each, self._params.max_new_tokens) for each in prompts]  # before the long part, not after

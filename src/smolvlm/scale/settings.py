@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from smolvlm.errors import ParamsError
-from smolvlm.generation import normalise_schema
+from smolvlm.generation import normalize_schema
 from smolvlm.media.fetch.policy import RemotePolicy
 from smolvlm.options.declare import check, option
 from smolvlm.vlm import split_options
@@ -70,7 +70,7 @@ class BatchSettings:
         split_options(self.options)
         self.remote_policy()
         if self.schema is not None:
-            normalise_schema(self.schema)
+            normalize_schema(self.schema)
 
     def remote_policy(self) -> RemotePolicy:
         """Which addresses may be fetched."""

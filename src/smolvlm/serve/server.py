@@ -68,7 +68,7 @@ class DrainingServer(uvicorn.Server):
 def serve(model: SmolVLM, config: ServeConfig, listening: socket.socket | None = None) -> None:
     """Serve `model` until a signal ends it. Prints the address on stdout once it listens.
 
-    `listening`: the socket, bound before the model was loaded. Raises ParamsError for an address that cannot be had.
+    `listening`: the socket, bound before the model was loaded. Raises ParamsError for an address that cannot be bound.
     """
     log_as_json(config.log_level)
     listening = listening or listen(config.host, config.port)

@@ -17,7 +17,7 @@ _ASSETS = resources.files("smolvlm.synth") / "assets"
 _TABLE = json.loads((_ASSETS / "objects.json").read_text(encoding="utf-8"))
 
 OBJECTS: tuple[str, ...] = tuple(_TABLE["names"])
-"""All objects, the most recognisable and most different from each other first."""
+"""All objects, the most recognizable and most different from each other first."""
 SMALL_OBJECTS: tuple[str, ...] = OBJECTS[:30]
 SPRITE_PX: int = _TABLE["sprite_px"]
 """Side of a sprite in the atlas; draw smaller than this, or edges get soft."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from smolvlm.inference.scoring import choose_options
 from smolvlm.options.media import MediaOptions
-from smolvlm.prompt.messages import normalise_messages
+from smolvlm.prompt.messages import parse_messages
 from smolvlm.train.record import Record, to_messages
 from smolvlm.vlm import SmolVLM
 
@@ -75,7 +75,7 @@ def measure(
     for done, record in enumerate(records):
         messages: Any = to_messages(record)[:-1]
         if options:
-            answer = choose_options(model.runtime, [(normalise_messages(messages), options)], media)[0].option
+            answer = choose_options(model.runtime, [(parse_messages(messages), options)], media)[0].option
         else:
             answer = model.chat(
                 messages, max_new_tokens=longest + 8, temperature=0.0, detail=media.detail, fps=media.fps, max_frames=media.max_frames

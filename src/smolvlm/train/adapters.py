@@ -68,7 +68,7 @@ def add_adapter(net: SmolVLMForConditionalGeneration, options: AdapterOptions, *
     peft = _import_peft()
     targets = target_modules(net, vision=options.vision)
     if options.method == "qlora":
-        quantise(net, targets)
+        quantize(net, targets)
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
@@ -82,11 +82,11 @@ def add_adapter(net: SmolVLMForConditionalGeneration, options: AdapterOptions, *
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, net, adapter_name=_NAME)
     for parameter in adapter_parameters(net).values():
-        parameter.data = parameter.data.float()  # whatever the base's precision: the optimiser's steps are small
+        parameter.data = parameter.data.float()  # whatever the base's precision: the optimizer's steps are small
 
 
-def quantise(net: SmolVLMForConditionalGeneration, names: list[str]) -> None:
-    """Replace these linear layers by bitsandbytes' 4-bit ones (nf4, double quantisation), in place. They cannot be trained."""
+def quantize(net: SmolVLMForConditionalGeneration, names: list[str]) -> None:
+    """Replace these linear layers by bitsandbytes' 4-bit ones (nf4, double quantization), in place. They cannot be trained."""
     bnb = _import("bitsandbytes", "QLoRA")
     for name in names:
         parent = net.get_submodule(name.rpartition(".")[0])
@@ -98,7 +98,7 @@ def quantise(net: SmolVLMForConditionalGeneration, names: list[str]) -> None:
         new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new)
         if old.bias is not None:
             new.bias = nn.Parameter(old.bias.data, requires_grad=False)
-        new = new.to(old.weight.device)  # the move is what quantises
+        new = new.to(old.weight.device)  # the move is what quantizes
         if isinstance(parent, nn.ModuleDict):
             parent[name.rpartition(".")[2]] = new
         else:
@@ -149,7 +149,7 @@ def without_adapter(net: nn.Module) -> Iterator[None]:
     """Inside the `with` block the model is its frozen base."""
     layers = [module for module in net.modules() if hasattr(module, "enable_adapters") and hasattr(module, "lora_A")]
     for layer in layers:
-        layer._disable_adapters = True  # type: ignore[assignment]  # peft's own switch also flips requires_grad, which an optimiser would notice
+        layer._disable_adapters = True  # type: ignore[assignment]  # peft's own switch also flips requires_grad, which an optimizer would notice
     try:
         yield
     finally:

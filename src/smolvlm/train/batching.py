@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from smolvlm.config import ProcessorConfig
-from smolvlm.media.pixels import normalise
+from smolvlm.media.pixels import normalize
 
 IGNORE = -100  # the label of a token that is not learned, as everywhere in the field
 
@@ -22,7 +22,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One tokenised conversation.
+    """One tokenized conversation.
 
     input_ids, labels: int64 (seq,); `labels[i]` is `input_ids[i]` where token i is learned, else IGNORE, so the
     position that predicts it is i - 1. tiles: uint8 (tiles, side, side, 3), in the order of their image tokens.
@@ -107,7 +107,7 @@ def collate(rows: Sequence[Sequence[Example]], config: ProcessorConfig, pad_toke
             spans.append((r, start, stop))
             start = stop
     tiles = [example.tiles for row in rows for example in row if len(example.tiles)]
-    pixel_values = torch.from_numpy(normalise(np.concatenate(tiles), config)) if tiles else None
+    pixel_values = torch.from_numpy(normalize(np.concatenate(tiles), config)) if tiles else None
     return Batch(
         torch.from_numpy(input_ids),
         torch.from_numpy(labels),

@@ -1,4 +1,4 @@
-"""Direct preference optimisation: the sigmoid loss on pairs of answers, against a frozen reference.
+"""Direct preference optimization: the sigmoid loss on pairs of answers, against a frozen reference.
 
 Source: DPO (arXiv 2305.18290), equation 7; label smoothing as in its "conservative" form (E. Mitchell, 2023).
 """

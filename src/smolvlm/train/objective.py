@@ -1,4 +1,4 @@
-"""What is minimised. An objective sees a model and a batch; everything else is the loop's business."""
+"""What is minimized. An objective sees a model and a batch; everything else is the loop's business."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class RemotePolicy:
 def canonical_host(host: str, label: str) -> str:
     """The one spelling of a host, in small letters and without a final dot. Raises SourceError for any other spelling.
 
-    Resolvers read "2130706433", "0177.1" and full-width digits as addresses that no list would recognise.
+    Resolvers read "2130706433", "0177.1" and full-width digits as addresses that no list would recognize.
     """
     try:
         if "%" not in host:  # a zone (fe80::1%eth0) is a word of this machine's own

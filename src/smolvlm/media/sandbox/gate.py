@@ -1,7 +1,7 @@
 """The one door for media of requests: under limits, from allowed places only, decoded in a process that may die.
 
 async with MediaGate(processor.config, MediaLimits(), RemotePolicy()) as gate:
-    messages = normalise_messages(body["messages"])           # ImagePart and VideoPart hold what was sent
+    messages = parse_messages(body["messages"])           # ImagePart and VideoPart hold what was sent
     prepared = await gate.open_all(media_parts_of(messages))  # in order
     inputs = processor.build(messages, prepared)              # equal to what processor(messages) gives
 """

@@ -10,7 +10,7 @@ from smolvlm.errors import ParamsError, PromptError
 from smolvlm.media.sandbox.limits import StoredFile
 from smolvlm.options.declare import at_door
 from smolvlm.options.media import MediaOptions, of_medium
-from smolvlm.prompt.messages import Message, normalise_messages
+from smolvlm.prompt.messages import Message, parse_messages
 from smolvlm.serve.api.addresses import canonical, is_upload_id
 from smolvlm.serve.api.chat_schema import Body, ChatMessage, FilePart, ImageUrl, ImageUrlPart, TextPartBody, VideoUrl, VideoUrlPart
 from smolvlm.serve.api.wording import path_of, short
@@ -35,13 +35,13 @@ async def conversation(messages: Sequence[ChatMessage], find_file: FindFile) -> 
         elif content is None:
             content = ""
         turns.append({"role": role, "content": content})
-    return normalised(turns, "messages")
+    return normalized(turns, "messages")
 
 
-def normalised(turns: list[dict[str, Any]], field: str, before: bool = False) -> list[Message]:
+def normalized(turns: list[dict[str, Any]], field: str, before: bool = False) -> list[Message]:
     """`before`: a turn stands before those of `field`. Raises ServeError naming the place."""
     try:
-        return normalise_messages(turns)
+        return parse_messages(turns)
     except (ParamsError, PromptError) as error:
         named, text = _PLACE.match(str(error)), str(error)
         if named is None or (before and named[1] == "0"):

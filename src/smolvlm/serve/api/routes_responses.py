@@ -17,7 +17,7 @@ from smolvlm.options.media import MediaOptions
 from smolvlm.prompt.messages import Message
 from smolvlm.serve.api.asking import ask_of
 from smolvlm.serve.api.chat_params import schema_of, seed_of, shared_params
-from smolvlm.serve.api.chat_parts import FindFile, file_part, image_part, normalised, video_part, wrong
+from smolvlm.serve.api.chat_parts import FindFile, file_part, image_part, normalized, video_part, wrong
 from smolvlm.serve.api.choices import Choice
 from smolvlm.serve.api.json_route import JsonRoute, release_body
 from smolvlm.serve.api.remedies import PART_TYPES
@@ -193,7 +193,7 @@ async def _conversation(body: ResponsesRequest, find_file: FindFile) -> list[Mes
             if isinstance(content, list):
                 content = [await _part(part, path_of(("input", i, "content", j)), find_file) for j, part in enumerate(content)]
             turns.append({"role": "system" if message.role == "developer" else message.role, "content": content})
-    return normalised(turns, "input", before=bool(body.instructions))
+    return normalized(turns, "input", before=bool(body.instructions))
 
 
 _KINDS = {"input_image": "image", "input_video": "video"}

@@ -23,7 +23,7 @@ from smolvlm.media.fetch.policy import RemotePolicy
 from smolvlm.media.sandbox.gate import MediaGate
 from smolvlm.media.sandbox.limits import MediaLimits, StoredFile
 from smolvlm.processor import MediaInfo
-from smolvlm.prompt.messages import ImagePart, Message, VideoPart, normalise_messages
+from smolvlm.prompt.messages import ImagePart, Message, VideoPart, parse_messages
 from smolvlm.serve.config import ServeConfig
 from smolvlm.serve.engine.job import Failed, Job, Started, Update
 from smolvlm.serve.engine.pace import Pace
@@ -156,7 +156,7 @@ class Backend:
         self._coming += 1
         try:
             media = await self._media(ask)
-            prompt = await asyncio.to_thread(self.model.runtime.word, normalise_messages(ask.messages), media)
+            prompt = await asyncio.to_thread(self.model.runtime.word, parse_messages(ask.messages), media)
             self.model.runtime.check_room(prompt, max(params.max_new_tokens for params in ask.params))
             grammars = await self._compile(ask)
         finally:
@@ -225,7 +225,7 @@ class Backend:
         grey = np.full((side, side, 3), 127, np.uint8)
         info = MediaInfo("image", "warm-up", 1)
         content = [{"type": "image", "image": grey}, {"type": "text", "text": "Warm up. " * 8}]
-        messages = normalise_messages([{"role": "user", "content": content}])
+        messages = parse_messages([{"role": "user", "content": content}])
         prompt = self.model.runtime.word(messages, [Medium(info, (Tile(tile_key(grey), grey),))])
         params = GenerationParams(max_new_tokens=8, ignore_eos=True, loop_guard=False)
         asked = self._submit(prompt, (params,), (None,), "warm-up")

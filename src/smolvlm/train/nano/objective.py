@@ -1,4 +1,4 @@
-"""nano's model in training, and what each stage minimises.
+"""nano's model in training, and what each stage minimizes.
 
 Three stages (what a prototype taught): the decoder alone on oracle tokens learns in minutes to look things up, which it
 hardly begins to do behind an untrained tower; the tower alone learns the dense truth; then both together, with the
@@ -21,8 +21,8 @@ from smolvlm.config import ModelConfig
 from smolvlm.nn.attention import attention
 from smolvlm.nn.model import SmolVLMForConditionalGeneration
 from smolvlm.prompt.tokenizer import PromptTokenizer
+from smolvlm.train.nano.attention_targets import AttentionTarget, attn_target_loss
 from smolvlm.train.nano.dense import UNKNOWN, DenseHeads, OracleTokens
-from smolvlm.train.nano.gaze import Gaze, gaze_loss
 from smolvlm.train.nano.rows import PAD_SEGMENT, Row, row_mask
 from smolvlm.train.nano.start import start
 from smolvlm.train.objective import LossOutput
@@ -32,7 +32,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _ORACLE_NOISE = 0.1  # standard deviation; the tower's tokens will not be exact either
 _DENSE_WEIGHT = 0.3  # of the dense losses beside the language loss
-_GAZE_WEIGHT = 0.2  # of the attention's truth
+_TARGET_WEIGHT = 0.2  # of the attention's truth
 _MATCH_WEIGHT = 0.3  # of the distance from the oracle's tokens
 
 
@@ -40,7 +40,7 @@ _MATCH_WEIGHT = 0.3  # of the distance from the oracle's tokens
 class NanoBatch:
     """Rows side by side: input_ids, segments, positions (rows, seq) int64; weights (rows, seq) float32; mask (rows, 1,
     seq, seq) bool; frames uint8 (tiles, side, side, 3) of all rows in order; labels (tiles, image_seq_len, fields);
-    gazes: (row, where one of its tokens should look); tasks: each row's questions, the first with segment number 1."""
+    attn_targets: (row, where one of its tokens should look); tasks: each row's questions, the first with segment number 1."""
 
     input_ids: Tensor
     segments: Tensor
@@ -49,7 +49,7 @@ class NanoBatch:
     mask: Tensor
     frames: Tensor
     labels: Tensor
-    gazes: tuple[tuple[int, Gaze], ...]
+    attn_targets: tuple[tuple[int, AttentionTarget], ...]
     tasks: tuple[tuple[str, ...], ...]
 
     @property
@@ -81,17 +81,17 @@ def rows_to_batch(rows: Sequence[Row], tasks: Sequence[tuple[str, ...]] = ()) ->
         torch.from_numpy(row_mask(segments, np.array([row.conversation for row in rows]))),
         torch.from_numpy(np.concatenate([row.frames for row in rows])),
         torch.from_numpy(np.concatenate([row.labels for row in rows])),
-        tuple((number, gaze) for number, row in enumerate(rows) for gaze in row.gazes),
+        tuple((number, attn_target) for number, row in enumerate(rows) for attn_target in row.attn_targets),
         tuple(tasks),
     )
 
 
 class AnswerLoss(NamedTuple):
-    """answers: weighted mean cross-entropy. gaze: of the attention. learned: bool (rows, seq - 1), where an answer's token
+    """answers: weighted mean cross-entropy. attn_target: of the attention. learned: bool (rows, seq - 1), where an answer's token
     is predicted. right: of those, which were."""
 
     answers: Tensor
-    gaze: Tensor
+    attn_target: Tensor
     learned: Tensor
     right: Tensor
 
@@ -127,12 +127,12 @@ class Nano(nn.Module):
 
     def answer_loss(self, batch: NanoBatch, image_embeds: Tensor) -> AnswerLoss:
         """The losses of the answers and of where tokens look."""
-        gaze_losses: list[Tensor] = []
+        target_losses: list[Tensor] = []
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            loss = gaze_loss(layer, query, key, batch.mask, batch.gazes)
+            loss = attn_target_loss(layer, query, key, batch.mask, batch.attn_targets)
             if loss is not None:
-                gaze_losses.append(loss)
+                target_losses.append(loss)
             return attention(query, key, value, causal=False, mask=batch.mask)
 
         inputs_embeds = self.model.embed(batch.input_ids, image_embeds)
@@ -141,28 +141,28 @@ class Nano(nn.Module):
         logits = self.model.lm_head(hidden_states[:, :-1][learned]).float()
         targets, weights = batch.input_ids[:, 1:][learned], batch.weights[:, 1:][learned]
         losses = F.cross_entropy(logits, targets, reduction="none")
-        gaze = torch.stack(gaze_losses).mean() if gaze_losses else logits.new_zeros(())
+        attn_target = torch.stack(target_losses).mean() if target_losses else logits.new_zeros(())
         mean = (losses * weights).sum() / weights.sum().clamp(min=1e-6)  # rows of letters alone ask nothing
-        return AnswerLoss(mean, gaze, learned, logits.argmax(-1) == targets)
+        return AnswerLoss(mean, attn_target, learned, logits.argmax(-1) == targets)
 
     def forward(self, batch: NanoBatch, stage: Stage) -> tuple[Tensor, dict[str, list[float]]]:
-        """What a stage minimises, and its figures: losses, recalls, and exact match by task, one entry an answer."""
+        """What a stage minimizes, and its figures: losses, recalls, and exact match by task, one entry an answer."""
         if stage == "decoder":
             tokens = self.oracle_embeds(batch.labels)
             noise = _ORACLE_NOISE if torch.is_grad_enabled() else 0.0
             found = self.answer_loss(batch, tokens + noise * torch.randn_like(tokens))
-            figures = {"gaze_loss": [found.gaze.item()]} | exact_by_task(batch, found.learned, found.right)
-            return found.answers + _GAZE_WEIGHT * found.gaze, figures
+            figures = {"attn_target_loss": [found.attn_target.item()]} | exact_by_task(batch, found.learned, found.right)
+            return found.answers + _TARGET_WEIGHT * found.attn_target, figures
         folded = self.folded(batch)
         dense, figures = self.heads.loss(folded, batch.labels)
         if stage == "tower":
             return dense, figures
         tokens = self.model.model.connector.modality_projection["proj"](folded)
         found = self.answer_loss(batch, tokens)
-        figures |= {"answer_loss": [found.answers.item()], "gaze_loss": [found.gaze.item()], "dense_loss": [dense.item()]}
+        figures |= {"answer_loss": [found.answers.item()], "attn_target_loss": [found.attn_target.item()], "dense_loss": [dense.item()]}
         figures |= exact_by_task(batch, found.learned, found.right)
         match = self._distance(tokens, batch.labels)
-        return found.answers + _GAZE_WEIGHT * found.gaze + _DENSE_WEIGHT * dense + _MATCH_WEIGHT * match, figures
+        return found.answers + _TARGET_WEIGHT * found.attn_target + _DENSE_WEIGHT * dense + _MATCH_WEIGHT * match, figures
 
     def _distance(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Mean squared distance of the tower's tokens from the oracle's, in units of the oracle's variance."""

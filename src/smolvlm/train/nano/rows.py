@@ -19,8 +19,8 @@ from smolvlm.families import SMOLVLM
 from smolvlm.prompt.segments import TextSegment
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import Pixels, Question, Sample
+from smolvlm.train.nano.attention_targets import AttentionTarget, TargetFinder
 from smolvlm.train.nano.dense import Labels, dense_labels, unknown_labels
-from smolvlm.train.nano.gaze import Gaze, Gazer
 
 PAD_SEGMENT = -1
 
@@ -36,7 +36,7 @@ class Row:
     weights: npt.NDArray[np.float32]
     frames: npt.NDArray[np.uint8]
     labels: Labels
-    gazes: tuple[Gaze, ...]
+    attn_targets: tuple[AttentionTarget, ...]
     conversation: bool
 
 
@@ -45,7 +45,7 @@ class RowMaker:
 
     def __init__(self, config: ModelConfig, tokenizer: PromptTokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.gazer = Gazer(config, tokenizer)
+        self.target_finder = TargetFinder(config, tokenizer)
         self._prefixes: dict[object, list[int]] = {}
 
     def prefix(self, sample: Sample) -> list[int]:
@@ -76,14 +76,14 @@ class RowMaker:
         ids, segments, positions = list(prefix), [0] * len(prefix), list(range(len(prefix)))
         weights = [0.0] * len(prefix)
         image_tokens = [i for i, token in enumerate(prefix) if token == self.config.image_token_id]
-        gazes = list(self.gazer.frames(sample, image_tokens))
+        attn_targets = list(self.target_finder.frames(sample, image_tokens))
         for number, question in enumerate(questions, start=1):
             first = len(ids) == len(prefix) or not conversation
             outro = SMOLVLM.prompt.video_wording().outro if sample.kind == "video" else ""
             branch, answer = self.branch(question, outro if first else "\nUser: ")
             if len(ids) + len(branch) > length:
                 continue
-            gazes += self.gazer.find(sample, question, branch, answer, len(ids), image_tokens)
+            attn_targets += self.target_finder.find(sample, question, branch, answer, len(ids), image_tokens)
             ids += branch
             segments += [number] * len(branch)
             begin = len(ids) - len(branch) if conversation else len(prefix)
@@ -101,7 +101,7 @@ class RowMaker:
             np.array(weights + [0.0] * fill, np.float32),
             np.stack([_squashed(frame, self.config.vision.image_size) for frame in sample.frames]),
             np.stack(labels or [unknown_labels(tokens)] * len(sample.frames)),
-            tuple(gazes),
+            tuple(attn_targets),
             conversation,
         )
 

@@ -38,7 +38,7 @@ Look: TypeAlias = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
-class Gaze:
+class AttentionTarget:
     """How token `at` of a row should spread its attention in `layer`: for each head, (token, share) with shares that add up
     to 1. The first head looks at the first frame that shows the thing, the second at the last: in one picture both are
     the same, in a clip the two places, and the two frames, say what happened."""
@@ -48,8 +48,8 @@ class Gaze:
     looks: tuple[Look, Look]
 
 
-class Gazer:
-    """Finds the gazes of a question's tokens from the sample's truth."""
+class TargetFinder:
+    """Finds the attn_targets of a question's tokens from the sample's truth."""
 
     def __init__(self, config: ModelConfig, tokenizer: PromptTokenizer) -> None:
         self.side = round(config.image_seq_len**0.5)
@@ -65,8 +65,8 @@ class Gazer:
 
     def find(
         self, sample: Sample, question: Question, branch: Sequence[int], answer_length: int, start: int, image_tokens: Sequence[int]
-    ) -> Iterator[Gaze]:
-        """The gazes of `branch`, which stands at `start` in its row; `image_tokens` are the row's image tokens in order."""
+    ) -> Iterator[AttentionTarget]:
+        """The attn_targets of `branch`, which stands at `start` in its row; `image_tokens` are the row's image tokens in order."""
         if not sample.truths:
             return
         answer_start = len(branch) - answer_length
@@ -77,27 +77,27 @@ class Gazer:
                 mentions.append(cells)
                 if question.task == "count":
                     look = _counting([image_tokens[cell] for cell in cells], start + i)
-                    yield Gaze(start + i, QUESTION_LAYER, (look, look))
+                    yield AttentionTarget(start + i, QUESTION_LAYER, (look, look))
                 else:
-                    yield Gaze(start + i, QUESTION_LAYER, self._first_and_last(cells, image_tokens, start + i))
+                    yield AttentionTarget(start + i, QUESTION_LAYER, self._first_and_last(cells, image_tokens, start + i))
         if question.task in _SOUGHT:
             sought = [cell for name in _SOUGHT[question.task] for cell in self._cells(sample.truths, name, None)]
             at = start + answer_start - 1
-            yield Gaze(at, ANSWER_LAYER, self._first_and_last(sought, image_tokens, at))
+            yield AttentionTarget(at, ANSWER_LAYER, self._first_and_last(sought, image_tokens, at))
         elif question.task in _ABOUT_ONE and len(mentions) == 1 and mentions[0]:
             at = start + answer_start - 1
-            yield Gaze(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
+            yield AttentionTarget(at, ANSWER_LAYER, self._first_and_last(mentions[0], image_tokens, at))
         elif question.task == "when" and mentions and mentions[0]:
             when = self._event_cell(len(sample.truths), mentions[0])
             if when is not None:
                 for i in range(answer_start - 1, len(branch) - 2):  # each digit is read off the frame's cell
-                    yield Gaze(start + i, ANSWER_LAYER, (((image_tokens[when], 1.0),),) * 2)
+                    yield AttentionTarget(start + i, ANSWER_LAYER, (((image_tokens[when], 1.0),),) * 2)
         elif question.task.startswith("reading"):
             for i, cell in self._spelled(sample.truths, branch, answer_start):
-                yield Gaze(start + i, ANSWER_LAYER, (((image_tokens[cell], 1.0),),) * 2)
+                yield AttentionTarget(start + i, ANSWER_LAYER, (((image_tokens[cell], 1.0),),) * 2)
         elif question.task != "presence":
             for i, cells in self._written(sample.truths, branch, answer_start):
-                yield Gaze(start + i, ANSWER_LAYER, self._first_and_last(cells, image_tokens, start + i))
+                yield AttentionTarget(start + i, ANSWER_LAYER, self._first_and_last(cells, image_tokens, start + i))
 
     def _first_and_last(self, cells: Sequence[int], image_tokens: Sequence[int], itself: int) -> tuple[Look, Look]:
         """Evenly at the cells of the first and of the last frame that shows the thing; what is not there looks at itself."""
@@ -110,7 +110,7 @@ class Gazer:
         )
         return tuple((token, 1 / len(first)) for token in first), tuple((token, 1 / len(last)) for token in last)
 
-    def frames(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[Gaze]:
+    def frames(self, sample: Sample, image_tokens: Sequence[int]) -> Iterator[AttentionTarget]:
         """Where cells look in which something is at some time, in clips and in pairs of pictures: at the same place one
         frame before and in the first frame, since what has changed there is what questions are about; in a clip also at the
         seconds of their frame's time. Its units are the fourth token before the frame's first image token ("0", "2", ":",
@@ -122,9 +122,9 @@ class Gazer:
             for place in places:
                 at = image_tokens[frame * cells + place]
                 if sample.kind == "video":
-                    yield Gaze(at, TIME_LAYER, (((units, 1.0),), ((units - 1, 1.0),)))
+                    yield AttentionTarget(at, TIME_LAYER, (((units, 1.0),), ((units - 1, 1.0),)))
                 before = image_tokens[max(frame - 1, 0) * cells + place]
-                yield Gaze(at, CHANGE_LAYER, (((before, 1.0),), ((image_tokens[place], 1.0),)))
+                yield AttentionTarget(at, CHANGE_LAYER, (((before, 1.0),), ((image_tokens[place], 1.0),)))
 
     def _event_cell(self, frames: int, cells: Sequence[int]) -> int | None:
         """The cell in the frame that shows the event first: where a thing has appeared, is gone, or has another place."""
@@ -191,19 +191,24 @@ def _counting(tokens: Sequence[int], itself: int) -> Look:
     return (*((token, _COUNTED) for token in tokens), (itself, 1 - _COUNTED * len(tokens)))
 
 
-def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Iterable[tuple[int, Gaze]]) -> Tensor | None:
-    """Cross-entropy between where tokens look and where they should, averaged over this layer's gazes and their heads.
+def attn_target_loss(
+    layer: int, query: Tensor, key: Tensor, mask: Tensor, attn_targets: Iterable[tuple[int, AttentionTarget]]
+) -> Tensor | None:
+    """Cross-entropy between where tokens look and where they should, averaged over this layer's attn_targets and their heads.
 
     query (rows, heads, seq, head_dim), key (rows, kv_heads, seq, head_dim), mask (rows, 1, seq, seq) true where a query
-    may look; gazes as (row, gaze). None when the layer has none.
+    may look; attn_targets as (row, attn_target). None when the layer has none.
     """
-    found = [(row, gaze) for row, gaze in gazes if gaze.layer == layer]
+    found = [(row, attn_target) for row, attn_target in attn_targets if attn_target.layer == layer]
     if not found:
         return None
     rows = torch.tensor([row for row, _ in found])
-    at = torch.tensor([gaze.at for _, gaze in found])
+    at = torch.tensor([attn_target.at for _, attn_target in found])
     entries = [
-        (i, head, token, share) for i, (_, gaze) in enumerate(found) for head, look in enumerate(gaze.looks) for token, share in look
+        (i, head, token, share)
+        for i, (_, attn_target) in enumerate(found)
+        for head, look in enumerate(attn_target.looks)
+        for token, share in look
     ]
     *places, shares = zip(*entries, strict=True)
     target = torch.zeros(len(found), HEADS, query.shape[2])
@@ -212,5 +217,5 @@ def gaze_loss(layer: int, query: Tensor, key: Tensor, mask: Tensor, gazes: Itera
     keys = key[:, 0].index_select(0, rows)
     scores = torch.einsum("nhd,nsd->nhs", query[rows, :HEADS, at], keys).float() * query.shape[-1] ** -0.5
     hidden = ~mask[:, 0][rows, at][:, None]
-    looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (gazes, heads, seq)
+    looks = torch.log_softmax(scores.masked_fill(hidden, -1e9), -1)  # (attn_targets, heads, seq)
     return -(looks * target).sum(-1).mean()

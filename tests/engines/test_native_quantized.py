@@ -1,4 +1,4 @@
-"""Quantised folders: the same bits as quantising at load, mapped and not copied, and every broken file refused by name."""
+"""Quantized folders: the same bits as quantizing at load, mapped and not copied, and every broken file refused by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smolvlm.checkpoint.native_file import NATIVE_FILE, NativeFile
 from smolvlm.checkpoint.reader import CheckpointReader
 from smolvlm.config import load_configs
 from smolvlm.engines.native_engine import Formats, NativeEngine
-from smolvlm.engines.native_quantise import quantise
+from smolvlm.engines.native_quantize import quantize
 from smolvlm.engines.select import make_engine
 from smolvlm.errors import AdapterError, CheckpointError, EngineError
 
@@ -29,8 +29,8 @@ MIXED = "vision=q8,text=q4,head=bf16"
 @pytest.fixture(scope="module")
 def packed(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With all three formats in one file."""
-    out = tmp_path_factory.mktemp("quantised") / "mixed"
-    quantise(tiny_checkpoint, out, dtype=MIXED)
+    out = tmp_path_factory.mktemp("quantized") / "mixed"
+    quantize(tiny_checkpoint, out, dtype=MIXED)
     return out
 
 
@@ -45,12 +45,12 @@ def outputs(engine: NativeEngine) -> tuple[np.ndarray, np.ndarray]:
 def test_mapped_equals_quantised_at_load(tiny_checkpoint: Path, tmp_path: Path, dtype: str) -> None:
     config, _ = load_configs(tiny_checkpoint)
     steps: list[tuple[int, int]] = []
-    formats = quantise(tiny_checkpoint, tmp_path / "out", dtype=dtype, on_tensor=lambda *step: steps.append(step))
+    formats = quantize(tiny_checkpoint, tmp_path / "out", dtype=dtype, on_tensor=lambda *step: steps.append(step))
     assert steps[-1][0] == steps[-1][1] == len(steps)
     ours = NativeEngine(tmp_path / "out", load_configs(tmp_path / "out")[0])
     assert ours.formats == formats == Formats.of(dtype, ours.instructions)
-    for mapped, quantised in zip(outputs(ours), outputs(NativeEngine(tiny_checkpoint, config, dtype=dtype)), strict=True):
-        assert np.array_equal(mapped, quantised)
+    for mapped, quantized in zip(outputs(ours), outputs(NativeEngine(tiny_checkpoint, config, dtype=dtype)), strict=True):
+        assert np.array_equal(mapped, quantized)
 
 
 def test_the_file_is_plain_safetensors_at_multiples_of_64(packed: Path) -> None:
@@ -93,18 +93,18 @@ def test_load_recognises_it(packed: Path) -> None:
 
 def test_what_only_the_original_gives(packed: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     config, _ = load_configs(packed)
-    with pytest.raises(EngineError, match=r"is quantised as vision=q8,text=q4,head=bf16 .* as text=q8; leave dtype out"):
+    with pytest.raises(EngineError, match=r"is quantized as vision=q8,text=q4,head=bf16 .* as text=q8; leave dtype out"):
         make_engine(packed, config, dtype="q8")
-    with pytest.raises(CheckpointError, match=r"quantised for the native engine.*use the original"):
+    with pytest.raises(CheckpointError, match=r"quantized for the native engine.*use the original"):
         make_engine(packed, config, engine="torch")
-    with pytest.raises(CheckpointError, match=r"quantised for the native engine.*use the original"):
+    with pytest.raises(CheckpointError, match=r"quantized for the native engine.*use the original"):
         CheckpointReader(packed)
     with pytest.raises(AdapterError, match="merge the adapter"):
         NativeEngine(packed, config, adapter=object())  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="is quantised already"):
-        quantise(packed, tmp_path / "again")
+    with pytest.raises(CheckpointError, match="is quantized already"):
+        quantize(packed, tmp_path / "again")
     with pytest.raises(CheckpointError, match="is the checkpoint itself"):
-        quantise(tiny_checkpoint, tiny_checkpoint, overwrite=True)
+        quantize(tiny_checkpoint, tiny_checkpoint, overwrite=True)
 
 
 def test_without_a_native_build(packed: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_without_a_native_build(packed: Path, tiny_checkpoint: Path, tmp_path: P
     with pytest.raises(EngineError, match="native engine is not part of this installation"):
         make_engine(packed, load_configs(packed)[0])
     with pytest.raises(EngineError, match="native engine is not part of this installation"):
-        quantise(tiny_checkpoint, tmp_path / "out")
+        quantize(tiny_checkpoint, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -154,7 +154,7 @@ def rewritten(packed: Path, folder: Path, change: str) -> Path:
         header["embedding"]["data_offsets"][1] -= 32 * 2 * header["embedding"]["shape"][1]
         body = body[: header["embedding"]["data_offsets"][1]]
     text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % (64 if change != "crooked" else 1) + (1 if change == "crooked" else 0))
+    text += b" " * (-(8 + len(text)) % (64 if change != "unaligned" else 1) + (1 if change == "unaligned" else 0))
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
     return folder
 
@@ -162,7 +162,7 @@ def rewritten(packed: Path, folder: Path, change: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("version", r"version 2 .* reads 1; quantise the original"),
+        ("version", r"version 2 .* reads 1; quantize the original"),
         ("format", "was not written by `smolvlm quantize`"),
         ("kept", "text=q2 is not one of"),
         ("other sizes", r"text.0.qkv has another size"),
@@ -173,7 +173,7 @@ def rewritten(packed: Path, folder: Path, change: str) -> Path:
         ("missing", r"text.2.norm1 is missing"),
         ("type", r"text.0.qkv.data is I8, not U8"),
         ("short", "truncated"),
-        ("crooked", "does not begin at a multiple of 64"),
+        ("unaligned", "does not begin at a multiple of 64"),
         ("smaller", "embedding has another size"),
     ],
 )

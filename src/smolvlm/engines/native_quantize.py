@@ -21,16 +21,16 @@ _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _SMALL_BYTES = 64 << 20  # a tokenizer is a few MB; a README that is larger than this is something else
 
 
-def quantise(
+def quantize(
     folder: Path, out: Path, *, dtype: str = "q8", overwrite: bool = False, on_tensor: Callable[[int, int], None] | None = None
 ) -> Formats:
-    """Write the checkpoint in `folder` to `out`, quantised as `dtype` says (`Formats.of`); returns how.
+    """Write the checkpoint in `folder` to `out`, quantized as `dtype` says (`Formats.of`); returns how.
 
     The folder `out` appears whole or not at all. Raises EngineError without the native engine or for a dtype that it does
-    not know, CheckpointError for a source that is not whole or is quantised already, or an `out` that is not empty.
+    not know, CheckpointError for a source that is not whole or is quantized already, or an `out` that is not empty.
     """
     if has_native_file(folder):
-        raise CheckpointError(f"{folder}: is quantised already; quantise the original checkpoint.")
+        raise CheckpointError(f"{folder}: is quantized already; quantize the original checkpoint.")
     if out.expanduser().resolve() == folder.resolve():
         raise CheckpointError(f"{out}: is the checkpoint itself; choose another folder.")
     FolderInMaking(out, overwrite=overwrite)  # refused now, not after the long part

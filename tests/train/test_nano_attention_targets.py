@@ -16,7 +16,15 @@ import torch
 from smolvlm.config import ModelConfig, preset
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import CharacterTruth, FrameTruth, ItemTruth, Question, Sample
-from smolvlm.train.nano.gaze import ANSWER_LAYER, CHANGE_LAYER, HEADS, QUESTION_LAYER, TIME_LAYER, Gaze, gaze_loss
+from smolvlm.train.nano.attention_targets import (
+    ANSWER_LAYER,
+    CHANGE_LAYER,
+    HEADS,
+    QUESTION_LAYER,
+    TIME_LAYER,
+    AttentionTarget,
+    attn_target_loss,
+)
 from smolvlm.train.nano.rows import RowMaker
 
 IMAGE, START = 5, 400
@@ -64,16 +72,16 @@ def sample(*truths: FrameTruth) -> Sample:
 
 
 def find(maker: RowMaker, task: str, text: str, answer: str, *truths: FrameTruth) -> Found:
-    """The gazes of a question about frames of these truths, by the text of the token that looks."""
+    """The attn_targets of a question about frames of these truths, by the text of the token that looks."""
     branch, answer_length = maker.branch(Question(task, text, answer), "")
     image_tokens = [token(cell, frame) for frame in range(len(truths)) for cell in range(36)]
     found: Found = {}
-    for gaze in maker.gazer.find(sample(*truths), Question(task, text, answer), branch, answer_length, START, image_tokens):
-        first, last = (dict(look) for look in gaze.looks)
+    for attn_target in maker.target_finder.find(sample(*truths), Question(task, text, answer), branch, answer_length, START, image_tokens):
+        first, last = (dict(look) for look in attn_target.looks)
         assert sum(first.values()) == pytest.approx(1)
         assert sum(last.values()) == pytest.approx(1)
-        key = (maker.tokenizer.decode([branch[gaze.at - START]]), gaze.at - START, gaze.layer)
-        assert key not in found, "one token, one layer, two gazes"
+        key = (maker.tokenizer.decode([branch[attn_target.at - START]]), attn_target.at - START, attn_target.layer)
+        assert key not in found, "one token, one layer, two attn_targets"
         found[key] = (first, last)
     return found
 
@@ -224,9 +232,9 @@ def test_a_clips_cells_look_back_and_at_the_seconds_of_their_frame(maker: RowMak
     row = maker.row(clip, [], 200)
     words = [maker.tokenizer.decode([int(i)]) for i in row.input_ids]
     cells = np.flatnonzero(row.input_ids == maker.config.image_token_id).reshape(3, 36)
-    assert {gaze.layer for gaze in row.gazes} == {CHANGE_LAYER, TIME_LAYER}
-    found = {(gaze.layer, gaze.at): gaze.looks for gaze in row.gazes}
-    assert len(found) == len(row.gazes) == 2 * 3 * 3
+    assert {attn_target.layer for attn_target in row.attn_targets} == {CHANGE_LAYER, TIME_LAYER}
+    found = {(attn_target.layer, attn_target.at): attn_target.looks for attn_target in row.attn_targets}
+    assert len(found) == len(row.attn_targets) == 2 * 3 * 3
     for number, seconds in enumerate(("00", "14", "28")):
         for cell in (7, 9, 33):
             at = int(cells[number, cell])
@@ -237,7 +245,7 @@ def test_a_clips_cells_look_back_and_at_the_seconds_of_their_frame(maker: RowMak
             assert all_units == all_tens == 1.0
             before = int(cells[max(number - 1, 0), cell])  # the first frame has none before it: each looks at itself
             assert found[CHANGE_LAYER, at] == (((before, 1.0),), ((int(cells[0, cell]), 1.0),))
-    assert maker.row(sample(SCENE), [], 100).gazes == ()  # one picture has no time
+    assert maker.row(sample(SCENE), [], 100).attn_targets == ()  # one picture has no time
 
 
 def test_the_second_of_two_pictures_looks_at_the_first(maker: RowMaker) -> None:
@@ -247,8 +255,8 @@ def test_the_second_of_two_pictures_looks_at_the_first(maker: RowMaker) -> None:
     row = maker.row(pair, [], 120)
     cells = np.flatnonzero(row.input_ids == maker.config.image_token_id).reshape(2, 36)
     expected = {(int(cells[number, cell]), int(cells[0, cell])) for number in range(2) for cell in (7, 22)}
-    assert {(gaze.at, gaze.looks[0][0][0]) for gaze in row.gazes} == expected
-    assert {gaze.layer for gaze in row.gazes} == {CHANGE_LAYER}
+    assert {(attn_target.at, attn_target.looks[0][0][0]) for attn_target in row.attn_targets} == expected
+    assert {attn_target.layer for attn_target in row.attn_targets} == {CHANGE_LAYER}
 
 
 def test_two_alike_in_a_frame_are_looked_at_evenly(maker: RowMaker) -> None:
@@ -295,7 +303,7 @@ def test_without_truth_nobody_is_told_where_to_look(maker: RowMaker) -> None:
 
 
 def test_a_rows_gazes_count_from_its_beginning(maker: RowMaker) -> None:
-    """Two questions in one row, with the media in front: each gaze is at its own name and at true image tokens."""
+    """Two questions in one row, with the media in front: each attn_target is at its own name and at true image tokens."""
     scene = sample(SCENE)
     questions = [Question("position", "Where is the dog?", "right"), Question("colour", "What colour is the star?", "red")]
     row = maker.row(scene, questions, 160)
@@ -308,19 +316,19 @@ def test_a_rows_gazes_count_from_its_beginning(maker: RowMaker) -> None:
         (" star", QUESTION_LAYER, image_tokens[7]),
         (":", ANSWER_LAYER, image_tokens[7]),
     ]
-    assert [(words[g.at], g.layer, g.looks) for g in row.gazes] == [
+    assert [(words[g.at], g.layer, g.looks) for g in row.attn_targets] == [
         (word, layer, (((target, 1.0),),) * 2) for word, layer, target in expected
     ]
-    assert row.segments[[g.at for g in row.gazes]].tolist() == [1, 1, 2, 2]
+    assert row.segments[[g.at for g in row.attn_targets]].tolist() == [1, 1, 2, 2]
 
 
 # The loss
 
-GAZES = (
-    (0, Gaze(4, QUESTION_LAYER, (((1, 1.0),), ((2, 1.0),)))),
-    (1, Gaze(6, QUESTION_LAYER, (((0, 0.5), (3, 0.5)),) * 2)),
-    (1, Gaze(7, QUESTION_LAYER, (((0, 0.125), (0, 0.125), (7, 0.75)),) * 2)),  # two counted things in one cell
-    (0, Gaze(5, ANSWER_LAYER, (((1, 1.0),),) * 2)),
+TARGETS = (
+    (0, AttentionTarget(4, QUESTION_LAYER, (((1, 1.0),), ((2, 1.0),)))),
+    (1, AttentionTarget(6, QUESTION_LAYER, (((0, 0.5), (3, 0.5)),) * 2)),
+    (1, AttentionTarget(7, QUESTION_LAYER, (((0, 0.125), (0, 0.125), (7, 0.75)),) * 2)),  # two counted things in one cell
+    (0, AttentionTarget(5, ANSWER_LAYER, (((1, 1.0),),) * 2)),
 )
 
 
@@ -337,30 +345,30 @@ def slow_loss(layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Te
     """Number by number in float64."""
     q, k, seen = query.double().numpy(), key.double().numpy(), mask.numpy()
     losses = []
-    for row, gaze in GAZES:
-        if gaze.layer != layer:
+    for row, attn_target in TARGETS:
+        if attn_target.layer != layer:
             continue
         for head in range(HEADS):
-            visible = [t for t in range(8) if seen[row, 0, gaze.at, t]]
-            scores = {t: float(np.dot(q[row, head, gaze.at], k[row, 0, t])) / 16**0.5 for t in visible}
+            visible = [t for t in range(8) if seen[row, 0, attn_target.at, t]]
+            scores = {t: float(np.dot(q[row, head, attn_target.at], k[row, 0, t])) / 16**0.5 for t in visible}
             total = sum(np.exp(s) for s in scores.values())
-            losses.append(-sum(share * np.log(np.exp(scores[t]) / total) for t, share in gaze.looks[head]))
+            losses.append(-sum(share * np.log(np.exp(scores[t]) / total) for t, share in attn_target.looks[head]))
     return float(np.mean(losses))
 
 
 @pytest.mark.parametrize("layer", [QUESTION_LAYER, ANSWER_LAYER])
 def test_the_loss_is_that_of_a_slow_loop(layer: int) -> None:
-    loss = gaze_loss(layer, *scored(), GAZES)
+    loss = attn_target_loss(layer, *scored(), TARGETS)
     assert loss is not None
     assert loss.item() == pytest.approx(slow_loss(layer, *scored()), rel=1e-5)  # float32: sums of sixteen products
-    assert gaze_loss(0, *scored(), GAZES) is None
+    assert attn_target_loss(0, *scored(), TARGETS) is None
 
 
 def test_the_loss_moves_two_heads_and_nothing_else() -> None:
     query, key, mask = scored()
     query.requires_grad_()
     key.requires_grad_()
-    loss = gaze_loss(QUESTION_LAYER, query, key, mask, GAZES)
+    loss = attn_target_loss(QUESTION_LAYER, query, key, mask, TARGETS)
     assert loss is not None
     loss.backward()
     assert query.grad is not None
@@ -383,7 +391,7 @@ def test_the_loss_is_least_where_the_look_is_right() -> None:
     key.requires_grad_()
     look = tuple((i, float(share)) for i, share in enumerate(shares))
     mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
-    loss = gaze_loss(0, query, key, mask, [(0, Gaze(2, 0, (look, look)))])
+    loss = attn_target_loss(0, query, key, mask, [(0, AttentionTarget(2, 0, (look, look)))])
     assert loss is not None
     assert loss.item() == pytest.approx(-float((shares * shares.log()).sum()), abs=1e-6)
     loss.backward()
