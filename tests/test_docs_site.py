@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from posixpath import dirname, normpath
 
 import pytest
 
@@ -56,9 +57,9 @@ def test_every_page_is_reached_from_the_first_and_fetches_nothing_from_elsewhere
         reached.add(name)
         links = Links(site / name)
         assert not [address for address in links.fetches if re.match(r"(https?:)?//", address)], name
-        ahead += [a.split("#")[0] for a in links.leads if re.fullmatch(r"(\./)?[\w.-]+\.html(#.*)?", a)]
-    reached = {name.removeprefix("./") for name in reached}
-    pages = {path.name.replace(".md", ".html") for path in (ROOT / "docs").glob("*.md")}
+        leads = (a.split("#")[0] for a in links.leads if re.fullmatch(r"[\w./-]+\.html(#.*)?", a))
+        ahead += [normpath(f"{dirname(name)}/{lead}".lstrip("/")) for lead in leads]
+    pages = {path.relative_to(ROOT / "docs").as_posix().replace(".md", ".html") for path in (ROOT / "docs").rglob("*.md")}
     assert pages | {"index.html", "index.zh-CN.html", "contributing.html", "changelog.html"} <= reached
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from posixpath import normpath
+from posixpath import normpath, relpath
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -47,10 +47,10 @@ def place_of(page: str) -> str:
 
 
 def site_link(page: str, target: str, known: set[str]) -> str | None:
-    """Where a link of `page` leads in the site, or None where the site has no such file. Every page lies at the top."""
+    """Where a link of `page` leads in the site, or None where the site has no such file."""
     path = normpath(str(PurePosixPath(place_of(page)).parent / target))
     path = PAGES.get(path, path.removeprefix("docs/"))
-    return path if path in known else None
+    return relpath(path, PurePosixPath(page).parent) if path in known else None
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  the names that mkdocs calls by

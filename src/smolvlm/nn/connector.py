@@ -10,7 +10,7 @@ from smolvlm.config import ModelConfig
 
 
 class Connector(nn.Module):
-    """Fold each r x r block of patches into one image token and project it to the text width.
+    """Pixel shuffle, then a projection: each r x r block of patches becomes one image token of the text width.
 
     Source: SmolVLM (arXiv 2504.05299); r is `scale_factor` in the official `config.json`.
     """
