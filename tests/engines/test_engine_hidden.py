@@ -21,7 +21,10 @@ RNG = np.random.default_rng(0)
 TOLERANCES = {"plain": 3e-5, "packed": 3e-5, "static": 3e-5, "native bfloat16": 0.06, "native q8": 0.12}
 
 
-@pytest.fixture(params=list(TOLERANCES), scope="module")
+QUICK = ("plain", "native q8")
+
+
+@pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TOLERANCES], scope="module")
 def named(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> tuple[str, Engine]:
     config, _ = load_configs(tiny_checkpoint)
     if request.param.startswith("native"):

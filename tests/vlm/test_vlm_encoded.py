@@ -28,7 +28,7 @@ MEDIA = [(NANO / "sign.png", "What does the sign say?"), (NANO / "clip.mp4", "Wh
 LOSSES = {"float32": 0.0, "bfloat16": 2**-9, "int8": 0.02}
 
 
-@pytest.fixture(scope="module", params=["native", "torch"])
+@pytest.fixture(scope="module", params=["native", pytest.param("torch", marks=pytest.mark.slow)])
 def nano(request: pytest.FixtureRequest) -> SmolVLM:
     return smolvlm.load("nano", engine=request.param, dtype="q8" if request.param == "native" else "float32")
 

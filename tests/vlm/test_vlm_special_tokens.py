@@ -17,7 +17,7 @@ QUESTION = "What does the sign say?"
 OPTIONS: dict[str, Any] = {"ignore_eos": True, "loop_guard": False, "max_new_tokens": 8}
 
 
-@pytest.fixture(scope="module", params=["native", "torch"])
+@pytest.fixture(scope="module", params=["native", pytest.param("torch", marks=pytest.mark.slow)])
 def nano(request: pytest.FixtureRequest) -> SmolVLM:
     return smolvlm.load("nano", engine=request.param, dtype="q8" if request.param == "native" else "float32")
 
