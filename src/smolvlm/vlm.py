@@ -290,6 +290,8 @@ class SmolVLM:
             if isinstance(request, tuple):
                 media, prompt = request
                 request = self.messages(media, prompt, system, opened.media_kind)
+            elif system is not None:
+                raise ParamsError("system is for (media, prompt) pairs; a conversation has a system message of its own.")
             conversation = parse_messages(request)
             prompts.append(self.runtime.word(conversation, self.runtime.read_media(conversation, opened, on_progress)))
         return hidden_states(self.runtime, prompts, pool, on_progress)

@@ -98,3 +98,8 @@ def test_wrong_requests(named: tuple[str, SmolVLM]) -> None:
     with pytest.raises(ContextLengthError):
         model.hidden_many([(None, "short"), (None, "word " * 20_000)])
     assert model.runtime.counters.tokens_prefilled == before
+
+
+def test_a_system_message_beside_a_conversation_is_refused(named: tuple[str, SmolVLM]) -> None:
+    with pytest.raises(ParamsError, match="system is for"):
+        named[1].hidden_many([[{"role": "user", "content": "Hello"}]], system="Be brief.")
