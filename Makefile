@@ -19,12 +19,14 @@ TESTERS ?= 2
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # The tests of `make check`: they start no server, no browser, no compiler and no command.
-UNIT := tests/test_config.py tests/test_floors.py tests/test_hub.py tests/test_processor.py \
-	tests/checkpoint tests/families tests/generation tests/prompt \
+UNIT := tests/test_config.py tests/test_floors.py tests/test_hub.py tests/test_where.py tests/generation tests/prompt \
+	tests/checkpoint/test_checkpoint_dtypes.py tests/checkpoint/test_checkpoint_hostile.py \
+	tests/checkpoint/test_checkpoint_layout.py tests/checkpoint/test_checkpoint_random.py \
+	tests/checkpoint/test_checkpoint_reader.py \
+	tests/families/test_foreign_checkpoints.py tests/families/test_tensor_table.py \
 	tests/engines/test_engine_laws.py tests/engines/test_native_kernels.py tests/engines/test_native_arguments.py \
 	tests/media/test_media_images.py tests/media/test_media_options.py tests/media/test_media_sampling.py \
-	tests/media/test_media_sources.py tests/media/test_media_tiling.py \
-	tests/vlm/test_session.py tests/vlm/test_vlm_questions.py
+	tests/media/test_media_sources.py tests/vlm/test_session.py tests/vlm/test_vlm_questions.py
 
 INPUTS := pyproject.toml constraints.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt)
 
