@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -25,6 +26,7 @@ STORES: tuple[str, ...] = ("float32", "bfloat16", "int8")
 _FORMAT, _VERSION = "smolvlm-encoded", "1"
 _MOST_BYTES = 1 << 30  # a video of 64 frames in the largest size is 42 MB
 _MOST_TILES = 100_000
+_MOST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,29 +76,33 @@ class Encoded:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file; it appears whole or not at all. Raises SourceError."""
-        target = Path(path)
+        target = _path(path)
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
             with part.open("wb") as file:
                 self._write(file)
             part.replace(target)
         except (OSError, ValueError) as error:
-            part.unlink(missing_ok=True)
-            raise SourceError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+            with contextlib.suppress(OSError, ValueError):
+                part.unlink(missing_ok=True)
+            raise SourceError(f"{str(target)!r}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
         return target
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Encoded:
         """Read a file that `save` wrote. Raises SourceError or CheckpointError for any other."""
+        source = _path(path)
         try:
-            with Path(path).open("rb") as file:
+            with source.open("rb") as file:
                 return cls._read(file, str(path))
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{str(source)!r}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Encoded:
         """Read what `to_bytes` gave. Raises SourceError or CheckpointError for anything else."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise SourceError(f"stored features are bytes, not a {type(data).__name__}; read a file with Encoded.load.")
         return cls._read(io.BytesIO(data), f"<{len(data)} bytes>")
 
     def _write(self, out: BinaryIO) -> None:
@@ -140,16 +146,26 @@ class Encoded:
             if not isinstance(keys, list) or len(keys) != shape[0] or media.tile_count != shape[0]:
                 raise ValueError("tiles are missing")
             features, error = _unpacked(packed, shape), float(metadata["error"])
-            if not np.isfinite(features).all():
+            if not np.isfinite(features).all() or not 0 <= error < np.inf:
                 raise ValueError("values are not finite")
             return cls(media, tuple(str(key)[:64] for key in keys), store, features, metadata["model"], metadata["fingerprint"], error)
-        except (KeyError, ValueError, TypeError, RecursionError, CheckpointError, ParamsError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError, CheckpointError, ParamsError) as error:
             raise SourceError(f"{label}: the stored features are damaged ({short(str(error))}); encode the medium again.") from None
 
 
 # name -> (safetensors' code, shape, bytes)
 Packed = dict[str, tuple[str, tuple[int, ...], npt.NDArray[np.uint8]]]
 _TENSORS = {"float32": {"features": "F32"}, "bfloat16": {"features": "BF16"}, "int8": {"features": "I8", "scales": "F32"}}
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise SourceError(
+            "an empty path names no file."
+            if path == ""
+            else f"a file of stored features is named by its path, not by a {type(path).__name__}."
+        )
+    return Path(path)
 
 
 def check_store(store: object) -> Store:
@@ -203,6 +219,8 @@ def _media_info(raw: Any) -> MediaInfo:
         raise ValueError("tiles are missing")
     if type(info.label) is not str or info.looks_drawn not in (None, True, False):
         raise ValueError("its description is malformed")
-    if info.kind == "video" and not (type(info.duration_s) is float and np.isfinite([info.duration_s, *info.timestamps_s]).all()):
+    times = [info.duration_s, *info.timestamps_s] if info.kind == "video" else []
+    if not all(type(t) is float and 0 <= t <= _MOST_SECONDS for t in times) or (not times and (info.duration_s or info.timestamps_s)):
         raise ValueError("its times are malformed")
-    return info
+    label = "".join(c if c.isprintable() else " " for c in info.label)[:200]  # it is printed in warnings and errors
+    return dataclasses.replace(info, label=label)

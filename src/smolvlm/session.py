@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from smolvlm.answers import Answer, Choice
-from smolvlm.errors import PromptError
+from smolvlm.errors import ParamsError, PromptError
 from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.inference.cached_sequence import CachedSequence
@@ -19,9 +19,10 @@ from smolvlm.inference.prompt import Medium
 from smolvlm.inference.runtime import Progress, Runtime
 from smolvlm.inference.scoring import Candidates, check_options
 from smolvlm.inference.timing import Clock
+from smolvlm.json_file import short
 from smolvlm.media import MediaOptions
 from smolvlm.media_parts import media_parts
-from smolvlm.prompt.messages import Message, ParsedMessages, Part, TextPart, TokenPart, parse_messages
+from smolvlm.prompt.messages import ImagePart, Message, ParsedMessages, Part, TextPart, TokenPart, VideoPart, parse_messages
 
 EXTRACT_PROMPT = "Answer with one JSON object that holds what can be seen."
 
@@ -34,11 +35,13 @@ class Session:
     ) -> None:
         self._runtime = runtime
         self.configure(system, options, params)
-        self._parts = _parsed(parts)
-        self._placed = 0  # of the media, those that earlier questions brought; the next brings the rest
+        self._parts = _parsed(parts)  # media, and texts between them
+        self._placed = 0  # of the parts, those that earlier questions brought; the next brings the rest
+        self._changes = 0  # an answer under way is not remembered once the conversation was changed
         self._turns: list[Message] = []
         self._media: list[Medium] = []  # in their order, as far as they were read; their pixels go when they are encoded
         self._sequence: CachedSequence | None = None
+        self._forget: weakref.finalize[Any, Any] | None = None
         self._lock = os.getpid(), threading.RLock()
         self._stream: weakref.ref[AnswerStream] | None = None  # one that nobody holds any more is over
 
@@ -94,17 +97,26 @@ class Session:
 
     def _turn_of(self, prompt: str) -> tuple[int, list[Message], ParsedMessages]:
         """How many media the next question will have brought, the turns up to it, and the whole conversation."""
-        running = self._stream() if self._stream is not None else None
-        if running is not None and not running.finished:
+        running = self._running()
+        if running is not None and running.cancelled:
+            running.close()
+        elif running is not None:
             raise PromptError("the session is still answering; read the stream to its end, or cancel it, first.")
         content = [*self._parts[self._placed :], {"type": "text", "text": prompt}]
         turns = [*self._turns, *parse_messages([{"role": "user", "content": content}])]
         opening = [] if self.system is None else parse_messages([{"role": "system", "content": self.system}])
         return len(self._parts), turns, ParsedMessages([*opening, *turns])
 
+    def _running(self) -> AnswerStream | None:
+        """The answer that is still being written."""
+        stream = self._stream() if self._stream is not None else None
+        return None if stream is None or stream.finished else stream
+
     def _open_sequence(self) -> CachedSequence:
         if self._sequence is None:  # room for the whole context, so that a long conversation never moves
-            self._sequence = CachedSequence.open(self._runtime.engine, self._runtime.engine.config.text.max_position_embeddings)
+            self._sequence = self._runtime.open_sequence(self._runtime.engine.config.text.max_position_embeddings)
+            self._forget = weakref.finalize(self, self._runtime.orphans.append, self._sequence)
+            self._forget.atexit = False
         return self._sequence
 
     def _begin(
@@ -117,13 +129,13 @@ class Session:
         self._runtime.tell(worded)
         self._runtime.check_room(worded, self._params.max_new_tokens)  # refused before the long part, not after
         clock.lap("media")
-        sequence = self._open_sequence()
+        sequence, changes = self._open_sequence(), self._changes
         prefilled = self._runtime.prefill(worded, sequence, clock, on_progress)
 
         def done(answer: Answer, sampled_ids: Sequence[int]) -> None:
             # Cut tokens are in the sequence too, and its newest is not: the next prompt finds what it can keep.
             sequence.holds([*worded.input_ids, *sampled_ids])
-            if remember:
+            if remember and self._changes == changes:
                 self._turns = [*turns, Message("assistant", (self._answer_part(answer),))]
                 self._placed = brought
 
@@ -136,26 +148,42 @@ class Session:
         """Media that the next question brings along; they are read now. Raises what `ask` raises for media, and is then
         as before."""
         parts = _parsed(media_parts(media, self._runtime.processor.policy))
-        self._read(on_progress)
-        fresh = self._opened(parts, on_progress)
-        self._parts, self._media = [*self._parts, *parts], [*self._media, *fresh]
+        with self._alone():
+            self._read(on_progress)
+            fresh = self._opened(parts, on_progress)
+            self._parts, self._media = [*self._parts, *parts], [*self._media, *fresh]
         return fresh
 
     def take_back(self, count: int) -> None:
-        """Leave out the last `count` media; those that a remembered question brought stay."""
-        keep = max(self._placed, len(self._parts) - count)
-        del self._parts[keep:], self._media[keep:]
+        """Leave out the last `count` media, and texts behind them; those that a remembered question brought stay, and so does
+        an answer that is being written, which is then not remembered. Raises ParamsError unless `count` is a whole number."""
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ParamsError(f"count={short(count)}: expected a whole number of media, 0 or more.")
+        with self._alone():
+            while count and len(self._parts) > self._placed:
+                count -= isinstance(self._parts.pop(), ImagePart | VideoPart)
+                self._changes += 1
+            del self._media[len(_media_of(self._parts)) :]
 
     def reset(self) -> None:
-        """Forget the questions and answers; the media stay encoded, and the next question brings them all."""
-        self._turns = []
-        self._placed = 0
+        """Forget the questions and answers, one that is being written too; the media stay encoded, and the next question
+        brings them all."""
+        with self._alone():
+            self._changes += 1
+            self._turns = []
+            self._placed = 0
 
     def close(self) -> None:
-        """Free the KV cache. A later question would prefill everything again, but encode nothing."""
-        if self._sequence is not None:
-            self._sequence.close()
-            self._sequence = None
+        """Free the KV cache; an answer that is being written ends. A later question would prefill everything again, but
+        encode nothing."""
+        with self._alone():
+            running = self._running()
+            if running is not None:
+                running.close()
+            if self._sequence is not None and self._forget is not None:
+                self._forget.detach()
+                self._sequence.close()
+                self._sequence = None
 
     def __enter__(self) -> Session:
         return self
@@ -165,10 +193,11 @@ class Session:
 
     def _read(self, on_progress: Progress | None) -> None:
         """Read the media that were not read yet."""
-        self._media = [*self._media, *self._opened(self._parts[len(self._media) :], on_progress)]
+        self._media = [*self._media, *self._opened(_media_of(self._parts)[len(self._media) :], on_progress)]
 
     def _opened(self, parts: Sequence[Part], on_progress: Progress | None) -> list[Medium]:
-        return self._runtime.read_media(ParsedMessages([Message("user", tuple(parts))]), self._options, on_progress)
+        messages = ParsedMessages([Message("user", tuple(parts))])
+        return self._runtime.read_media(messages, self._options, on_progress, options_for_later=True)
 
     def _answer_part(self, answer: Answer) -> Part:
         """The exact tokens of the answer: text that is tokenized again may split differently and miss the cache."""
@@ -179,3 +208,7 @@ class Session:
 
 def _parsed(parts: Sequence[Mapping[str, Any]]) -> list[Part]:
     return list(parse_messages([{"role": "user", "content": list(parts)}])[0].parts) if parts else []
+
+
+def _media_of(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if isinstance(part, ImagePart | VideoPart)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class SmolVLM:
         began = Clock().began
         media_options, params = split_options(options)
         opened = []
-        for media, prompt in requests:  # all, before anything is computed
+        for media, prompt in _pairs("ask_many", "(media, prompt)", requests):  # all, before anything is computed
             clock = Clock(began)
             clock.skip()
             messages = self.messages(media, prompt, system, media_options.media_kind)
@@ -190,10 +190,11 @@ class SmolVLM:
     ) -> list[Choice]:
         """`choose` for several (question, options) about the same media, which are read, encoded and prefilled once."""
         opened = _media_options("choose", media_options)
-        for _, options in questions:
+        wanted = _pairs("choose_many", "(question, options)", questions)
+        for _, options in wanted:
             check_options(options)
         parts = media_parts(media, self.processor.policy, opened.media_kind)
-        asked = [(parse_messages(self.messages(parts, question, system)), options) for question, options in questions]
+        asked = [(parse_messages(self.messages(parts, question, system)), options) for question, options in wanted]
         return choose_options(self.runtime, asked, opened, on_progress)
 
     def extract(
@@ -229,12 +230,14 @@ class SmolVLM:
         One array a medium, (tokens, hidden): a row an image token, tiles one after the other. `pooled`: (hidden,), the mean
         over the tokens; good for comparing pictures with pictures, not with text.
         """
-        every = [features.reshape(-1, features.shape[-1]) for _, features in self._features(media, on_progress, media_options)]
+        every = [features.reshape(-1, features.shape[-1]) for _, features in self._features("features", media, on_progress, media_options)]
         return [rows.mean(0) for rows in every] if pooled else every
 
-    def _features(self, media: Any, on_progress: Progress | None, media_options: Mapping[str, Any]) -> list[tuple[Medium, FloatArray]]:
+    def _features(
+        self, verb: str, media: Any, on_progress: Progress | None, media_options: Mapping[str, Any]
+    ) -> list[tuple[Medium, FloatArray]]:
         """Each medium with its features, (tiles, image_seq_len, hidden)."""
-        opened = _media_options("features", media_options)
+        opened = _media_options(verb, media_options)
         messages = parse_messages(self.messages(media, "", None, opened.media_kind))
         found = []
         for medium in self.runtime.read_media(messages, opened, on_progress):
@@ -250,9 +253,9 @@ class SmolVLM:
         """
         kind = check_store(store)
         parts = media_parts(medium, self.processor.policy, split_options(media_options)[0].media_kind)
-        if len(parts) != 1:
-            raise ParamsError(f"encode takes one picture or video, not {len(parts)}; call it for each.")
-        found, features = self._features(parts, on_progress, media_options)[0]
+        if len(parts) != 1 or parts[0].get("type") == "text":
+            raise ParamsError(f"encode takes one picture or video, not {len(parts) if len(parts) != 1 else 'a text'}; call it for each.")
+        found, features = self._features("encode", parts, on_progress, media_options)[0]
         keys = tuple(tile.key for tile in found.tiles)
         return Encoded.of(found.info, keys, features, kind, self.name, self.runtime.fingerprint)
 
@@ -324,6 +327,17 @@ class SmolVLM:
         content = [*media_parts(media, self.processor.policy, media_kind), {"type": "text", "text": prompt}]
         turns: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         return [*turns, {"role": "user", "content": content}]
+
+
+def _pairs(verb: str, pair: str, given: Any) -> list[tuple[Any, Any]]:
+    """A verb's list of pairs. Raises ParamsError for anything else."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ParamsError(f"{verb} takes a list of {pair} pairs, not a {type(given).__name__}.")
+    items = list(given)
+    for number, item in enumerate(items):
+        if isinstance(item, str | bytes) or not isinstance(item, Sequence) or len(item) != 2:
+            raise ParamsError(f"{verb}: entry {number} is no {pair} pair.")
+    return [(item[0], item[1]) for item in items]
 
 
 def _media_options(verb: str, options: Mapping[str, Any]) -> MediaOptions:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smolvlm import SmolVLM
-from smolvlm.errors import PromptError
+from smolvlm.errors import ParamsError, PromptError
 
 OPTIONS = {"max_new_tokens": 9, "loop_guard": False, "ignore_eos": True}
 
@@ -90,3 +90,55 @@ def test_a_stream_nobody_holds_does_not_block_the_next_question(model: SmolVLM) 
         expected = session.ask("Hello", remember=False)
         next(session.stream("Dropped after one piece"))
         assert session.ask("Hello", remember=False).token_ids == expected.token_ids
+
+
+def test_texts_may_stand_between_media(model: SmolVLM, examples: Path) -> None:
+    photo = {"type": "image", "path": str(examples / "coffee.png"), "detail": "low"}
+    parts = [photo, {"type": "text", "text": "and then"}, photo]
+    with model.session(parts, **OPTIONS) as session:
+        first = session.ask("What has changed?", remember=False)
+        again = session.ask("What has changed?")
+        session.ask("And now?")
+        session.add([{"type": "text", "text": "one more"}, photo])
+        session.take_back(1)
+        session.ask("And now?")
+    assert first.token_ids == again.token_ids == model.ask(parts, "What has changed?", **OPTIONS).token_ids
+
+
+def test_a_dropped_session_gives_its_pages_back(model: SmolVLM) -> None:
+    for _ in range(3):
+        model.session(None, **OPTIONS).ask("Hello")
+        model.ask(None, "Hello", max_new_tokens=1)  # the next sequence that is opened closes those that nobody holds
+    assert model.engine.kv_pages == 0
+
+
+def test_what_changes_during_an_answer_stays_changed(model: SmolVLM, examples: Path) -> None:
+    with model.session(None, **OPTIONS) as session:
+        before = session.ask("Hello")
+        stream = session.stream("Again")
+        next(stream)
+        session.reset()
+        assert stream.answer.finish_reason == "length"
+        assert session.ask("Hello").usage.prompt_tokens == before.usage.prompt_tokens
+        session.add({"type": "image", "path": str(examples / "coffee.png"), "detail": "low"})
+        stream = session.stream("And this?")
+        next(stream)
+        session.take_back(1)
+        assert stream.answer.finish_reason == "length"
+        assert session.ask("Why?").usage.image_tokens == 0
+
+
+def test_a_cancelled_or_closed_answer_does_not_stand_in_the_way(model: SmolVLM) -> None:
+    session = model.session(None, **OPTIONS)
+    stream = session.stream("Hello")
+    next(stream)
+    stream.cancel()
+    assert session.ask("Again").finish_reason == "length"
+    stream = session.stream("Hello")
+    next(stream)
+    session.close()
+    assert stream.answer.finish_reason == "cancelled"
+    assert session.ask("Again").finish_reason == "length"
+    session.close()
+    with pytest.raises(ParamsError, match="count=a: expected"):
+        session.take_back("a")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from typing import Any
 
 _VALUE = r"""'[^'\n]*'|"[^"\n]*"|\.\.\.|[^\s,;:()\[\]{}'"]*[^\s,;:()\[\]{}'".?!]"""
 _ARGUMENT = re.compile(rf"(?<![\w?&./=:'\"\\-])`?([A-Za-z]\w*)(?:=({_VALUE}))?`?(?![\w=])")
+_COMMAND = re.compile(r"`[^`]* [^`]*`")  # a quoted command, or a list of names, stays as it is
 _FLOAT = re.compile(r"-?\d+\.0")
 _PLAIN = re.compile(r"[\w.+:/=,-]+")
 
@@ -77,7 +78,7 @@ def as_flags(message: str, flags: Mapping[str, Flag], typed: Iterable[str] = ())
 
     `typed`: what the user gave; where a message repeats it, it stays as it is.
     """
-    kept = _spans(message, typed)
+    kept = [*_spans(message, typed), *(match.span() for match in _COMMAND.finditer(message))]
 
     def word(match: re.Match[str]) -> str:
         name, value = match[1], match[2]

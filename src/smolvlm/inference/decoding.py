@@ -73,6 +73,11 @@ class AnswerStream(Iterator[str]):
         """End the answer at the next token."""
         self._cancelled.set()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the end was asked for; it comes with the next token."""
+        return self._cancelled.is_set()
+
     def close(self) -> None:
         """Stop and free the sequence; what was not read is lost."""
         self.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -63,18 +64,27 @@ class Runtime:
     weights: Callable[[], str] = lambda: ""  # their fingerprint
     counters: Counters = field(default_factory=Counters)
     grammars: GrammarCompiler = field(init=False, repr=False)
+    # Sequences whose owner was dropped: a destructor may run inside a call of the engine, and must not make another.
+    orphans: deque[CachedSequence] = field(default_factory=deque, repr=False)
     _told: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         config = self.engine.config
         self.grammars = GrammarCompiler(self.processor.tokenizer.json, config.text.vocab_size, config.eos_token_ids)
 
-    def read_media(self, messages: ParsedMessages, options: MediaOptions, on_progress: Progress | None = None) -> list[Medium]:
-        """Every picture and video of a conversation, in order: opened, sampled, tiled; what their readers warn of is logged."""
+    def read_media(
+        self, messages: ParsedMessages, options: MediaOptions, on_progress: Progress | None = None, *, options_for_later: bool = False
+    ) -> list[Medium]:
+        """Every picture and video of a conversation, in order: opened, sampled, tiled; what their readers warn of is logged.
+
+        Options beside nothing but encoded media are refused, unless they are also for media that come later.
+        """
         parts = [part for message in messages for part in message.parts if isinstance(part, ImagePart | VideoPart)]
         stored = [self._stored(part) if isinstance(part.source, Encoded) else None for part in parts]
-        if parts and None not in stored and options != MediaOptions():
-            raise ParamsError("the media are encoded already: options of media, such as detail or fps, must be passed to encode.")
+        if parts and None not in stored and options != MediaOptions() and not options_for_later:
+            raise ParamsError(
+                f"{parts[0].source.label} is encoded already: options of media, such as detail or fps, must be passed to encode."
+            )
         fresh = ParsedMessages([Message("user", tuple(part for part, medium in zip(parts, stored, strict=True) if medium is None))])
         read = iter(self.media(self.processor.prepare_media(fresh, options=options, on_frame=stage(on_progress, "frames"))))
         media = [next(read) if medium is None else medium for medium in stored]
@@ -114,6 +124,12 @@ class Runtime:
         context = self.engine.config.text.max_position_embeddings
         check_context(len(prompt.input_ids), context - 1, media=prompt.infos)
         return min(context, len(prompt.input_ids) + max_new_tokens)
+
+    def open_sequence(self, capacity: int) -> CachedSequence:
+        """An empty sequence with room for `capacity` tokens."""
+        while self.orphans:
+            self.orphans.popleft().close()
+        return CachedSequence.open(self.engine, capacity)
 
     def tell(self, prompt: Prompt) -> None:
         """Log what the model does not know, only where that is news."""
@@ -160,7 +176,7 @@ class Runtime:
         self.tell(prompt)
         clock.lap("media")
         room = self.check_room(prompt, max_new_tokens)  # before the long part, not after
-        sequence = CachedSequence.open(self.engine, room)
+        sequence = self.open_sequence(room)
         try:
             return self.prefill(prompt, sequence, clock, on_progress)
         except BaseException:

@@ -42,7 +42,7 @@ def choose_options(
         return []
     media = runtime.read_media(questions[0][0], media_options, on_progress)
     candidates = [Candidates(runtime, messages, options, media) for messages, options in questions]
-    sequence = CachedSequence.open(runtime.engine, max(each.room for each in candidates))
+    sequence = runtime.open_sequence(max(each.room for each in candidates))
     try:
         return [each.score(sequence, on_progress) for each in candidates]
     finally:
@@ -51,7 +51,7 @@ def choose_options(
 
 def check_options(options: Sequence[str]) -> None:
     """Raise ParamsError unless `options` are one or more different answers."""
-    if isinstance(options, str) or not all(isinstance(option, str) for option in options):
+    if isinstance(options, str) or not isinstance(options, Sequence) or not all(isinstance(option, str) for option in options):
         raise ParamsError("options must be a list of strings, such as ['yes', 'no'].")
     if not options:
         raise ParamsError("options is empty; give at least one answer to choose from.")

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm.errors import ParamsError
+from smolvlm.media.labels import one_line
 from smolvlm.media.sampled_video import VideoFrame
 from smolvlm.options.declare import check, option
 
@@ -70,7 +72,16 @@ def find_shots(frames: Iterator[VideoFrame], end_s: float, detector: ShotDetecto
                 begins.append(frame.time_s)
             yield frame
 
-    begins += [frame.time_s for frame in detector(watched()) if frame.time_s > begins[-1]]
+    try:
+        found = [frame.time_s for frame in detector(watched())]
+    except TypeError as error:
+        raise ParamsError(f"the detector must be a function of frames that gives those that begin a shot ({one_line(error)}).") from None
+    for _ in watched():  # a detector may stop early
+        if begins:
+            break
+    if not begins:
+        return []
+    begins += sorted({time_s for time_s in found if time_s > begins[0]})
     return [Shot(start_s, stop_s) for start_s, stop_s in pairwise([*begins, max(end_s, begins[-1])])]
 
 

@@ -89,7 +89,7 @@ class VideoFile:
     def sample(self, config: ProcessorConfig, options: MediaOptions, on_frame: OnFrame | None) -> SampledVideo:
         with damage_named(self._source.label), self._reader() as reader:
             before = reader.decoded_frames
-            collector = _Collector(reader, config, options, on_frame)
+            collector = _Collector(reader, config, options, _shielded(on_frame))
             wanted = self.timeline.choose(config, options)
             frames: dict[int, Pixels] = {}
             if self._can_seek:
@@ -249,11 +249,31 @@ class _Collector:
         return frames
 
 
+class _CallerError(Exception):
+    """What a callback of the caller's raised, on its way past `damage_named`."""
+
+
+def _shielded(on_frame: OnFrame | None) -> OnFrame | None:
+    """The callback, whose exceptions are the caller's own and say nothing of the file."""
+    if on_frame is None:
+        return None
+
+    def told(done: int, total: int) -> None:
+        try:
+            on_frame(done, total)
+        except Exception as error:
+            raise _CallerError(error) from None
+
+    return told
+
+
 @contextmanager
 def damage_named(label: str) -> Iterator[None]:
     """Whatever libav and PyAV raise on hostile files, as one VideoError."""
     try:
         yield
+    except _CallerError as error:
+        raise error.args[0] from None
     except (SmolVLMError, SeekMismatch):
         raise
     except Exception as error:

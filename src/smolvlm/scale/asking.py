@@ -125,7 +125,7 @@ class Asker:
         first: CachedSequence | None = None
         for question, prompt in zip(questions, prompts, strict=True):
             own = Clock()  # questions share what comes before their words
-            sequence = CachedSequence.open(runtime.engine, max(rooms)) if first is None else first.fork(len(first.ids))
+            sequence = runtime.open_sequence(max(rooms)) if first is None else first.fork(len(first.ids))
             first = first or sequence
             try:
                 prefilled = runtime.prefill(prompt, sequence, own)

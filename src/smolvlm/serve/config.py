@@ -102,7 +102,7 @@ class ServeConfig:
             if str(workers := given.pop("workers", None)) not in ("None", "1"):
                 raise ParamsError(_WORKERS.format(str(workers)[:20]))
         if unknown := sorted(set(values) - known):
-            raise ParamsError(f"{file}: unknown setting {', '.join(unknown)}; the settings are {', '.join(sorted(known))}.")
+            raise ParamsError(f"{file}: unknown setting {', '.join(unknown)}; the settings are `{', '.join(sorted(known))}`.")
         if unknown := sorted(set(named) - known - {"config"}):
             raise ParamsError(f"{PREFIX}{unknown[0].upper()} is no setting of the server; see `smolvlm serve --help`.")
         values |= {f.name: _from_text(f.name, str(f.type), named[f.name]) for f in fields(cls) if f.name in named}
