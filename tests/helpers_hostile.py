@@ -203,7 +203,7 @@ def _outcome(model: Path) -> str:
         messages = loaded.messages(picture, "How many?")
         prompted = loaded.runtime.prompt(messages, MediaOptions(), 2)
         logits = prompted.logits
-        prompted.cache.close()
+        prompted.sequence.close()
         loaded.ask(picture, "How many?", max_new_tokens=2)
     except SmolVLMError as error:
         text = str(error)

@@ -58,6 +58,10 @@ CALLS = {
     "capacity": lambda: engine.capacity(kept),
     "prefill": lambda: engine.prefill(fresh(), ids, nothing, 1, np.empty((1, text.vocab_size), np.float32)),
     "decode": lambda: engine.decode(np.array([filled()], np.int32), ids[:1], np.empty((1, text.vocab_size), np.float32)),
+    "hidden": lambda: engine.hidden(
+        np.array([filled()], np.int32), ids[:9], np.array([9], np.int32), nothing, np.zeros(1, np.int32), np.ones(1, np.int32),
+        np.empty((1, text.hidden_size), np.float32),
+    ),
     "fork": lambda: engine.close(engine.fork(kept)),
     "rewind": rewound,
     "close": lambda: engine.close(filled()),
@@ -166,7 +170,7 @@ print("wrong", wrong)
 
 
 def test_no_pair_of_calls_freezes(tiny_checkpoint: Path) -> None:
-    assert run_script(PAIRS, str(tiny_checkpoint)) == "325 pairs\n"
+    assert run_script(PAIRS, str(tiny_checkpoint)) == "351 pairs\n"
 
 
 @pytest.mark.parametrize("engine", ["native", "torch"])
@@ -202,6 +206,7 @@ from pathlib import Path
 from smolvlm.config import load_configs
 from smolvlm.engines.native_engine import NativeEngine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 config, _ = load_configs(Path(sys.argv[1]))
 engine = NativeEngine(Path(sys.argv[1]), config)
 side = config.vision.image_size

@@ -251,7 +251,10 @@ def test_inside_a_running_event_loop(server: str) -> None:
 
 
 def test_ctrl_c_ends_a_download(server: str) -> None:
-    code = f"import sys; from smolvlm.media import open_source; print('begun', flush=True); open_source({server + '/slow'!r})"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
+        f"from smolvlm.media import open_source; print('begun', flush=True); open_source({server + '/slow'!r})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
