@@ -15,19 +15,9 @@ inline void bf16_rows(int rows, const Bf16Gemm& g) {
   if constexpr (R > 1) {
     if (rows < R) return bf16_rows<Isa, R - 1>(rows, g);
   }
-  auto args = [&](int p) {
-    return MicroArgs{.a = reinterpret_cast<const uint8_t*>(g.a),
-                     .lda = g.lda * 2,
-                     .w = reinterpret_cast<const uint8_t*>(g.w + p * g.panel),
-                     .panel_bytes = g.panel * 2,
-                     .k = g.k,
-                     .c = g.c + p * kPanel,
-                     .ldc = g.ldc,
-                     .accumulate = g.accumulate};
-  };
   int p = 0;
-  for (; p + 2 <= g.panels; p += 2) Isa::template microkernel<Format::bf16, R, 2>(args(p));
-  if (p < g.panels) Isa::template microkernel<Format::bf16, R, 1>(args(p));
+  for (; p + 2 <= g.panels; p += 2) Isa::template microkernel<Format::bf16, R, 2>(args_from(g, p));
+  if (p < g.panels) Isa::template microkernel<Format::bf16, R, 1>(args_from(g, p));
 }
 
 // The same product from row `row` on.

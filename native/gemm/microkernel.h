@@ -46,6 +46,18 @@ struct Bf16Gemm {
   bool accumulate = false;
 };
 
+// The micro-kernel's arguments for the panels of `g` from panel `p` on.
+SMOLVLM_INLINE MicroArgs args_from(const Bf16Gemm& g, int p) {
+  return {.a = reinterpret_cast<const uint8_t*>(g.a),
+          .lda = g.lda * 2,
+          .w = reinterpret_cast<const uint8_t*>(g.w + p * g.panel),
+          .panel_bytes = g.panel * 2,
+          .k = g.k,
+          .c = g.c + p * kPanel,
+          .ldc = g.ldc,
+          .accumulate = g.accumulate};
+}
+
 // One row of scores on its way to weights, relative to the largest score so far (the online softmax of FlashAttention).
 struct SoftmaxRow {
   float* scores = nullptr;

@@ -178,14 +178,7 @@ struct Avx512 {
   template <int R>
   static inline void few_rows(const Bf16Gemm& g, const uint8_t* next) {
     auto call = [&](auto many, int p) {
-      MicroArgs args{.a = reinterpret_cast<const uint8_t*>(g.a),
-                     .lda = g.lda * 2,
-                     .w = reinterpret_cast<const uint8_t*>(g.w + p * g.panel),
-                     .panel_bytes = g.panel * 2,
-                     .k = g.k,
-                     .c = g.c + p * kPanel,
-                     .ldc = g.ldc,
-                     .accumulate = g.accumulate};
+      MicroArgs args = args_from(g, p);
       if (next) microkernel_bf16<R, many.value, true>(args, next - reinterpret_cast<const uint8_t*>(g.w));
       else microkernel_bf16<R, many.value, false>(args);
     };
