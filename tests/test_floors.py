@@ -29,6 +29,7 @@ FLOORS = [
     ["compat", "evals"],
     ["train"],
     ["serve", "ui"],
+    ["apps"],
     ["scale"],
     ["cli"],
 ]
@@ -89,6 +90,9 @@ APART = [
     ("serve/engine", "starlette", ()),
     *((room, client, ()) for room in ("scale", "serve", "ui") for client in ("httpx", "requests", "urllib.request")),
     ("media", "httpx", ("fetch/download.py",)),
+    # Applications stand on the public verbs, and on one library that knows none of them.
+    *(("apps", f"smolvlm.{inside}", ()) for inside in ("inference", "engines", "generation", "prompt", "processor", "nn", "serve")),
+    *(("apps/library", what, ()) for what in ("smolvlm.apps.videos", "smolvlm.apps.camera", "smolvlm.vlm", "smolvlm.media")),
 ]
 
 

@@ -105,3 +105,11 @@ class MixtureError(SmolVLMError, ValueError):
 
 class TeacherError(SmolVLMError, RuntimeError):
     """A teacher behind an endpoint cannot be reached or refuses, or what it wrote cannot be read."""
+
+
+class LibraryError(SmolVLMError, ValueError):
+    """A library of an application cannot be opened or written: a damaged file, another program's, a folder without write access."""
+
+
+class LibraryBusyError(LibraryError):
+    """Another run is writing to the library."""

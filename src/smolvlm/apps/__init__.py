@@ -1,0 +1,1 @@
+"""Applications: finished tools that stand on the public verbs of `smolvlm` alone."""
