@@ -122,6 +122,7 @@ def test_rotary_pairs_in_llama_cpp_order() -> None:
     np.testing.assert_allclose(odd, high, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gguf_holds_the_decoder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     write_gguf(tiny_checkpoint, tmp_path / "text.gguf")

@@ -48,6 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_reached_from_the_first_and_fetches_nothing_from_elsewhere(site: Path) -> None:
     reached, ahead = set(), ["index.html"]
     while ahead:

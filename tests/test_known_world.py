@@ -31,6 +31,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("generator", LEARNED)
+@pytest.mark.slow
 def test_wordings_of_the_generators_are_known(generator: str) -> None:
     """Drawn anew, other samples than those the list was made from: a wording that is added there must be added here."""
     asked = {q.text for i in range(2000, 2060) for q in generate(generator, "train", i).questions}
@@ -82,6 +83,7 @@ def test_a_color_count_is_that_of_the_definition() -> None:
     assert color_count(np.zeros((3, 500, 3), np.uint8)) == 1.0
 
 
+@pytest.mark.slow
 def test_false_alarms_on_drawn_scenes_are_rare() -> None:
     """280 scenes of the test split and 60 by other libraries on photographed grounds: at most 2 % and 10 % of them."""
     drawn = [generate(g, "test", i).frames[0] for g in LEARNED for i in range(3000, 3040)]

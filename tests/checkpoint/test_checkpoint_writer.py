@@ -208,6 +208,7 @@ def test_a_checkpoint_rewritten_from_itself(tiny_copy: Path, tiny_folder: Path) 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+@pytest.mark.slow
 def test_a_disk_that_refuses_half_way(tmp_path: Path) -> None:
     """A real failing write: the process may not make files above 20 MB, and the weights are 52 MB."""
     out = write_random_checkpoint(tmp_path / "out", seed=1)

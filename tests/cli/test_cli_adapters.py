@@ -75,6 +75,7 @@ def test_finetune_says_what_it_does(run: Run, model: tuple[str, ...], tmp_path: 
 
 
 @pytest.mark.parametrize("stage", ["dpo", "distill"])
+@pytest.mark.slow
 def test_the_other_stages_run(run: Run, model: tuple[str, ...], tmp_path: Path, stage: str) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]

@@ -60,6 +60,7 @@ def test_ctrl_c_ends_ask_quietly(environment, model) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.slow
 def test_ctrl_c_in_chat_stops_the_answer_and_not_the_program(environment, model) -> None:
     flags = ("--detail", "low", "--no-loop-guard", "--max-new-tokens", "8000")
     process = _start("chat", PHOTO, *flags, *model, env=environment)
@@ -92,6 +93,7 @@ def test_a_reader_that_goes_away_is_no_error(environment, model) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX terminals")
+@pytest.mark.slow
 def test_on_a_terminal_bars_are_drawn_and_in_a_pipe_all_is_plain(environment, model) -> None:
     import pty
 
@@ -144,6 +146,7 @@ def test_a_full_disk_is_no_defect(environment, model) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes descriptors as a shell does")
+@pytest.mark.slow
 def test_closed_standard_streams(environment, tiny_checkpoint) -> None:
     program = " ".join(shlex.quote(part) for part in COMMAND)
     for redirection, command, code, out, words in (

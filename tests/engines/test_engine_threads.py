@@ -198,6 +198,7 @@ def test_turns_come_in_order() -> None:
     assert not turns.taken
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_call_that_waits_for_another_thread() -> None:
     script = """
 import os, signal, sys, threading, time

@@ -79,7 +79,8 @@ def logits_by_the_row(folder: Path, config: ModelConfig, ids: list[int]) -> Floa
         return model.lm_head(hidden)[0].numpy()
 
 
-@pytest.mark.parametrize(("layers", "lean"), [(4, 0.0115), pytest.param(32, 0.0175, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.slow
+@pytest.mark.parametrize(("layers", "lean"), [(4, 0.0115), pytest.param(32, 0.0175, marks=pytest.mark.timeout(1800))])
 def test_massive_activations_leave_the_best_token_where_it_was(tmp_path: Path, layers: int, lean: float) -> None:
     config = write(tmp_path / "outlier", layers, lean)
     draw = np.random.default_rng(3)

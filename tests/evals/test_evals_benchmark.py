@@ -44,6 +44,7 @@ def test_there_are_the_tasks_that_the_issue_asks_for() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_items_come_from_the_test_split_one_a_sample_and_do_not_depend_on_the_count(task: str) -> None:
     many, few = list(items(task, 10)), list(items(task, 3))
     assert [identity(item) for item in few] == [identity(item) for item in many[:3]]
@@ -66,6 +67,7 @@ def test_items_come_from_the_test_split_one_a_sample_and_do_not_depend_on_the_co
         ("same", {"yes", "no"}),
     ],
 )
+@pytest.mark.slow
 def test_answers_are_balanced_evenly(task: str, answers: set[str]) -> None:
     counted = Counter(item.question.answer for item in items(task, 40))
     assert counted == {answer: 40 // len(answers) for answer in answers}

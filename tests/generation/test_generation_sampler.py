@@ -111,6 +111,7 @@ def test_top_p_by_bins_equals_a_plain_sort(spread: float) -> None:
 
 
 @pytest.mark.parametrize("setting", [{}, {"top_k": 6}, {"top_p": 0.8}, {"min_p": 0.1, "temperature": 2.0}], ids=str)
+@pytest.mark.slow
 def test_frequencies_pass_a_chi_square_test(setting: dict) -> None:
     params = GenerationParams(**{"temperature": 1.0, "seed": 11, **setting})
     logits = np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0, 0.2, 0.7], dtype=np.float32)

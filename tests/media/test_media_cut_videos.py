@@ -87,6 +87,7 @@ def _counted(path: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_whole_files_are_whole(whole: dict[str, Path]) -> None:
     for name, path in whole.items():
         assert ends_early(open_source(path)) is None, name

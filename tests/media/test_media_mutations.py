@@ -38,6 +38,7 @@ def _run(count: int, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_files(tmp_path: Path) -> None:
     _run(1000, 1, tmp_path)
 

@@ -181,6 +181,7 @@ def test_policy_reaches_listed_frames(examples: Path) -> None:
         sample_video([str(examples / "coffee.png")], SMALL, policy=SourcePolicy(allow_paths=False))
 
 
+@pytest.mark.slow
 def test_memory_holds_one_frame_at_full_size(tmp_path: Path) -> None:
     """40 frames of 1080p are 250 MB as RGB; sampling them may add a small part of that."""
     import psutil

@@ -87,6 +87,7 @@ def test_addresses_need_a_host_that_was_named(nano: SmolVLM, tmp_path: Path) -> 
     assert "404" in second["error"]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_costs_no_row_and_no_work(tmp_path: Path) -> None:
     broken = fill(tmp_path / "media", 40)
     out, folder = tmp_path / "out.parquet", RunFolder.beside(tmp_path / "out.parquet")
@@ -177,6 +178,7 @@ def test_two_processes_do_not_work_on_one_run(nano: SmolVLM, tmp_path: Path) -> 
         run_batch(wanted, tmp_path / "out.parquet", load=lambda: nano)
 
 
+@pytest.mark.slow
 def test_an_input_that_ends_the_process_is_given_up(nano: SmolVLM, tmp_path: Path) -> None:
     """A file that kills its reader: `os._exit` in the middle of reading, as a crash in a decoder ends a process."""
     fill(tmp_path / "media", 5)

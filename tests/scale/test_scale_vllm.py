@@ -163,6 +163,7 @@ def stand_in(columns: int, rows: int, processor: Any) -> str:
     return cut + ("\n" if cut else "") + f"{fake}{processor.global_image_token}{image}{fake}"
 
 
+@pytest.mark.slow
 def test_every_file_is_there(folder: Path) -> None:
     assert set(FILES) <= {path.name for path in folder.iterdir()}
     index = folder / "model.safetensors.index.json"

@@ -181,6 +181,7 @@ def test_the_flag_that_a_refusal_names_is_one_that_is_taken() -> None:
 
 
 @pytest.mark.parametrize("origin", [FRIEND, "https://other.example"])
+@pytest.mark.slow
 def test_a_browsers_client(friendly: Server, origin: str) -> None:
     """As a browser goes about it: the preflight, then the request; errors are readable too."""
     wanted = {

@@ -255,6 +255,7 @@ def test_what_a_killed_process_leaves_is_deleted(tmp_path: Path, monkeypatch: py
                 process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_killed_servers_uploads_go_with_the_next(tmp_path: Path) -> None:
     environ = {"TMPDIR": str(tmp_path)}
     with serving(tmp_path / "first", environ=environ) as server:

@@ -18,6 +18,8 @@ import pytest
 import uvicorn
 from rich.console import Console
 
+pytestmark = pytest.mark.slow  # faults and hostile files: the outer ring
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` stands beside `tests`
 
 from benchmarks import faults, soak

@@ -18,6 +18,8 @@ from smolvlm.errors import SmolVLMError
 from smolvlm.media.sandbox.gate import MediaGate, MediaLimits, MediaUnavailableError
 from smolvlm.prompt.messages import ImagePart, VideoPart
 
+pytestmark = pytest.mark.slow  # faults and hostile files: the outer ring
+
 
 @pytest.fixture(scope="module")
 def gate() -> Iterator[tuple[Loop, MediaGate]]:

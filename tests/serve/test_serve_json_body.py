@@ -150,6 +150,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_bomb_disturbs_nobody(own: Server) -> None:
     """Forty megabytes of `[],` in a field that nobody reads, four at a time: /health goes on answering, memory stays."""
     bomb = b'{"model":"nano","messages":[{"role":"user","content":"x"}],"x":[' + b"[]," * 13_000_000 + b"1]}"

@@ -18,7 +18,7 @@ from smolvlm.inference.kv_pages import KvPages
 from smolvlm.inference.prefix_cache import MOST_KEPT
 
 
-@pytest.fixture(params=["native", "torch"])
+@pytest.fixture(params=["native", pytest.param("torch", marks=pytest.mark.slow)])
 def own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SmolVLM:
     """A model whose engine holds no sequence but the test's; one thread is the quickest for passes this small."""
     monkeypatch.setenv("SMOLVLM_THREADS", "1")

@@ -107,6 +107,7 @@ def test_kind(gate: tuple[Loop, MediaGate], clip: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value), "a client never learns where uploads lie"
 
 
+@pytest.mark.slow
 def test_limits(gate: tuple[Loop, MediaGate], clip: Path, tmp_path: Path) -> None:
     loop, door = gate
     url = data_url(PNG)

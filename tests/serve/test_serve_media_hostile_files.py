@@ -344,11 +344,13 @@ def test_videos_are_no_pictures(gate: tuple[Loop, MediaGate], clip: bytes) -> No
     check(gate, ImagePart(data_url(clip)), NOT_A_PICTURE)
 
 
+@pytest.mark.slow
 def test_a_day_in_a_few_frames(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
     path = make_clip(tmp_path / "day.mp4", 24, pts=lambda i: i * 3600, time_base=Fraction(1, 1), size=(96, 64))
     check(gate, VideoPart(path.read_bytes()), "longer than the limit of 600 s")
 
 
+@pytest.mark.slow
 def test_a_video_bomb(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
     """300 grey frames of two million pixels in a few kilobytes, one group of pictures: refused by time, or read within it."""
     path = tmp_path / "bomb.mp4"
@@ -365,11 +367,13 @@ def test_a_video_bomb(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
     check(gate, VideoPart(path.read_bytes()), EITHER)
 
 
+@pytest.mark.slow
 def test_frames_larger_than_the_limit(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
     path = make_clip(tmp_path / "large.mp4", 3, codec="mpeg4", size=(4096, 2176))
     check(gate, VideoPart(path.read_bytes()), "4096 x 2176 pixels, more than the limit of 4000000|damaged")
 
 
+@pytest.mark.slow
 def test_damaged_files(gate: tuple[Loop, MediaGate], tmp_path: Path) -> None:
     """Every kind of file, six damages each; the thousands are in tests/media."""
     outcomes = []

@@ -70,6 +70,7 @@ def test_a_killed_worker_costs_nothing_but_time(gate: tuple[Loop, MediaGate], sl
     _wait_for(lambda: len(workers()) == 2)
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_again_and_again(gate: tuple[Loop, MediaGate], slow_clip: Path) -> None:
     """Killed twice over one job: the request is told that the server is in trouble, and the next one is served."""
     loop, door = gate
@@ -82,6 +83,7 @@ def test_workers_that_are_killed_again_and_again(gate: tuple[Loop, MediaGate], s
     serves(loop, door)
 
 
+@pytest.mark.slow
 def test_workers_killed_while_idle(gate: tuple[Loop, MediaGate]) -> None:
     loop, door = gate
     _wait_for(lambda: len(workers()) == 2)
@@ -91,6 +93,7 @@ def test_workers_killed_while_idle(gate: tuple[Loop, MediaGate]) -> None:
     assert len(loop(door.open_all([ImagePart(PNG)] * 3))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGXCPU])
 def test_a_file_that_crashes_the_decoder(gate: tuple[Loop, MediaGate], slow_clip: Path, how: int) -> None:
     """No file is known to do so: the signal that it would raise is sent. It is not tried again."""
@@ -105,6 +108,7 @@ def test_a_file_that_crashes_the_decoder(gate: tuple[Loop, MediaGate], slow_clip
     serves(loop, door)
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs(slow_clip: Path) -> None:
     with running_gate(MediaLimits(workers=1, stalled_s=1.0)) as (loop, door):
         serves(loop, door)
@@ -115,6 +119,7 @@ def test_a_worker_that_hangs(slow_clip: Path) -> None:
         serves(loop, door)
 
 
+@pytest.mark.slow
 def test_processor_time_of_a_medium_is_limited(slow_clip: Path) -> None:
     """A job of several seconds in a process that may have one or two, from its start on; then shorter ones go on as ever."""
     with running_gate(MediaLimits(workers=1, decode_s=0.5), config=ProcessorConfig()) as (loop, door):
@@ -125,6 +130,7 @@ def test_processor_time_of_a_medium_is_limited(slow_clip: Path) -> None:
             serves(loop, door)
 
 
+@pytest.mark.slow
 def test_processor_time_is_counted_anew_for_each_medium() -> None:
     """Pictures of some tenths of a second each, until one process that may spend three seconds on each spent four in all."""
     picture = encoded(photo(1200, 1200), "PNG")
@@ -168,6 +174,7 @@ def test_what_a_worker_may_do(gate: tuple[Loop, MediaGate], monkeypatch: pytest.
         assert "libavcodec" in modules
 
 
+@pytest.mark.slow
 def test_requests_wait_for_a_worker(slow_clip: Path) -> None:
     with running_gate(MediaLimits(workers=1, queue_s=0.2)) as (loop, door):
         first = loop.begin(door.open(VideoPart(StoredFile(slow_clip))))
@@ -180,6 +187,7 @@ def test_requests_wait_for_a_worker(slow_clip: Path) -> None:
         serves(loop, door)
 
 
+@pytest.mark.slow
 def test_a_request_that_is_given_up_frees_its_worker(slow_clip: Path) -> None:
     with running_gate(MediaLimits(workers=1)) as (loop, door):
         running = loop.begin(door.open(VideoPart(StoredFile(slow_clip))))
@@ -189,6 +197,7 @@ def test_a_request_that_is_given_up_frees_its_worker(slow_clip: Path) -> None:
         serves(loop, door)
 
 
+@pytest.mark.slow
 def test_many_requests_at_once_each_get_their_own(gate: tuple[Loop, MediaGate]) -> None:
     """Pictures of one colour each: nothing is mixed up, also while workers are being killed."""
     loop, door = gate
@@ -209,6 +218,7 @@ def test_many_requests_at_once_each_get_their_own(gate: tuple[Loop, MediaGate]) 
     assert loop(all_of_them()) == list(range(100))
 
 
+@pytest.mark.slow
 def test_close_leaves_no_process(slow_clip: Path) -> None:
     before = {p.pid for p in workers()}
     with running_gate(MediaLimits(workers=2)) as (loop, door):
@@ -222,6 +232,7 @@ def test_close_leaves_no_process(slow_clip: Path) -> None:
     assert not mine & {p.pid for p in workers()}
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import asyncio, os, sys; from smolvlm.media.sandbox.gate import *; from smolvlm.config import ProcessorConfig\n"

@@ -123,6 +123,7 @@ def send(client: httpx.Client, route: str, body: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("route", [CHAT, RESPONSES])
+@pytest.mark.slow
 def test_a_wrong_type_at_each_field(server: Server, route: str) -> None:
     """Hundreds of bodies a route. Whatever is refused names the field, or one that holds it or stands in it."""
     seen: dict[str, int] = {}

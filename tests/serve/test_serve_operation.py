@@ -22,6 +22,7 @@ from smolvlm.serve.app import create_app
 from smolvlm.serve.config import ServeConfig
 
 
+@pytest.mark.slow
 def test_health_comes_before_ready(log: Path) -> None:
     with serving(log, ready=False) as server:
         deadline = time.monotonic() + 30
@@ -52,6 +53,7 @@ def test_a_fault_of_ours_is_told_in_openai_form(nano: SmolVLM) -> None:
     assert reply.json()["error"]["code"] == "internal_error"
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_answers_and_refuses_new_ones(log: Path) -> None:
     with serving(log) as server:
         options: dict[str, Any] = {"max_tokens": 600, "extra_body": {"ignore_eos": True, "loop_guard": False}}

@@ -98,6 +98,7 @@ def upload(server: Server) -> str:
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.slow
 def test_remedies_at_the_top_lead_to_an_answer(server: Server, route: str, upload: str) -> None:
     obeyed: list[Any] = []
     names = sum(
@@ -113,6 +114,7 @@ def test_remedies_at_the_top_lead_to_an_answer(server: Server, route: str, uploa
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.slow
 def test_remedies_further_in_lead_to_an_answer(server: Server, route: str, upload: str) -> None:
     own, obeyed = REMEDIES[route], []
     for name in own["message"]:

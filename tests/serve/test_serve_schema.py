@@ -119,6 +119,7 @@ def check(statuses: Counter[tuple[str, int]], server: Server, least: int) -> Non
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_the_document_holds(server: Server) -> None:
     check(hammer(server, 2), server, 70)
 

@@ -72,6 +72,7 @@ def test_a_schema_is_compiled_once_and_its_grammars_are_independent() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [("COMPILE_S", 0.001, "0.001 s of a processor"), ("MEMORY_MB", 1, "more than 1 MB")])
+@pytest.mark.slow
 def test_a_schema_that_ends_its_process_is_refused_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch, name: str, value: float, words: str
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_schema_that_ends_its_process_is_refused_and_others_go_on(
     in_processes(work)
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_from_outside_are_replaced() -> None:
     async def work(found: SchemaProcesses) -> None:
         for child in found._living:
@@ -104,6 +106,7 @@ def test_processes_that_are_killed_from_outside_are_replaced() -> None:
     in_processes(work)
 
 
+@pytest.mark.slow
 def test_a_request_that_is_given_up_takes_its_process_with_it() -> None:
     async def work(found: SchemaProcesses) -> None:
         stopped = list(found._living)
@@ -160,6 +163,7 @@ def test_bombs_are_refused_and_a_neighbor_is_answered(server: Server) -> None:
         assert answer.json()["error"]["code"] == "invalid_schema"
 
 
+@pytest.mark.slow
 def test_sigterm_waits_for_no_schema(log: Path) -> None:
     with serving(log, "--drain-s", "2") as server:
         bombs = [schema for name, schema in hostile_schemas() if name.startswith(("defs used", "many patterns"))]

@@ -50,6 +50,7 @@ def clear(server: Server, *keys: str) -> None:
             httpx.delete(f"{server.url}/v1/files/{each['id']}", headers=headers)
 
 
+@pytest.mark.slow
 def test_one_key_cannot_fill_the_space(pair: tuple[Server, str, str]) -> None:
     server, attacker, neighbour = pair
     accepted = 0

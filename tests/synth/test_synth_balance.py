@@ -45,6 +45,7 @@ def test_the_same_seed_is_the_same_sample_in_every_split(name: str, world: World
 
 
 @pytest.mark.parametrize("name", DRAW)
+@pytest.mark.slow
 def test_no_constant_answer_is_right_too_often(name: str) -> None:
     """At most 60 % for one answer of a task, at least two wordings of each question; and a bound on the time."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)

@@ -198,6 +198,7 @@ def test_counts_presence_and_sides_follow_from_the_boxes() -> None:
         assert abs(gap) > 0.1
 
 
+@pytest.mark.slow
 def test_yes_and_no_and_counts_are_balanced() -> None:
     answers = Counter(
         answer for i in range(800) for q in generate("scene", "validation", i).questions if q.task == "presence" for answer in [q.answer]

@@ -63,6 +63,7 @@ def test_metal_is_where_the_outline_says() -> None:
     assert body_mask(Part("bracket", (0.5, 0.5), 0.8, 0.0, (180, 180, 180), 0), margin=0.2).any()
 
 
+@pytest.mark.slow
 def test_answers_are_balanced_and_follow_from_the_truth() -> None:
     yes, kinds, parts = Counter[str](), Counter[str](), Counter[str]()
     for seed in range(240):

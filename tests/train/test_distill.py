@@ -88,6 +88,7 @@ def test_a_weight_of_zero_leaves_its_term_out(teacher: TrainingGraph, batch: Bat
     assert out.loss.item() == pytest.approx(float(out.metrics["loss/answers"]))
 
 
+@pytest.mark.slow
 def test_the_student_comes_near_and_the_teacher_stays(teacher: TrainingGraph, batch: Batch) -> None:
     before = {name: p.detach().clone() for name, p in teacher.named_parameters()}
     model = ProjectedGraph(student(), teacher_dim=128)

@@ -121,6 +121,7 @@ def test_a_run_prefers_the_chosen_and_goes_on_after_a_stop(tiny_checkpoint: Path
     assert gaps[1] > gaps[0] + 0.3
 
 
+@pytest.mark.slow
 def test_whole_weights_have_a_frozen_copy_as_reference(tiny_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     options = DPOOptions.for_method(
         "full",

@@ -106,6 +106,7 @@ def test_a_folder_a_class_is_measured_by_choosing(tiny_checkpoint: Path, parts: 
     assert {item[2] for item in result.before.wrong} <= {"blue", "red"}
 
 
+@pytest.mark.slow
 def test_whole_weights_and_changed_data(tiny_checkpoint: Path, parts: Path, tmp_path: Path) -> None:
     data = tmp_path / "parts"
     shutil.copytree(parts, data)
@@ -122,6 +123,7 @@ def test_whole_weights_and_changed_data(tiny_checkpoint: Path, parts: Path, tmp_
 
 
 @pytest.mark.parametrize("method", ["dora", "qlora"])
+@pytest.mark.slow
 def test_the_other_adapters_run_to_the_end(tiny_checkpoint: Path, parts: Path, tmp_path: Path, method: str) -> None:
     if method == "qlora":
         pytest.importorskip("bitsandbytes")

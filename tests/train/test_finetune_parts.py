@@ -52,6 +52,7 @@ def test_the_pictures_are_halves_that_no_split_shares(example: Any, tmp_path: Pa
         example.draw_set(tmp_path / "test", "test", 4)
 
 
+@pytest.mark.slow
 def test_the_script_runs_to_its_end(example: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     said: list[str] = []
     outcome = example.teach(str(tiny_checkpoint), tmp_path / "out", pictures=4, held_out=4, epochs=1, say=said.append)

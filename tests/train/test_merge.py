@@ -60,6 +60,7 @@ def test_merging_equals_loading_with_the_adapter(tiny_checkpoint: Path, adapter:
     assert merged.logprobs == adapted.logprobs  # both round the same float32 sum once
 
 
+@pytest.mark.slow
 def test_what_is_refused_leaves_nothing_behind(tiny_checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="other weights"):
         merge(write_random_checkpoint(tmp_path / "other", "tiny", seed=1), adapter, tmp_path / "out")

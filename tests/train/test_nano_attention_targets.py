@@ -92,6 +92,7 @@ def place(maker: RowMaker, text: str, answer: str, word: str, nth: int = 0) -> i
     return [i for i, found in enumerate(words) if found == word][nth]
 
 
+@pytest.mark.slow
 def test_the_name_finds_its_thing_and_the_answer_begins_there(maker: RowMaker) -> None:
     asked = "Where is the dog?", "right"
     name, colon = place(maker, *asked, " dog"), place(maker, *asked, ":")

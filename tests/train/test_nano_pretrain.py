@@ -67,6 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, nano_tokenizer: Path) -> P
     return out
 
 
+@pytest.mark.slow
 def test_every_stage_learns(trained: Path) -> None:
     for plan in TINY.stages:
         found = losses(trained / plan.stage)

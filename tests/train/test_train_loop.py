@@ -159,6 +159,7 @@ def test_a_damaged_save_is_passed_over(unbroken: Path, tmp_path: Path) -> None:
     assert found.state.step == 4
 
 
+@pytest.mark.slow
 def test_a_full_disk_during_a_save_leaves_the_last_good_one(tiny_checkpoint: Path, mixture: Path, tmp_path: Path) -> None:
     options = wanted(tiny_checkpoint, mixture, tmp_path / "full")
     ended = run(options, "--limit-at", 3, 1_000_000)

@@ -117,6 +117,7 @@ def test_the_browsers_language_is_the_first(browser: Browser, nano_page: Server)
         browser.driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
 
 
+@pytest.mark.slow
 def test_dark_and_light(browser: Browser, nano_page: Server) -> None:
     def brightness() -> int:
         colour = browser.driver.execute_script("return getComputedStyle(document.querySelector('gradio-app')).backgroundColor")
@@ -133,6 +134,7 @@ def test_dark_and_light(browser: Browser, nano_page: Server) -> None:
     browser.until(lambda: brightness() == light, "a light page")
 
 
+@pytest.mark.slow
 def test_the_stream_grows_is_stopped_and_the_next_question_is_answered(browser: Browser, endless_page: Server) -> None:
     browser.open(endless_page.address)
     assert "random weights" in browser.text("#note")
@@ -161,6 +163,7 @@ def test_the_stream_grows_is_stopped_and_the_next_question_is_answered(browser: 
     assert "Nothing encoded again." in browser.text("#status")
 
 
+@pytest.mark.slow
 def test_two_tabs_take_turns_and_a_closed_one_makes_room(browser: Browser, endless_page: Server) -> None:
     browser.open(endless_page.address)
     first = browser.driver.current_window_handle
@@ -206,6 +209,7 @@ def test_the_simple_form(browser: Browser) -> None:
     assert code == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_elsewhere(browser: Browser, nano_page: Server) -> None:
     """All that the browser asked for in all tests before this one, as it tells itself."""
     hosts = set()

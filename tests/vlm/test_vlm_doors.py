@@ -169,6 +169,11 @@ def part(path: Path) -> dict[str, Any]:
     return {"type": kind, kind: {"url": f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"}}
 
 
+@pytest.mark.parametrize(
+    ("engine", "case"),
+    [pytest.param(e, c, marks=[pytest.mark.slow] if e == "torch" and c != "a picture" else []) for e in ENGINES for c in CASES],
+    indirect=True,
+)
 def test_the_server(case: Case, engine: str, servers: Callable[[str], Server]) -> None:
     server = servers(engine)
     content = [*map(part, case.media), {"type": "text", "text": case.question}]

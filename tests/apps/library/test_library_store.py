@@ -150,7 +150,7 @@ def test_the_default_place_is_the_users_data_folder(tmp_path: Path, monkeypatch:
     ("query", "found"),
     [
         ("cats falling", {"the cat falls"}),
-        ("a red star AND (NOT \"dog*", {"the red star moves"}),
+        ('a red star AND (NOT "dog*', {"the red star moves"}),
         ("猫", {"一只猫掉下来了"}),
         ("猫掉", {"一只猫掉下来了"}),
         ("下掉", set()),  # both characters are there, side by side they are not

@@ -22,15 +22,4 @@ from smolvlm.apps.library.store import Library, Maker, Medium
 from smolvlm.apps.library.tables import Part
 from smolvlm.apps.library.words import match_query, query_words, searchable
 
-__all__ = [
-    "Library",
-    "Maker",
-    "Medium",
-    "Part",
-    "RunLock",
-    "content_hash",
-    "default_path",
-    "match_query",
-    "query_words",
-    "searchable",
-]
+__all__ = ["Library", "Maker", "Medium", "Part", "RunLock", "content_hash", "default_path", "match_query", "query_words", "searchable"]
