@@ -18,8 +18,6 @@ import pytest
 import uvicorn
 from rich.console import Console
 
-pytestmark = pytest.mark.slow  # faults and hostile files: the outer ring
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` stands beside `tests`
 
 from benchmarks import faults, soak
@@ -28,6 +26,8 @@ from benchmarks.server_process import run_server
 
 from smolvlm.listening import listen
 from smolvlm.serve.protocol import PatientProtocol
+
+pytestmark = pytest.mark.slow  # faults and hostile files: the outer ring
 
 SMALL = Scale(requests=10, clients=6, slow=30, connections=300, patience_s=1.0, idle_s=3.0)
 # Several servers one after another, a minute of silence, a clock that a busy machine breaks, or made in small elsewhere here.
