@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from smolvlm.answers import Answer, Choice
-from smolvlm.errors import ParamsError, PromptError
+from smolvlm.errors import ContextLengthError, ParamsError, PromptError
 from smolvlm.extraction import Extracted, fields_of
 from smolvlm.generation import GenerationParams, Grammar, parse_as
 from smolvlm.inference.cached_sequence import CachedSequence
@@ -127,7 +127,12 @@ class Session:
         self._read(on_progress)
         worded = self._runtime.word(messages, self._media)
         self._runtime.tell(worded)
-        self._runtime.check_room(worded, self._params.max_new_tokens)  # refused before the long part, not after
+        try:
+            self._runtime.check_room(worded, self._params.max_new_tokens)  # refused before the long part, not after
+        except ContextLengthError as error:
+            if not self._turns:
+                raise
+            raise ContextLengthError(f"{str(error).removesuffix('.')}; reset() forgets earlier questions.") from None
         clock.lap("media")
         sequence, changes = self._open_sequence(), self._changes
         prefilled = self._runtime.prefill(worded, sequence, clock, on_progress)

@@ -210,3 +210,21 @@ def test_damage_in_the_middle_leaves_times_right(clips: dict[str, Path], tmp_pat
     numbers = [(read_number(f.pixels), f.time_s) for f in got]
     assert all(abs(number / 25 - time_s) < 0.021 for number, time_s in numbers)
     assert len(again.frames) == len(got)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda v: v.sound(sample_rate="16000"), "sample_rate"),
+        (lambda v: v.sound(sample_rate=True), "sample_rate"),
+        (lambda v: v.sound(channels=3), "channels"),
+        (lambda v: v.sound(start=[0]), "start"),
+        (lambda v: v.frames(start="0"), "start"),
+        (lambda v: v.frames(fps="1"), "fps"),
+        (lambda v: v.frames(longest_edge=1.5), "longest_edge"),
+        (lambda v: v.packets(kinds=()).__enter__(), "kinds"),
+    ],
+)
+def test_wrong_arguments_are_named(clips: dict[str, Path], call: Any, sentence: str) -> None:
+    with Video(clips["sound.mkv"]) as video, pytest.raises(ParamsError, match=sentence):
+        call(video)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smolvlm import SmolVLM
-from smolvlm.errors import ParamsError, PromptError
+from smolvlm.errors import ContextLengthError, ParamsError, PromptError
 
 OPTIONS = {"max_new_tokens": 9, "loop_guard": False, "ignore_eos": True}
 
@@ -142,3 +142,13 @@ def test_a_cancelled_or_closed_answer_does_not_stand_in_the_way(model: SmolVLM) 
     session.close()
     with pytest.raises(ParamsError, match="count=a: expected"):
         session.take_back("a")  # type: ignore[arg-type]
+
+
+def test_a_full_session_names_the_way_out(model: SmolVLM) -> None:
+    with model.session(max_new_tokens=4) as session:
+        with pytest.raises(ContextLengthError) as first:
+            session.ask("word " * 10_000)
+        assert "reset()" not in str(first.value)  # nothing to forget yet
+        session.ask("Hello")
+        with pytest.raises(ContextLengthError, match=r"reset\(\) forgets"):
+            session.ask("word " * 10_000)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from smolvlm.config import ProcessorConfig
-from smolvlm.errors import ParamsError, VideoError
+from smolvlm.errors import VideoError
 from smolvlm.media.animation import animated_format
 from smolvlm.media.arrays import is_array_like
 from smolvlm.media.container import StreamInfo
@@ -36,6 +36,8 @@ VideoLike: TypeAlias = "SourceLike | Video | Sequence[Any] | np.ndarray[Any, Any
 
 
 _EVERY_S = Option("Seconds between two key frames.", Range(0), name="every_s", kind=float)
+_SAMPLE_RATE = Option("Samples a second.", Range(1000, 384_000), name="sample_rate", kind=int)
+_CHANNELS = Option("Channels of the sound.", Range(1, 2), name="channels", kind=int)
 
 
 class Video:
@@ -171,13 +173,12 @@ class Video:
 
         Raises VideoError for a file without sound.
         """
-        if channels not in (1, 2) or not 1000 <= sample_rate <= 384_000:
-            raise ParamsError(f"sample_rate={sample_rate!r}, channels={channels!r}: expected 1000 to 384000 and 1 or 2.")
+        sample_rate, channels = checked(_SAMPLE_RATE, sample_rate), checked(_CHANNELS, channels)
         if not self.has_sound:
             raise VideoError(f"{self.label} has no sound.")
         options, timeline = MediaOptions(start=start, end=end), self._opened().timeline
         last_s = float("inf") if options.end is None else options.end
-        return sound_of(self.source, self._limits, timeline, start, last_s, sample_rate, channels)
+        return sound_of(self.source, self._limits, timeline, options.start, last_s, sample_rate, channels)
 
     def _pictures(self, choose: Choose, longest_edge: int | None) -> Iterator[VideoFrame]:
         file = self._opened()

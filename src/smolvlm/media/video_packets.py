@@ -88,6 +88,8 @@ def packet_span(source: Source, limits: Limits, timeline: Timeline, span: tuple[
     """The packets of the frames `span[0]`..`span[1]`, both included, and of the other streams beside them."""
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ParamsError(f"kinds has {unknown[0]!r}; expected some of {', '.join(KINDS)}.")
+    if not kinds:
+        raise ParamsError(f"kinds is empty; expected some of {', '.join(KINDS)}.")
     if not timeline.index.has_timestamps:
         raise VideoError(f"{source.label}: its packets have no usable timestamps, so that it cannot be cut by them; remux it to MP4 first.")
     container = open_container(source, limits)
