@@ -181,6 +181,7 @@ def test_a_bomb_disturbs_nobody(own: Server) -> None:
     assert process.memory_info().rss - before < 60_000_000
 
 
+@pytest.mark.slow
 def test_bodies_in_flight_have_a_budget(own: Server) -> None:
     """Each is less than a request may have; together they are more than all may. The refused one says when to come again."""
     head = b'{"model":"nano","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,'

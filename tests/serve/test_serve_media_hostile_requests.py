@@ -426,6 +426,7 @@ def test_typed_tokens_beside_a_real_picture(server: tuple[httpx.Client, psutil.P
     assert answer.json()["usage"]["prompt_tokens"] == len(inputs.input_ids)
 
 
+@pytest.mark.slow
 def test_workers_killed_during_a_fourth_of_the_requests(server: tuple[httpx.Client, psutil.Process]) -> None:
     """kill -9 while a picture is being decoded: the request is answered all the same, by the worker that follows."""
     client, process = server

@@ -85,6 +85,7 @@ def open_upload(server: Server, key: str, *, promised: int | None, sent: int) ->
         yield connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promised", [450_000, None], ids=["by what is promised", "by what has come"])
 def test_uploads_at_the_same_time_count_together(pair: tuple[Server, str, str], promised: int | None) -> None:
     """Nothing is stored yet, and the second one is refused all the same: at once, or when it grows too large."""

@@ -20,6 +20,8 @@ from smolvlm.checkpoint.random import TINY, write_random_checkpoint
 from smolvlm.errors import TeacherError, TrainingError
 from smolvlm.train.distill import DistillOptions, distill
 
+pytestmark = pytest.mark.slow  # whole training runs: the outer ring
+
 CLIP = Path(__file__).resolve().parents[2] / "examples" / "media" / "bigbuckbunny.mp4"
 
 
@@ -81,7 +83,6 @@ def options(student: Path, teacher: Any, mixture: Path, out: Path, **more: Any) 
     return DistillOptions.for_method("full", model=str(student), teacher=str(teacher), mixture=mixture, out=out, **(given | more))
 
 
-@pytest.mark.slow
 def test_a_checkpoint_teaches_its_distribution(tiny_checkpoint: Path, mixture: Path, tmp_path: Path) -> None:
     """A teacher of another width and other weights; logits and hidden states come nearer, and only the student is saved."""
     big = replace(TINY, text=replace(TINY.text, hidden_size=160))
@@ -110,7 +111,6 @@ def test_a_checkpoint_teaches_its_distribution(tiny_checkpoint: Path, mixture: P
     smolvlm.load(tmp_path / "run", dtype="float32").ask(None, "1+1?", max_new_tokens=1)  # no tensor too many
 
 
-@pytest.mark.slow
 def test_an_endpoint_writes_the_answers(tiny_checkpoint: Path, mixture: Path, tmp_path: Path, server: ThreadingHTTPServer) -> None:
     with (tmp_path / "data.jsonl").open("a") as file:  # a question without any answer, about a clip
         turns = [{"from": "human", "value": "<video>\nWhat happens?"}]

@@ -75,6 +75,7 @@ def test_every_form_becomes_the_pair_it_says(tiny_checkpoint: Path, pairs: Path)
     assert isinstance(PairEncoder(processor, 20)(read_preferences(pairs)[0]), Skipped)
 
 
+@pytest.mark.slow
 def test_a_run_prefers_the_chosen_and_goes_on_after_a_stop(tiny_checkpoint: Path, pairs: Path, tmp_path: Path) -> None:
     def options(out: str, **more: Any) -> DPOOptions:
         return DPOOptions.for_method(

@@ -49,6 +49,7 @@ def options(method: str, model: Path, data: Path, out: Path, **more: Any) -> Fin
     return FinetuneOptions.for_method(method, model=str(model), mixture=data, out=out, **(given | more))
 
 
+@pytest.mark.slow
 def test_an_adapter_that_learned_its_lesson(tiny_checkpoint: Path, parts: Path, tmp_path: Path) -> None:
     """Two questions about pictures, each with its answer. Random weights never say either; the adapter must."""
     lesson = (("What is it called?", "Bolt 7"), ("Is it broken?", "no"))

@@ -27,6 +27,8 @@ from smolvlm.train.nano.attention_targets import (
 )
 from smolvlm.train.nano.rows import RowMaker
 
+pytestmark = pytest.mark.slow  # nano's recipe: the laboratory: the outer ring
+
 IMAGE, START = 5, 400
 
 # Each look as {token: share}, the first head's and the last head's.
@@ -92,7 +94,6 @@ def place(maker: RowMaker, text: str, answer: str, word: str, nth: int = 0) -> i
     return [i for i, found in enumerate(words) if found == word][nth]
 
 
-@pytest.mark.slow
 def test_the_name_finds_its_thing_and_the_answer_begins_there(maker: RowMaker) -> None:
     asked = "Where is the dog?", "right"
     name, colon = place(maker, *asked, " dog"), place(maker, *asked, ":")

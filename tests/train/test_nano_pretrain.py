@@ -32,6 +32,8 @@ from smolvlm.train.nano.pretrain import PretrainOptions, pretrain
 from smolvlm.train.nano.recipe import RECIPES, StagePlan, recipe
 from smolvlm.train.nano.rows import RowMaker
 
+pytestmark = pytest.mark.slow  # whole training runs: the outer ring
+
 TINY = replace(
     recipe("toy"), name="tiny", stages=(StagePlan("decoder", 30, 0.1), StagePlan("tower", 30, 0.1), StagePlan("both", 20, 0.1, 1e-3, 0.01))
 )
@@ -67,7 +69,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, nano_tokenizer: Path) -> P
     return out
 
 
-@pytest.mark.slow
 def test_every_stage_learns(trained: Path) -> None:
     for plan in TINY.stages:
         found = losses(trained / plan.stage)
@@ -117,7 +118,6 @@ def test_a_finished_run_is_left_as_it_is(trained: Path) -> None:
     assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
 def test_a_run_makes_its_tokenizer(nano_tokenizer: Path, tmp_path: Path) -> None:
     """What the other runs here are given, a run in an empty folder makes itself."""
     process = start(tmp_path / "run")
