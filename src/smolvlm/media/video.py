@@ -17,7 +17,7 @@ from smolvlm.config import ProcessorConfig
 from smolvlm.errors import VideoError
 from smolvlm.media.animation import animated_format
 from smolvlm.media.arrays import is_array_like
-from smolvlm.media.container import StreamInfo
+from smolvlm.media.container import StreamInfo, open_container
 from smolvlm.media.frame_list import FrameList
 from smolvlm.media.heif import is_sequence
 from smolvlm.media.kinds import picture_format
@@ -27,6 +27,7 @@ from smolvlm.media.shots import SMALL_PX, CutDetector, Shot, ShotDetector, find_
 from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.timeline import Timeline
 from smolvlm.media.video_file import AnimationFile, Choose, Frames, VideoFile
+from smolvlm.media.video_index import FrameIndex
 from smolvlm.media.video_packets import PacketSpan, SoundBlock, packet_span, sound_of
 from smolvlm.media.video_pixels import turn_of
 from smolvlm.options.declare import Option, Range, checked
@@ -179,6 +180,23 @@ class Video:
         options, timeline = MediaOptions(start=start, end=end), self._opened().timeline
         last_s = float("inf") if options.end is None else options.end
         return sound_of(self.source, self._limits, timeline, options.start, last_s, sample_rate, channels)
+
+    @property
+    def index(self) -> FrameIndex:
+        """The packets' times and which of them are keys, for tools that cut. No times where the file has no usable ones."""
+        return self._opened().timeline.index
+
+    def container(self) -> Any:
+        """The file, opened once more by PyAV under this video's limits: an `InputContainer`, which the caller closes."""
+        self._opened()
+        return open_container(self.source, self._limits)
+
+    def coded_frames(self, first: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """(number, PyAV's `VideoFrame`) of the frames `first`..`stop`, `stop` not included: planes as stored, not turned."""
+        file = self._opened()
+        if not isinstance(file, VideoFile):
+            raise VideoError(f"{self.label} is an animated picture, whose frames are not coded as a video's; convert it to MP4 first.")
+        return file.coded(first, stop)
 
     def _pictures(self, choose: Choose, longest_edge: int | None) -> Iterator[VideoFrame]:
         file = self._opened()

@@ -124,6 +124,26 @@ class VideoFile:
                 if i in missing:
                     yield i, reader.rgb(frame, shrink_to_px=longest_edge_px)
 
+    def coded(self, first: int, stop: int) -> Iterator[tuple[int, Any]]:
+        """(i, `av.VideoFrame`) of the frames `first`..`stop`, as the decoder gives them."""
+        last = first - 1
+        with damage_named(self._source.label), self._reader() as reader:
+            if self._can_seek:
+                try:
+                    for i, frame in reader.frames_by_seeking(self.timeline.index, range(first, stop)):
+                        yield i, frame
+                        last = i
+                    return
+                except SeekMismatch:  # what is damaged is left out; the others are known by their times
+                    logger.info("%s: frames within %d..%d are damaged", self._source.label, last + 1, stop)
+            numbers = {int(pts): i for i, pts in enumerate(self.timeline.index.frame_pts[:stop]) if i > last}
+            for i, frame in reader.frames_from_start():
+                number = numbers.get(frame.pts, -1) if numbers else i
+                if number > last:
+                    yield number, frame
+                if number >= stop - 1 or (numbers and frame.pts is not None and frame.pts >= max(numbers)):
+                    return
+
     def key_frames(self) -> list[int]:
         """The numbers of the frames that can be decoded alone; the first one only where the timestamps tell of no other."""
         return self.timeline.index.key_frames() if self._can_seek else [0]
