@@ -26,8 +26,8 @@ OnProgress = Callable[[str, int, int], None]
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _PICTURES = {"mp4": ("h264", "hevc", "vp9"), "mov": ("h264", "hevc"), "matroska": ("h264", "hevc", "vp9"), "webm": ("vp9",)}
 _SOUNDS = {
-    "mp4": ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"),
-    "mov": ("aac", "mp3", "ac3", "eac3", "alac"),
+    "mp4": ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "flac", "alac"),
+    "mov": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac"),
     "matroska": ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "flac", "vorbis", "dca", "alac"),
     "webm": ("opus", "vorbis"),
 }

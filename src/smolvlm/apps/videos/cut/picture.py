@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from smolvlm.apps.videos.cut.bitstream import h264_ids, joined_header, length_size, packed, parameter_sets, stands_alone
 from smolvlm.apps.videos.cut.encoder import Coding
@@ -16,15 +17,8 @@ from smolvlm.apps.videos.cut.plan import Planner, PlannedPiece, Run, check_order
 from smolvlm.errors import VideoError
 from smolvlm.media import Video
 
+_COARSE = Fraction(1, 2000)
 COPIED = ("h264", "hevc", "vp9")  # the others are encoded as H.264
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Frames of a cut by how they came into it."""
-
-    copied: int
-    encoded: int
 
 
 class Picture:
@@ -41,6 +35,7 @@ class Picture:
         self._size = length_size(context.extradata, self.codec)
         end = int(self._index.frame_pts[0]) + round(video.duration_s / self._index.time_base)
         self._planner = Planner(self._index, end, self._stands_alone, self._unsafe())
+        self.time_base, self._times = self._exact_times()
 
     def close(self) -> None:
         self.container.close()
@@ -49,18 +44,29 @@ class Picture:
         return [self._planner.plan(piece) for piece in pieces]
 
     def length_s(self, piece: PlannedPiece) -> Fraction:
-        ticks = self._planner.ticks
-        return Fraction(int(ticks[piece.stop] - ticks[piece.first])) * self._index.time_base
+        return int(self._times[piece.stop] - self._times[piece.first]) * self.time_base
 
     def start_s(self, piece: PlannedPiece) -> Fraction:
         """Seconds from the video's first frame."""
-        ticks = self._planner.ticks
-        return Fraction(int(ticks[piece.first] - ticks[0])) * self._index.time_base
+        return int(self._times[piece.first]) * self.time_base
 
     @property
     def origin_s(self) -> Fraction:
         """Where the container's clock stands at the first frame."""
         return Fraction(int(self._planner.ticks[0])) * self._index.time_base
+
+    def _exact_times(self) -> tuple[Fraction, npt.NDArray[np.int64]]:
+        """A time base, and (frames + 1,) when each frame is shown and the last one ends, from 0.
+
+        Matroska's milliseconds round the times of a constant rate: they are put back to what they were rounded from.
+        """
+        index, ticks = self._index, self._planner.ticks - self._planner.ticks[0]
+        rate = self.stream.average_rate
+        if rate and index.time_base > _COARSE:
+            exact = np.arange(len(ticks), dtype=np.int64) * rate.denominator
+            if float(np.abs(exact / rate.numerator - ticks * float(index.time_base))[:-1].max()) < float(index.time_base):
+                return Fraction(1, rate.numerator), exact
+        return index.time_base, ticks
 
     def _unsafe(self) -> str:
         """Why no packet of this stream may be copied."""
@@ -96,7 +102,7 @@ class Picture:
         context = self.stream.codec_context
         colors = (int(context.color_range), int(context.color_primaries), int(context.color_trc), int(context.colorspace))
         rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        common = {"time_base": self._index.time_base, "rate": Fraction(rate).limit_denominator(1001000), "colors": colors}
+        common = {"time_base": self.time_base, "rate": Fraction(rate).limit_denominator(1001000), "colors": colors}
         aspect = context.sample_aspect_ratio
         width, height = int(context.width), int(context.height)
         if self.codec not in COPIED:
@@ -121,35 +127,34 @@ class Picture:
         return joined_header(bytes(own), parameter_sets(bytes(coding.open().extradata or b""), "h264"))
 
     def packets(self, planned: Sequence[PlannedPiece], coding: Coding) -> Iterator[Any]:
-        """The packets of the cut with `pts`, `dts` and `duration` in ticks of the source's time base, from 0."""
-        delay, base = self._planner.delay_ticks(planned), 0
+        """The packets of the cut with `pts`, `dts` and `duration` in ticks of `time_base`, from 0."""
+        delay, base, times = self._planner.delay_ticks(planned, self._times), 0, self._times
         for piece in planned:
-            ticks = self._planner.ticks
-            shift = base - int(ticks[piece.first])
+            shift = base - int(times[piece.first])
             after_encoding = False
             for run in piece.runs:
-                at = run.first - 1
-                made = self._copied(run, shift, after_encoding) if run.packets else self._encoded(run, shift, coding)
-                for pts, packet in made:
+                made = self._copied(run, after_encoding) if run.packets else self._encoded(run, coding)
+                for count, (number, packet) in enumerate(made):
                     # The n-th packet is decoded a fixed time before the n-th picture; where damage leaves some out, by its own time.
-                    at = at + 1 if run.packets else int(np.searchsorted(ticks, pts - shift))
-                    packet.pts, packet.dts = pts, int(ticks[at]) + shift - delay
-                    packet.duration = int(ticks[at + 1] - ticks[at])
-                    packet.time_base = self._index.time_base
+                    at = run.first + count if run.packets else number
+                    packet.pts, packet.dts = int(times[number]) + shift, int(times[at]) + shift - delay
+                    packet.duration = int(times[at + 1] - times[at])
+                    packet.time_base = self.time_base
                     yield packet
                 after_encoding = not run.packets
-            base += int(ticks[piece.stop] - ticks[piece.first])
+            base += int(times[piece.stop] - times[piece.first])
 
-    def _copied(self, run: Run, shift: int, after_encoding: bool) -> Iterator[tuple[int, Any]]:
+    def _copied(self, run: Run, after_encoding: bool) -> Iterator[tuple[int, Any]]:
+        """(number of the frame, packet), in the file's order."""
         assert run.packets is not None
         begin, end = run.packets
         came = 0
         for at, packet in self._packets_at(begin, end):
             came += 1
-            pts = packet.pts + shift
+            number = int(np.searchsorted(self._index.frame_pts, packet.pts))
             if at == begin and self.codec == "hevc" and after_encoding:
                 packet = self._with_sets(packet)
-            yield pts, packet
+            yield number, packet
         if came != end - begin:
             raise VideoError(f"{self._video.label}: {end - begin - came} of its packets can no longer be read; was the file changed?")
 
@@ -160,10 +165,11 @@ class Picture:
         made.is_keyframe = True
         return made
 
-    def _encoded(self, run: Run, shift: int, coding: Coding) -> Iterator[tuple[int, Any]]:
-        ticks = self._planner.ticks
-        frames = ((int(ticks[i]) + shift, frame) for i, frame in self._video.coded_frames(run.first, run.stop))
-        yield from coding.encode(frames)
+    def _encoded(self, run: Run, coding: Coding) -> Iterator[tuple[int, Any]]:
+        """(number of the frame, packet), in order."""
+        frames = ((int(self._times[i]), frame) for i, frame in self._video.coded_frames(run.first, run.stop))
+        for time, packet in coding.encode(frames):
+            yield int(np.searchsorted(self._times, time)), packet
 
 
 def _index_of(video: Video) -> int:

@@ -104,16 +104,20 @@ class Planner:
     def _why_not(self, first: int, stop: int) -> str:
         pts, is_key = self._index.packet_pts, self._index.packet_is_key
         inside = [k for k in np.flatnonzero(is_key) if self.ticks[first] <= pts[k] < self.ticks[stop]]
-        if len(inside) > 2 and sum(k in set(self._clean) for k in inside) < 2:
+        if len(inside) > 1 and sum(k in set(self._clean) for k in inside) < 2:
             return "its groups of pictures are open (frames before a key frame need frames after it, or the other way round)"
         return ""  # no whole group of pictures lies in it
 
-    def delay_ticks(self, planned: Sequence[PlannedPiece]) -> int:
-        """By how much every packet must be decoded before the n-th picture is shown, so that one rule gives all decoding times."""
+    def delay_ticks(self, planned: Sequence[PlannedPiece], times: npt.NDArray[np.int64]) -> int:
+        """By how much every packet must be decoded before the n-th picture is shown, so that one rule gives all decoding times.
+
+        times: (frames,) when each is shown.
+        """
         most = 0
         for run in (run for piece in planned for run in piece.runs if run.packets):
             begin, end = run.packets or (0, 0)
-            most = max(most, int((self.ticks[run.first : run.stop] - self._index.packet_pts[begin:end]).max()))
+            numbers = np.searchsorted(self._index.frame_pts, self._index.packet_pts[begin:end])
+            most = max(most, int((times[run.first : run.stop] - times[numbers]).max()))
         return most
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import numpy as np
 
 from smolvlm.media import Video
 
@@ -73,7 +74,7 @@ def _timed(container: Any, stream: Any, start_s: Fraction) -> Iterator[tuple[Any
 def encoded_sound(video: Video, spans: Sequence[Span], origin_s: Fraction, context: Any) -> Iterator[Any]:
     """The video's sound, exact to the sample, encoded by `context`, an opened encoder."""
     rate, channels = int(context.sample_rate), int(context.layout.nb_channels)
-    fifo, at = av.AudioFifo(), 0
+    fifo, at = av.AudioFifo(), 0  # it counts the samples, which are the frames' times
     for span in spans:
         due = round((span.at_s + span.length_s) * rate)
         begin = float(span.start_s - origin_s)
@@ -95,14 +96,12 @@ def _write(fifo: Any, samples: Any, rate: int, channels: int) -> int:
     if len(samples):
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1).copy(), "flt", layout="mono" if channels == 1 else "stereo")
         frame.sample_rate = rate
-        frame.pts = None
+        frame.pts, frame.time_base = None, Fraction(1, rate)
         fifo.write(frame)
     return len(samples)
 
 
 def _silence(fifo: Any, count: int, rate: int, channels: int) -> None:
-    import numpy as np
-
     while count > 0:
         count -= _write(fifo, np.zeros((min(count, rate), channels), np.float32), rate, channels)
 
@@ -111,4 +110,6 @@ def _drained(fifo: Any, context: Any, *, last: bool = False) -> Iterator[Any]:
     size = int(context.frame_size) or 1024
     while fifo.samples >= size or (last and fifo.samples):
         frame = fifo.read(min(size, fifo.samples))
+        frame.pts = fifo.samples_read - frame.samples
+        frame.time_base = Fraction(1, int(context.sample_rate))
         yield from context.encode(frame)
