@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ _SOUNDS = {
 
 @dataclass(frozen=True)
 class CutReport:
-    """What was written. `reasons`: for each piece that is encoded whole where it need not be, why; `notes`: what was left out or changed."""
+    """What was written. `reasons`: for each piece of which nothing could be copied, why; `notes`: what was left out or changed."""
 
     path: Path
     duration_s: float
@@ -52,10 +52,11 @@ class _Track:
 
     stream: Any
     packets: Iterator[Any]
-    delay_s: Fraction = field(default=Fraction(0))
 
 
-def cut(video: Video, pieces: Sequence[Piece], out: str | Path, *, overwrite: bool = False, on_progress: OnProgress | None = None) -> CutReport:
+def cut(
+    video: Video, pieces: Sequence[Piece], out: str | Path, *, overwrite: bool = False, on_progress: OnProgress | None = None
+) -> CutReport:
     """Write `pieces` of `video`, one after the other, as `out` (.mp4, .mov, .mkv, .webm). Memory does not grow with the length.
 
     Packets are copied between key frames; at either edge of a piece less than one group of pictures is encoded in the source's own
@@ -105,7 +106,8 @@ class _Job:
     def report(self, path: Path) -> CutReport:
         runs = [run for piece in self._planned for run in piece.runs]
         count = {copied: sum(run.stop - run.first for run in runs if bool(run.packets) is copied) for copied in (True, False)}
-        pieces = [Piece(float(s.start_s - self._picture.origin_s), float(s.start_s - self._picture.origin_s + s.length_s)) for s in self._spans]
+        starts = [span.start_s - self._picture.origin_s for span in self._spans]
+        pieces = [Piece(float(start), float(start + span.length_s)) for start, span in zip(starts, self._spans, strict=True)]
         reasons = tuple(
             f"{piece.start_s:.2f}-{piece.end_s:.2f} s is encoded anew: {made.reason}."
             for piece, made in zip(pieces, self._planned, strict=True)
@@ -157,7 +159,8 @@ class _Job:
         return _Track(stream, encoded_sound(self._video, self._spans, self._picture.origin_s, stream.codec_context))
 
     def _subtitle_tracks(self, output: Any) -> Iterator[_Track]:
-        for stream, packets in subtitle_streams(self._video, self._picture.container, output, self._format, self._spans, self._notes.append):
+        source, note = self._picture.container, self._notes.append
+        for stream, packets in subtitle_streams(self._video, source, output, self._format, self._spans, note):
             yield _Track(stream, packets)
 
 

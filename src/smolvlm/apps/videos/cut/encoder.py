@@ -19,6 +19,7 @@ _OPTIONS = {
     "hevc": {"crf": "20", "preset": "fast"},
     "vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "lag-in-frames": "0"},
 }
+UNKNOWN_COLORS = (0, 2, 2, 2)  # range, primaries, transfer, space
 _H264_PROFILES = {
     "Baseline": "baseline",
     "Constrained Baseline": "baseline",
@@ -49,7 +50,7 @@ class Coding:
     length_size: int = 0
     in_band: bool = False
     interlaced: bool = False
-    colors: tuple[int, int, int, int] = (0, 2, 2, 2)  # range, primaries, transfer, space; "unknown"
+    colors: tuple[int, int, int, int] = UNKNOWN_COLORS
     aspect: Fraction | None = None
 
     @property

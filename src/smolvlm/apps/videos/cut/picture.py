@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smolvlm.apps.videos.cut.bitstream import h264_ids, joined_header, length_size, packed, parameter_sets, stands_alone
-from smolvlm.apps.videos.cut.encoder import Coding
-from smolvlm.apps.videos.cut.plan import Planner, PlannedPiece, Run, check_order
+from smolvlm.apps.videos.cut.encoder import UNKNOWN_COLORS, Coding
+from smolvlm.apps.videos.cut.plan import PlannedPiece, Planner, Run, check_order
 from smolvlm.errors import VideoError
 from smolvlm.media import Video
 
@@ -27,7 +26,7 @@ class Picture:
     def __init__(self, video: Video) -> None:
         self._video, self._index = video, video.index
         if not self._index.has_timestamps:
-            raise VideoError(f"{video.label}: its frames have no usable times, so that it cannot be cut by them; remux or convert it to MP4 first.")
+            raise VideoError(f"{video.label}: its frames have no usable times to cut by; remux or convert it to MP4 first.")
         self.container = video.container()
         self.stream = next(s for s in self.container.streams.video if s.index == _index_of(video))
         context = self.stream.codec_context
@@ -100,24 +99,31 @@ class Picture:
     def coding(self, planned: Sequence[PlannedPiece]) -> Coding:
         """How the edges are encoded: as the source, or all of it as H.264 where its own codec is not written."""
         context = self.stream.codec_context
+        width, height, pix_fmt = int(context.width), int(context.height), str(context.pix_fmt)
+        rate = Fraction(self.stream.average_rate or self.stream.guessed_rate or 25).limit_denominator(1001000)
         colors = (int(context.color_range), int(context.color_primaries), int(context.color_trc), int(context.colorspace))
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        common = {"time_base": self.time_base, "rate": Fraction(rate).limit_denominator(1001000), "colors": colors}
         aspect = context.sample_aspect_ratio
-        width, height = int(context.width), int(context.height)
         if self.codec not in COPIED:
-            even = {"width": width + width % 2, "height": height + height % 2, "pix_fmt": "yuv420p"}
-            plain = {**common, "colors": (0, 2, 2, 2)} if (context.pix_fmt or "").startswith(("rgb", "bgr", "gbr", "pal")) else common
-            return Coding("h264", **even, **plain, aspect=aspect)
+            if pix_fmt.startswith(("rgb", "bgr", "gbr", "pal")):
+                colors = UNKNOWN_COLORS
+            return Coding("h264", width + width % 2, height + height % 2, "yuv420p", self.time_base, rate, colors=colors, aspect=aspect)
         copies = any(run.packets for piece in planned for run in piece.runs)
-        made = Coding(
-            self.codec, width, height, str(context.pix_fmt), **common, profile=str(context.profile or ""), aspect=aspect,
-            interlaced=int(context.field_order) > 1, length_size=self._size if copies else 0, in_band=self.codec == "hevc" and copies,
-        )  # fmt: skip
-        if self.codec == "h264" and copies:
-            taken = h264_ids(parameter_sets(context.extradata, "h264"))
-            made = replace(made, set_id=next(i for i in range(32) if i not in taken))
-        return made
+        taken = h264_ids(parameter_sets(context.extradata, "h264")) if self.codec == "h264" and copies else set()
+        return Coding(
+            self.codec,
+            width,
+            height,
+            pix_fmt,
+            self.time_base,
+            rate,
+            profile=str(context.profile or ""),
+            set_id=next(i for i in range(32) if i not in taken),
+            length_size=self._size if copies else 0,
+            in_band=self.codec == "hevc" and copies,
+            interlaced=int(context.field_order) > 1,
+            colors=colors,
+            aspect=aspect,
+        )
 
     def header(self, coding: Coding) -> bytes | None:
         """The stream's header where packets are copied: of H.264 with the edges' parameter sets beside its own."""
@@ -175,5 +181,3 @@ class Picture:
 def _index_of(video: Video) -> int:
     with video.packets(0, None, kinds=()) as span:
         return int(span.streams[0].index)
-
-

@@ -55,7 +55,8 @@ class Planner:
         """Raises ParamsError for a piece without a frame."""
         first, stop = self._frame_at(piece.start_s), self._frame_at(piece.end_s)
         if not stop > first:
-            raise ParamsError(f"the piece {piece.start_s:g}..{piece.end_s:g} s holds no frame; pieces end after they start, within the video.")
+            span = f"{piece.start_s:g}..{piece.end_s:g} s"
+            raise ParamsError(f"the piece {span} holds no frame; pieces end after they start, within the video.")
         if self._unsafe:
             return PlannedPiece(first, stop, (Run(first, stop),), self._unsafe)
         keys = self._copied(first, stop)
@@ -103,10 +104,9 @@ class Planner:
 
     def _why_not(self, first: int, stop: int) -> str:
         pts, is_key = self._index.packet_pts, self._index.packet_is_key
-        inside = [k for k in np.flatnonzero(is_key) if self.ticks[first] <= pts[k] < self.ticks[stop]]
-        if len(inside) > 1 and sum(k in set(self._clean) for k in inside) < 2:
-            return "its groups of pictures are open (frames before a key frame need frames after it, or the other way round)"
-        return ""  # no whole group of pictures lies in it
+        if np.count_nonzero(is_key & (pts >= self.ticks[first]) & (pts < self.ticks[stop])) < 2:
+            return ""  # no whole group of pictures lies in it
+        return "its groups of pictures are open (frames beside a key frame need others on its far side)"
 
     def delay_ticks(self, planned: Sequence[PlannedPiece], times: npt.NDArray[np.int64]) -> int:
         """By how much every packet must be decoded before the n-th picture is shown, so that one rule gives all decoding times.
