@@ -106,7 +106,7 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
         ]
     assert frame_times(out) == pytest.approx(np.array(times) - times[0], abs=1e-4)
     assert report.copied_frames > 0
-    assert np.abs(np.subtract(beep_times(out), expected([(report.pieces[0].start_s, report.pieces[0].end_s)]))).max() <= STEP_S
+    assert np.abs(np.subtract(beep_times(out), expected([(piece.start_s, piece.end_s)]))).max() <= STEP_S
 
 
 def test_rotation_is_kept(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ class Picture:
     def packets(self, planned: Sequence[PlannedPiece], coding: Coding) -> Iterator[Any]:
         """The packets of the cut with `pts`, `dts` and `duration` in ticks of `time_base`, from 0."""
         delay, base, times = self._planner.delay_ticks(planned, self._times), 0, self._times
+        after_encoding = False  # also by the tail of the piece before
         for piece in planned:
             shift = base - int(times[piece.first])
-            after_encoding = False
             for run in piece.runs:
                 made = self._copied(run, after_encoding) if run.packets else self._encoded(run, coding)
                 for count, (number, packet) in enumerate(made):
