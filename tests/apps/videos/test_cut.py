@@ -100,10 +100,9 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     report = made(source, out, [(2.0, 8.0)])
     decodes(out)
+    piece = report.pieces[0]
     with Video(source) as video:
-        times = [
-            frame.time_s for frame in video.frames() if report.pieces[0].start_s - 1e-6 <= frame.time_s < report.pieces[0].end_s - 1e-6
-        ]
+        times = [frame.time_s for frame in video.frames() if piece.start_s - 1e-6 <= frame.time_s < piece.end_s - 1e-6]
     assert frame_times(out) == pytest.approx(np.array(times) - times[0], abs=1e-4)
     assert report.copied_frames > 0
     assert np.abs(np.subtract(beep_times(out), expected([(piece.start_s, piece.end_s)]))).max() <= STEP_S
