@@ -26,6 +26,8 @@ TINY = ModelConfig(
     scale_factor=2,
 )
 
+TINY_TRAINED = 4_000  # ids of its tokenizer that text encodes to; a custom size has as many
+
 CHAT_TEMPLATE = SMOLVLM.prompt.template
 
 _README = """# A SmolVLM2 checkpoint with random weights
@@ -70,7 +72,7 @@ def write_random_checkpoint(
         random_tensors(config, seed),
         config,
         processor_preset(config),
-        official_tokenizer_json(),
+        official_tokenizer_json(*((TINY_TRAINED,) if size_name in ("tiny", "custom") else ())),
         CHAT_TEMPLATE,
         dtype=dtype,
         max_shard_bytes=max_shard_bytes,

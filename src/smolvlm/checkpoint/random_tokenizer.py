@@ -47,9 +47,12 @@ _CORPUS = (
 )
 
 
-def official_tokenizer_json() -> str:
-    """The text of a `tokenizer.json` with 49,280 ids: digits apart, byte-level BPE, nothing added around the text."""
-    state = json.loads(byte_level_bpe(_corpus_texts(), BASE_VOCAB - 1000).to_str())
+def official_tokenizer_json(trained: int = BASE_VOCAB - 1000) -> str:
+    """The text of a `tokenizer.json` with 49,280 ids: digits apart, byte-level BPE, nothing added around the text.
+
+    trained: how many ids have merges that lead to them; with few of them it loads in a quarter of the time.
+    """
+    state = json.loads(byte_level_bpe(_corpus_texts(_CORPUS if trained > 10_000 else _CORPUS[:2]), trained).to_str())
     _fill(state["model"]["vocab"])
     return with_added_specials(Tokenizer.from_str(json.dumps(state)), reserved=88)
 
@@ -79,9 +82,9 @@ def with_added_specials(tokenizer: Tokenizer, reserved: int) -> str:
     return str(tokenizer.to_str())
 
 
-def _corpus_texts() -> list[str]:
+def _corpus_texts(names: Iterable[str]) -> list[str]:
     texts = []
-    for name in _CORPUS:
+    for name in names:
         try:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:  # the parent package is absent
