@@ -96,4 +96,4 @@ def test_bad_schemas_are_refused_before_any_work(model: SmolVLM, examples: Path,
 def test_a_budget_too_small_for_any_answer_is_said(model: SmolVLM) -> None:
     with pytest.raises(ParamsError, match="max_new_tokens"):
         model.extract(None, SCHEMAS[3], max_new_tokens=3)
-    assert not model.engine._sequences  # type: ignore[attr-defined]
+    assert model.engine.kv_pages == 0

@@ -74,18 +74,17 @@ def test_cancel_ends_the_answer_and_leaves_the_model_usable(model: SmolVLM) -> N
 
 def test_every_sequence_is_closed(model: SmolVLM, examples: Path) -> None:
     """A server that leaks one KV cache a request runs out of memory by the afternoon."""
-    open_sequences = model.engine._sequences  # type: ignore[attr-defined]
-    assert not open_sequences
+    assert model.engine.kv_pages == 0
     model.ask(examples / "chelsea.png", "?", **GREEDY)
     model.choose(None, "Yes or no?", ["yes", "no"])
     model.ask_many([(None, "a"), (None, "b")], **GREEDY)
     next(model.stream(None, "dropped", **GREEDY))  # never read to the end
     with model.session(examples / "chelsea.png", detail="low", **GREEDY) as session:
         session.ask("?")
-        assert len(open_sequences) == 1
+        assert model.engine.kv_pages > 0
     with pytest.raises(SmolVLMError):
         model.ask_many([(None, "a"), (examples / "absent.png", "b")], **GREEDY)
-    assert not open_sequences
+    assert model.engine.kv_pages == 0
 
 
 def test_choose_equals_the_sums_by_hand(model: SmolVLM, tiny_checkpoint: Path, examples: Path) -> None:
@@ -105,8 +104,9 @@ def test_choose_equals_the_sums_by_hand(model: SmolVLM, tiny_checkpoint: Path, e
         end = ids.tolist().index(model.config.eos_token_ids[0], start)
         sums.append(sum(float(logprobs[i - 1, ids[i]]) for i in range(start, end + 1)))
     expected = torch.tensor(sums).softmax(0).tolist()
-    assert list(choice.logprobs.values()) == pytest.approx(sums, abs=1e-3)
-    assert list(choice.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+    rounded = model.engine.name == "native"  # its weights have 8 bits or 16
+    assert list(choice.logprobs.values()) == pytest.approx(sums, abs=0.05 if rounded else 1e-3)
+    assert list(choice.probabilities.values()) == pytest.approx(expected, abs=0.02 if rounded else 1e-4)
     assert math.isclose(sum(choice.probabilities.values()), 1)
     assert choice.option == options[int(np.argmax(sums))] == str(choice)
     assert choice.probability == max(choice.probabilities.values())
@@ -128,8 +128,9 @@ def test_logprobs_are_those_of_the_model(model: SmolVLM, tiny_checkpoint: Path) 
     with torch.inference_mode():
         rows = plain(torch.tensor([ids]))[0].log_softmax(-1)[-len(answer.token_ids) - 1 :]
     for row, item in zip(rows, answer.logprobs, strict=False):
-        assert item.logprob == pytest.approx(float(row[item.token_id]), abs=1e-4)
-        assert [t for t, _, _ in item.top] == row.topk(3).indices.tolist()
+        assert item.logprob == pytest.approx(float(row[item.token_id]), abs=0.02 if model.engine.name == "native" else 1e-4)
+        if model.engine.name == "torch":  # rounded weights may swap neighbors
+            assert [t for t, _, _ in item.top] == row.topk(3).indices.tolist()
     assert answer.to_dict()["logprobs"][0]["token_id"] == answer.token_ids[0]
 
 
