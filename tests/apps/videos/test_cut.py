@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from apps.videos.helpers_cut import RATE, beep_times, decodes, expected, flash_times, flashing, frame_times, probe
+from helpers_cut import RATE, beep_times, decodes, expected, flash_times, flashing, frame_times, probe
 from smolvlm.apps.videos.cut import CutReport, Piece, cut
 from smolvlm.media import Video
 

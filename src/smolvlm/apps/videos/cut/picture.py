@@ -179,5 +179,5 @@ class Picture:
 
 
 def _index_of(video: Video) -> int:
-    with video.packets(0, None, kinds=()) as span:
+    with video.packets(0, None, kinds=("video",)) as span:
         return int(span.streams[0].index)
