@@ -29,6 +29,8 @@ OFFICIAL_TEMPLATE = (
     + _END
     + _PROMPT
 )
+# What that template writes around media, questions and answers, for training rows that are made without it.
+USER_WITH_MEDIA, NEXT_USER, ASSISTANT = "<|im_start|>User:", "\nUser: ", "<end_of_utterance>\nAssistant:"
 # What the reference puts in its place as soon as a video is present.
 VIDEO_TEMPLATE = OFFICIAL_TEMPLATE.replace(
     "{{ '<image>' }}{% endif %}", "{{ '<image>' }}{% elif line['type'] == 'video' %}{{ '<video>' }}{% endif %}"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from smolvlm.config import ModelConfig
 from smolvlm.families import SMOLVLM
+from smolvlm.families.grammar import ASSISTANT, NEXT_USER, USER_WITH_MEDIA
 from smolvlm.prompt.segments import TextSegment
 from smolvlm.prompt.tokenizer import PromptTokenizer
 from smolvlm.synth.sample import Pixels, Question, Sample
@@ -57,7 +58,7 @@ class RowMaker:
                 media = " " + SMOLVLM.prompt.video_text(sample.timestamps_s, sample.duration_s, tokens, outro="")
             else:
                 media = SMOLVLM.prompt.image_text(0, 0, tokens) * len(sample.frames)
-            text = f"<|im_start|>User:{media}"
+            text = USER_WITH_MEDIA + media
             self._prefixes[key] = self.tokenizer.encode_segments([TextSegment(text, trusted=True)])
         return self._prefixes[key]
 
@@ -65,7 +66,7 @@ class RowMaker:
         """The ids of a question with its answer, and how many of them, at the end, are the answer. `before` is what the
         template writes between the media, or the last turn, and the question: a tokenizer may join it with what follows."""
         asked = self.tokenizer.encode_segments(
-            [TextSegment(before, trusted=True), TextSegment(question.text), TextSegment("<end_of_utterance>\nAssistant:", trusted=True)]
+            [TextSegment(before, trusted=True), TextSegment(question.text), TextSegment(ASSISTANT, trusted=True)]
         )
         answer = [*self.tokenizer.encode_text(f" {question.answer}"), self.config.text.eos_token_id]
         return asked + answer, len(answer)
@@ -80,7 +81,7 @@ class RowMaker:
         for number, question in enumerate(questions, start=1):
             first = len(ids) == len(prefix) or not conversation
             outro = SMOLVLM.prompt.video_wording().outro if sample.kind == "video" else ""
-            branch, answer = self.branch(question, outro if first else "\nUser: ")
+            branch, answer = self.branch(question, outro if first else NEXT_USER)
             if len(ids) + len(branch) > length:
                 continue
             attn_targets += self.target_finder.find(sample, question, branch, answer, len(ids), image_tokens)
