@@ -8,6 +8,7 @@ import io
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -59,6 +60,18 @@ class Encoded:
         """(hidden,): the mean row, for comparing pictures with pictures."""
         mean: FloatArray = self.features.reshape(-1, self.features.shape[-1]).mean(0)
         return mean
+
+    def retimed(self, timestamps_s: Sequence[float], duration_s: float) -> Encoded:
+        """The same frames at other times, which is what the prompt says of them: a window of a video as a clip of its own.
+
+        Raises ParamsError for a picture, or unless there is one time a frame.
+        """
+        times = tuple(float(time_s) for time_s in timestamps_s)
+        if self.info.kind != "video" or len(times) != self.info.tile_count:
+            raise ParamsError(f"retimed takes one time for each of the {self.info.tile_count} frames of a video, not {len(times)}.")
+        if not all(0 <= time_s <= _MOST_SECONDS for time_s in (*times, duration_s)):
+            raise ParamsError("retimed takes times of at least 0 seconds.")
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, timestamps_s=times, duration_s=float(duration_s)))
 
     @classmethod
     def of(cls, info: MediaInfo, keys: tuple[str, ...], features: FloatArray, store: Store, model: str, fingerprint: str) -> Encoded:

@@ -84,6 +84,11 @@ class SmolVLM:
         self.config = engine.config
         self.runtime = Runtime(engine, processor, name, weights)
 
+    @property
+    def fingerprint(self) -> str:
+        """The weights by a short name, which an `Encoded` of this model has too; "" of a model made by hand."""
+        return self.runtime.fingerprint
+
     def ask(self, media: Any, prompt: str, *, system: str | None = None, on_progress: Progress | None = None, **options: Any) -> Answer:
         """Answer `prompt` about `media` (None for text alone)."""
         return self.stream(media, prompt, system=system, on_progress=on_progress, **options).answer

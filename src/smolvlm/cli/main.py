@@ -31,11 +31,13 @@ from smolvlm.cli.eval import app as eval_app
 from smolvlm.cli.extract import extract
 from smolvlm.cli.finetune import FinetuneCommand, finetune
 from smolvlm.cli.help import Command
+from smolvlm.cli.index import index
 from smolvlm.cli.info import info
 from smolvlm.cli.merge import merge
 from smolvlm.cli.models import models
 from smolvlm.cli.quantize import quantize
 from smolvlm.cli.random_checkpoint import random_checkpoint
+from smolvlm.cli.search import search
 from smolvlm.cli.serve import ServeCommand, serve
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
@@ -56,6 +58,8 @@ for _function, _name in (
     (chat, "chat"),
     (choose, "choose"),
     (extract, "extract"),
+    (index, "index"),
+    (search, "search"),
     (info, "info"),
     (models, "models"),
     (download, "download"),
@@ -102,6 +106,7 @@ def _smolvlm(
       smolvlm chat clip.mp4
       smolvlm choose room.png "Is the door open or closed?" --option open --option closed
       smolvlm extract room.png "Is the door open or closed?" --schema room.schema.json
+      smolvlm search holiday/ "a dog runs"
       smolvlm download 256m
       smolvlm finetune nano my-pictures/ --out runs/mine
       smolvlm eval synth

@@ -18,6 +18,7 @@ from smolvlm.media.sources import Source, SourceLike, SourcePolicy, open_source
 from smolvlm.media.tiling import TiledImage, fit_to_tiles, resize_to_longest_edge, split_image, tile_grid
 from smolvlm.media.video import Video, VideoLike, probe_video, sample_video
 from smolvlm.media.video_packets import PacketSpan, SoundBlock
+from smolvlm.media.video_subtitles import SubtitleText
 from smolvlm.options.media import DETAILS, MEDIA_KINDS, SAMPLINGS, TONE_MAPS, Detail, MediaOptions, OnWarning, Sampling, ToneMap, WantedKind
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SourceLike",
     "SourcePolicy",
     "StreamInfo",
+    "SubtitleText",
     "TiledImage",
     "ToneMap",
     "Video",

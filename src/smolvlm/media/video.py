@@ -30,6 +30,7 @@ from smolvlm.media.video_file import AnimationFile, Choose, Frames, VideoFile
 from smolvlm.media.video_index import FrameIndex
 from smolvlm.media.video_packets import PacketSpan, SoundBlock, packet_span, sound_of
 from smolvlm.media.video_pixels import turn_of
+from smolvlm.media.video_subtitles import SubtitleText, subtitles_in
 from smolvlm.options.declare import Option, Range, checked
 from smolvlm.options.media import MediaOptions
 
@@ -197,6 +198,12 @@ class Video:
         if not isinstance(file, VideoFile):
             raise VideoError(f"{self.label} is an animated picture, whose frames are not coded as a video's; convert it to MP4 first.")
         return file.coded(first, stop)
+
+    def subtitles(self) -> Iterator[SubtitleText]:
+        """The texts of all streams of subtitles inside the file, with their times; nothing of a file without."""
+        timeline = self._opened().timeline
+        if any(stream.kind == "subtitle" for stream in self.streams):
+            yield from subtitles_in(self.source, self._limits, timeline)
 
     def _pictures(self, choose: Choose, longest_edge: int | None) -> Iterator[VideoFrame]:
         file = self._opened()

@@ -20,6 +20,21 @@ from smolvlm.apps.library.lock import RunLock
 from smolvlm.apps.library.place import default_path
 from smolvlm.apps.library.store import Library, Maker, Medium
 from smolvlm.apps.library.tables import Part
-from smolvlm.apps.library.words import match_query, query_words, searchable
+from smolvlm.apps.library.words import is_common, match_query, query_words, searchable
+from smolvlm.apps.library.writing import check_free, write_file
 
-__all__ = ["Library", "Maker", "Medium", "Part", "RunLock", "content_hash", "default_path", "match_query", "query_words", "searchable"]
+__all__ = [
+    "Library",
+    "Maker",
+    "Medium",
+    "Part",
+    "RunLock",
+    "check_free",
+    "content_hash",
+    "default_path",
+    "is_common",
+    "match_query",
+    "query_words",
+    "searchable",
+    "write_file",
+]

@@ -25,6 +25,11 @@ def searchable(text: str) -> str:
     return " ".join(_CHARACTER.sub(r" \1 ", text).split())
 
 
+def is_common(word: str) -> bool:
+    """Whether an English word says nothing of what is looked for ("the", "is")."""
+    return word.lower() in _COMMON
+
+
 def query_words(query: str) -> list[str]:
     """The words that a query looks for, lower case, in order and each once; runs of CJK as they stand."""
     found = list(dict.fromkeys(piece.lower() for piece in _PIECE.findall(query)))
