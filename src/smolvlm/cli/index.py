@@ -36,7 +36,7 @@ def index(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Index videos: what happens when, for `smolvlm search`.
+    """Index what happens when in videos.
 
     A video is known by its content: unchanged, moved and renamed ones are not done again, and a run that was killed goes on
     where it stopped.

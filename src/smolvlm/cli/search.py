@@ -36,9 +36,10 @@ def search(
     every: EveryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Search in videos; what is not indexed yet is indexed first.
+    """Find where in videos something happens.
 
-    Exit code 0 with the moments, best first; where nothing matches it says so with the nearest miss, and the exit code is 3.
+    What is not indexed yet is indexed first. Exit code 0 with the moments, best first.
+    Where nothing matches it says so with the nearest miss, and the exit code is 3.
 
     \b
     Examples:
@@ -74,9 +75,7 @@ def search(
         raise typer.Exit(3)
 
 
-def scope(
-    model: SmolVLM, places: list[Path], library: Path | None, every: float | None, bars: Bars
-) -> tuple[Library, list[int]]:
+def scope(model: SmolVLM, places: list[Path], library: Path | None, every: float | None, bars: Bars) -> tuple[Library, list[int]]:
     """The library, and the runs in it that are searched; the caller closes it. Videos that are not indexed are indexed first."""
     from smolvlm.apps.library import Library
     from smolvlm.apps.videos.indexing import maker_of, video_files

@@ -211,8 +211,8 @@ class Video:
         return self._given(file, choose, longest_edge)
 
     def _given(self, file: Frames, choose: Choose, longest_edge: int | None) -> Iterator[VideoFrame]:
-        for i, pixels in file.pictures(choose, longest_edge):
-            yield VideoFrame(i, file.timeline.times([i])[0], pixels)
+        for i, time_s, pixels in file.pictures(choose, longest_edge):
+            yield VideoFrame(i, time_s, pixels)
             self._opened()
 
     def close(self) -> None:

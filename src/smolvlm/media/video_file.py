@@ -47,7 +47,7 @@ class Frames(Protocol):
 
     def sample(self, config: ProcessorConfig, options: MediaOptions, on_frame: OnFrame | None) -> SampledVideo: ...
 
-    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, Pixels]]: ...
+    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, float, Pixels]]: ...
 
     def key_frames(self) -> list[int]: ...
 
@@ -106,23 +106,25 @@ class VideoFile:
             warnings = (*collector.warnings, *self.timeline.warnings(options, wanted))
             return _sampled(self, frames, wanted, reader.decoded_frames - before, warnings)
 
-    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, Pixels]]:
-        """(i, upright pixels) of the frames that `choose(timeline)` takes, one at a time, none larger than `longest_edge_px`."""
-        last = -1
-        wanted = choose(self.timeline)
+    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, float, Pixels]]:
+        """(i, seconds, upright pixels) of the frames that `choose(timeline)` takes, one at a time, none larger than
+        `longest_edge_px`; i and the seconds are those of the timeline as it was then, whatever other calls learn of the file."""
+        last, timeline = -1, self.timeline
+        wanted = choose(timeline)
         with damage_named(self._source.label), self._reader() as reader:
             if self._can_seek:
                 try:
-                    for i, frame in reader.frames_by_seeking(self.timeline.index, wanted):
-                        yield i, reader.rgb(frame, shrink_to_px=longest_edge_px)
+                    for i, frame in reader.frames_by_seeking(timeline.index, wanted):
+                        yield i, timeline.times([i])[0], reader.rgb(frame, shrink_to_px=longest_edge_px)
                         last = i
                     return
                 except SeekMismatch:
-                    wanted = choose(self._counted(reader))
-            missing = {i for i in wanted if last < i < self.timeline.available}
+                    timeline = self._counted(reader)
+                    wanted = choose(timeline)
+            missing = {i for i in wanted if last < i < timeline.available}
             for i, frame in reader.frames_from_start(max(missing, default=-1) + 1):
                 if i in missing:
-                    yield i, reader.rgb(frame, shrink_to_px=longest_edge_px)
+                    yield i, timeline.times([i])[0], reader.rgb(frame, shrink_to_px=longest_edge_px)
 
     def coded(self, first: int, stop: int) -> Iterator[tuple[int, Any]]:
         """(i, `av.VideoFrame`) of the frames `first`..`stop`, as the decoder gives them."""
@@ -225,10 +227,10 @@ class AnimationFile:
                 self.timeline.choose(config, options)  # says how much is there
             return _sampled(self, frames, wanted, reader.decoded_frames, self.timeline.warnings(options, wanted))
 
-    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, Pixels]]:
+    def pictures(self, choose: Choose, longest_edge_px: int | None) -> Iterator[tuple[int, float, Pixels]]:
         with self._reader() as reader:
             for i, pixels in reader.frames(choose(self.timeline)):
-                yield i, pixels if longest_edge_px is None else shrunk(pixels, longest_edge_px)
+                yield i, self.timeline.times([i])[0], pixels if longest_edge_px is None else shrunk(pixels, longest_edge_px)
 
     def key_frames(self) -> list[int]:
         return [0]  # each frame is put together from the ones before

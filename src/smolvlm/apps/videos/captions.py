@@ -46,10 +46,7 @@ def caption(model: SmolVLM, windows: Sequence[Window], settings: IndexSettings) 
     """The captions of several windows, decoded together."""
     encoded = [encode_window(model, window) for window in windows]
     answers = model.ask_many(
-        [(each, settings.prompt) for each in encoded],
-        max_new_tokens=settings.max_caption_tokens,
-        logprobs=_ALTERNATIVES,
-        temperature=0,
+        [(each, settings.prompt) for each in encoded], max_new_tokens=settings.max_caption_tokens, logprobs=_ALTERNATIVES, temperature=0
     )
     return [_captioned(*each) for each in zip(windows, answers, encoded, strict=True)]
 
