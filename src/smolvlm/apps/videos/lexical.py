@@ -9,27 +9,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolvlm.apps.library import Library, match_query, query_words
-from smolvlm.apps.videos.synonyms import same_meaning
+from smolvlm.apps.videos.synonyms import plainer, same_meaning
 
 _MOST_WORDS = 16
-_FIELDS = {"seen": "{caption tags}", "said": "{spoken}"}
+_FIELDS = {"seen": "{caption}", "nearly": "{tags}", "said": "{spoken}"}
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Of a window: the share of the query's words that it has, each weighted by how rare it is; `bm25` is larger for better."""
+    """Of a window: the share of the query's words in its caption, its tags and what is said, each word weighted by how rare it is;
+    `bm25` is larger for better."""
 
-    seen: float
-    said: float
-    bm25: float
+    seen: float = 0.0
+    nearly: float = 0.0
+    said: float = 0.0
+    bm25: float = 0.0
 
 
 def covers(library: Library, query: str, runs: Sequence[int]) -> Mapping[int, Cover]:
     """The windows of `runs` that have any word of the query, by their id."""
-    words = query_words(query)[:_MOST_WORDS]
+    words = query_words(plainer(query))[:_MOST_WORDS]
     scope = json.dumps(list(runs))
     total = int(library.rows("SELECT COUNT(*) FROM video_windows WHERE run_id IN (SELECT value FROM json_each(?))", (scope,))[0][0])
-    matched: dict[str, dict[int, float]] = {"seen": defaultdict(float), "said": defaultdict(float)}
+    matched: dict[str, dict[int, float]] = {field: defaultdict(float) for field in _FIELDS}
     whole = 0.0
     for word in words:
         match = match_query(" ".join(same_meaning(word)))
@@ -42,9 +44,10 @@ def covers(library: Library, query: str, runs: Sequence[int]) -> Mapping[int, Co
             for window in windows:
                 matched[field][window] += rarity
     ranks = _bm25(library, " ".join(part for word in words for part in same_meaning(word)), scope)
-    every = set(matched["seen"]) | set(matched["said"])
+    every = set().union(*matched.values())
+    share = {field: {window: value / whole for window, value in found.items()} for field, found in matched.items()}
     return {
-        window: Cover(matched["seen"].get(window, 0.0) / whole, matched["said"].get(window, 0.0) / whole, ranks.get(window, 0.0))
+        window: Cover(share["seen"].get(window, 0.0), share["nearly"].get(window, 0.0), share["said"].get(window, 0.0), ranks.get(window, 0.0))
         for window in every
     }
 

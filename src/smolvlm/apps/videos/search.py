@@ -12,6 +12,7 @@ from smolvlm.apps.library import Library
 from smolvlm.apps.videos.lexical import Cover, covers
 from smolvlm.apps.videos.settings import PROMPT
 from smolvlm.apps.videos.stored import StoredWindow, features_of, windows_by_id
+from smolvlm.apps.videos.wording import Wording
 from smolvlm.errors import ParamsError
 from smolvlm.options.declare import check, option
 
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
 Judge = Literal["likelihood", "yes-no", "words"]
 JUDGES: tuple[str, ...] = ("likelihood", "yes-no", "words")
 _MOST_QUERY_CHARS = 300
-_WORDINGS = 4  # captions that the query's words hit, in which it is scored as well
-_LOWEST = -3.0  # of a log probability a word: below that all is equally unlikely
+_LOWEST = -12.0  # of a difference of log probabilities: below that all is equally unlikely
 _SAID = 0.75  # of the query's words: somebody says it
 
-# p = sigmoid(bias + words * seen + model * likelihood a word), fitted by `python -m benchmarks.search_truth --fit` on the
+# p = sigmoid(bias + words * seen + model * (likelihood - lowest)), fitted by `python -m benchmarks.search_truth --fit` on the
 # validation clips of `smolvlm.synth` with `nano`; the cut-off is p >= 0.5.
-_BIAS, _WORDS, _MODEL = -4.0, 7.0, 2.0
+_BIAS, _WORDS, _MODEL = -6.4, 4.5, 0.42
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class SearchSettings:
 
     judge: str = option("likelihood", "What the model is shown the best windows for.", choices=JUDGES)
     top: int = option(5, "Windows that are given at most.", least=1, most=1000)
-    candidates: int = option(32, "Windows that the model judges; the words choose them.", least=1, most=10_000)
+    candidates: int = option(24, "Windows that the model judges; the words choose them.", least=1, most=10_000)
     cutoff: float = option(0.5, "Least probability of a match.", least=0.0, most=1.0)
 
     def __post_init__(self) -> None:
@@ -90,8 +90,8 @@ def search(model: SmolVLM, library: Library, query: str, run_ids: Sequence[int],
         return Found(query, (), None)
     found = covers(library, query, run_ids)
     chosen = _candidates(library, found, run_ids, settings.candidates)
-    wordings = _wordings(chosen, found, query)
-    hits = [_hit(model, library, window, query, found.get(window.id, Cover(0, 0, 0)), wordings, settings) for window in chosen]
+    texts = _texts(library, query, run_ids)
+    hits = [_hit(model, library, window, texts, found.get(window.id, Cover()), settings) for window in chosen]
     hits.sort(key=lambda hit: (-hit.probability, hit.window.run_id, hit.window.number))
     good = tuple(hit for hit in hits if hit.probability >= settings.cutoff)[: settings.top]
     return Found(query, good, hits[0] if hits else None)
@@ -99,7 +99,7 @@ def search(model: SmolVLM, library: Library, query: str, run_ids: Sequence[int],
 
 def _candidates(library: Library, found: Any, run_ids: Sequence[int], count: int) -> list[StoredWindow]:
     """The windows that the words choose, then any, evenly spread, until there are `count`."""
-    best = sorted(found, key=lambda i: (-max(found[i].seen, found[i].said), -found[i].bm25, i))[:count]
+    best = sorted(found, key=lambda i: (-max(found[i].seen, found[i].nearly, found[i].said), -found[i].bm25, i))[:count]
     if len(best) < count:
         scope = json.dumps(list(run_ids))
         every = library.rows("SELECT id FROM video_windows WHERE run_id IN (SELECT value FROM json_each(?)) ORDER BY id", (scope,))
@@ -111,42 +111,40 @@ def _candidates(library: Library, found: Any, run_ids: Sequence[int], count: int
     return windows_by_id(library, best)
 
 
-def _wordings(windows: Sequence[StoredWindow], found: Any, query: str) -> dict[str, float]:
-    """Captions that have the query's words, with how much of it they cover: the model's way of saying it, perhaps."""
-    wordings: dict[str, float] = {}
-    for window in windows:
-        cover = found.get(window.id)
-        if cover is not None and cover.seen > 0 and window.caption and window.caption != query:
-            wordings.setdefault(window.caption, cover.seen)
-            wordings[window.caption] = max(wordings[window.caption], cover.seen)
-    return dict(sorted(wordings.items(), key=lambda item: -item[1])[:_WORDINGS])
+def _texts(library: Library, query: str, run_ids: Sequence[int]) -> tuple[str, ...]:
+    """The query, and the query in the wording of the captions."""
+    rows = library.rows(
+        "SELECT DISTINCT caption FROM video_moments WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),)
+    )
+    put = Wording([row["caption"] for row in rows]).put(query)
+    return (query,) if put is None or put == query else (query, put)
 
 
-def _hit(
-    model: SmolVLM, library: Library, window: StoredWindow, query: str, cover: Cover, wordings: dict[str, float], settings: SearchSettings
-) -> Hit:
-    seen, likelihood = cover.seen, _LOWEST
+def _hit(model: SmolVLM, library: Library, window: StoredWindow, texts: tuple[str, ...], cover: Cover, settings: SearchSettings) -> Hit:
+    """`texts`: the query and its other wordings; the likeliest counts, against the caption that the model chose itself."""
+    query, likelihood = texts[0], 0.0 if settings.judge == "words" else _LOWEST
     if settings.judge != "words":
         prompt = PROMPT if (row := _prompt(library, window)) is None else row
         features = features_of(model, library, window)
-        own = window.caption or "nothing"
-        options = list(dict.fromkeys((query, own, *wordings)))
-        logprobs = model.choose(features, prompt, options).logprobs
-        likelihood = _a_word(logprobs[query] - logprobs[own], query)
-        for wording, covered in wordings.items():
-            seen = max(seen, covered * math.exp(min(0.0, logprobs[wording] - logprobs[own])))
         if settings.judge == "yes-no":
             likelihood = math.log(max(model.choose(features, f"Does this happen: {query}?", ["yes", "no"]).probabilities["yes"], 1e-9))
-    probability = 1 / (1 + math.exp(-(_BIAS + _WORDS * seen + _MODEL * (likelihood - _LOWEST))))
-    hit = Hit(window, probability, seen, likelihood, f"{likelihood:.2f} a word by the model, {seen:.0%} of the words")
+        else:
+            own = window.caption or "nothing"
+            logprobs = model.choose(features, prompt, list(dict.fromkeys((*texts, own)))).logprobs
+            likelihood = max(logprobs[text] for text in texts) - logprobs[own]
+        likelihood = max(_LOWEST, min(0.0, likelihood))
+    probability = 1 / (1 + math.exp(-(_BIAS + _WORDS * cover.seen + _MODEL * (likelihood - _LOWEST))))
+    hit = Hit(
+        window,
+        probability,
+        cover.seen,
+        likelihood,
+        f"{math.exp(likelihood):.2f} times its caption by the model, {cover.seen:.0%} of the words",
+    )
     if cover.said >= _SAID:
         said = 0.5 + 0.5 * cover.said - 1e-3
-        return replace(hit, probability=max(probability, said), why=f"said: {cover.said:.0%} of the words") if said > probability else hit
+        return replace(hit, probability=said, why=f"said: {cover.said:.0%} of the words") if said > probability else hit
     return hit
-
-
-def _a_word(logprob: float, text: str) -> float:
-    return max(_LOWEST, min(0.0, logprob / max(1, len(text.split()))))
 
 
 def _prompt(library: Library, window: StoredWindow) -> str | None:
