@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,16 @@ def index(
     no_features: Annotated[
         bool, typer.Option("--no-features", help="Keep no features: a smaller library, and searches that decode the videos again.")
     ] = False,
+    write_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--write",
+            metavar="FORMAT",
+            help="Also write vtt, srt, chapters.vtt, ffmetadata, youtube, storyboard or html of each video; may be given again.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --write writes; beside each video by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that --write wrote before.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Index what happens when in videos.
@@ -52,11 +63,14 @@ def index(
 
     settings = settings_of(every=every, frames=frames, prompt=prompt, features=False if no_features else None)
     files = list(video_files(videos))
+    targets = {file: _targets(file, write_as or (), out, overwrite) for file in files}  # a wrong name shows before any work
     with Library.open(library, [VIDEOS]) as opened, opened.run_lock("videos"), Bars() as bars:
         name, folder = find_model(model, bars)
         loaded = open_model(name, model, bars)
         announce(loaded, folder)
         done, failed = index_files(loaded, opened, files, settings, bars)
+        for each in done:
+            _write_all(opened, each, targets, overwrite)
         if json:
             write_json({"library": str(opened.path), "videos": [as_dict(each) for each in done], "failed": failed})
         else:
@@ -65,6 +79,32 @@ def index(
                 write(f"{one_line(str(each.medium.path))}  {each.duration_s:.1f} s, {each.windows} windows ({what})\n")
     if failed and not done:
         raise typer.Exit(2)
+
+
+def _targets(file: Path, formats: Sequence[str], out: Path | None, overwrite: bool) -> list[tuple[str, Path]]:
+    """(format, path) of what is written of a video. Raises ParamsError for an unknown format, SourceError for a taken name."""
+    from smolvlm.apps.library import check_free
+    from smolvlm.apps.videos.exports import FORMATS, names
+    from smolvlm.errors import ParamsError
+
+    if unknown := [each for each in formats if each not in FORMATS]:
+        raise ParamsError(f"format {unknown[0]!r}: expected one of {', '.join(FORMATS)}.")
+    found = [(what, (out or file.parent) / name) for what, name in names(file) if what in formats]
+    for _, path in found:
+        check_free(path, overwrite=overwrite)
+    return found
+
+
+def _write_all(library: Library, indexed: Indexed, targets: dict[Path, list[tuple[str, Path]]], overwrite: bool) -> None:
+    from smolvlm.apps.videos.exports import export
+    from smolvlm.apps.videos.stored import windows_of
+
+    windows = windows_of(library, [indexed.run_id])
+    for file, wanted in targets.items():
+        if file.resolve() == indexed.medium.path.resolve():
+            for what, path in wanted:
+                for made in export(windows, indexed.medium.path, what, path, overwrite=overwrite):
+                    note(f"wrote {made}", dim=True)
 
 
 def settings_of(**given: Any) -> IndexSettings:

@@ -45,11 +45,11 @@ def covers(library: Library, query: str, runs: Sequence[int]) -> Mapping[int, Co
                 matched[field][window] += rarity
     ranks = _bm25(library, " ".join(part for word in words for part in same_meaning(word)), scope)
     every = set().union(*matched.values())
-    share = {field: {window: value / whole for window, value in found.items()} for field, found in matched.items()}
-    return {
-        window: Cover(share["seen"].get(window, 0.0), share["nearly"].get(window, 0.0), share["said"].get(window, 0.0), ranks.get(window, 0.0))
-        for window in every
-    }
+
+    def share(field: str, window: int) -> float:
+        return matched[field].get(window, 0.0) / whole
+
+    return {w: Cover(share("seen", w), share("nearly", w), share("said", w), ranks.get(w, 0.0)) for w in every}
 
 
 def _having(library: Library, match: str, scope: str) -> set[int]:

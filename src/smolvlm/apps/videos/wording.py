@@ -37,14 +37,22 @@ class Wording:
                 words.append(own)
             else:
                 return None
-        content = [(i, word) for i, word in enumerate(words) if not is_common(word)]
+        content = self._ordered([word for word in words if not is_common(word)])
         if not content:
             return None
-        made = [self._article(), content[0][1]]
-        for (_, left), (_, right) in pairwise(content):
+        made = [self._article(), content[0]]
+        for left, right in pairwise(content):
             between = self._joins.get((left, right))
             made += [*(between.most_common(1)[0][0].split() if between else ()), right]
         return " ".join(word for word in made if word)
+
+    def _ordered(self, words: list[str]) -> list[str]:
+        """ "falling cat" as "cat falls", where captions join the two in this order alone."""
+        words = list(words)
+        for i in range(len(words) - 1):
+            if (words[i], words[i + 1]) not in self._joins and (words[i + 1], words[i]) in self._joins:
+                words[i], words[i + 1] = words[i + 1], words[i]
+        return words
 
     def _own(self, word: str) -> str | None:
         if self._words[word]:
