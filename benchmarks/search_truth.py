@@ -40,7 +40,18 @@ PARAPHRASES = (
     (" appears", (" shows up", " comes into view", " emerges")),
     (" turns ", (" becomes ", " changes to ", " turning ")),
 )
-KINDS = ("own words", "paraphrase", "absent")
+# The same by words that no list of the search has: written after it, and never tuned for.
+UNSEEN = (
+    (" moves to the left", (" heads left", " glides to the left")),
+    (" moves to the right", (" heads right", " glides to the right")),
+    (" moves up", (" floats up", " flies up")),
+    (" moves down", (" floats down", " heads down")),
+    (" falls", (" crashes down", " keels over")),
+    (" disappears", (" dissolves", " ceases to be there")),
+    (" appears", (" materializes", " pops out of nowhere")),
+    (" turns ", (" goes from its color to ", " is repainted ")),
+)
+KINDS = ("own words", "paraphrase", "unseen wording", "absent")
 
 
 @dataclass(frozen=True)
@@ -50,11 +61,11 @@ class Case:
     truth: str  # "" for absent ones
 
 
-def paraphrase(event: str, number: int) -> str | None:
+def paraphrase(event: str, number: int, templates: Sequence[tuple[str, tuple[str, ...]]] = PARAPHRASES) -> str | None:
     """The event in other words; None for events of two parts."""
     if ", then " in event:
         return None
-    for ending, others in PARAPHRASES:
+    for ending, others in templates:
         if ending in event:
             changed = event.replace(ending, others[number % len(others)])
             return changed.replace("the ", "a ", 1)
@@ -67,6 +78,9 @@ def cases(events: Sequence[PlannedEvent], split: Split, absent: int, first: int)
     for number, event in enumerate(events):
         if (other := paraphrase(event.text, number)) is not None:
             yield Case("paraphrase", other, event.text)
+    for number, event in enumerate(events):
+        if number % 2 == 0 and (other := paraphrase(event.text, number // 2, UNSEEN)) is not None:
+            yield Case("unseen wording", other, event.text)
     present = {event.text for event in events}
     others = clips_with_distinct_events(absent + len(events), split, first=first)
     missing = [text for _, _, text in others if text not in present][:absent]

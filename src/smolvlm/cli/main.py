@@ -42,6 +42,7 @@ from smolvlm.cli.serve import ServeCommand, serve
 from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
 from smolvlm.cli.ui import ui
+from smolvlm.cli.vlc import app as vlc_app
 from smolvlm.cli.wording import enter, worded
 from smolvlm.errors import SmolVLMError
 
@@ -71,6 +72,7 @@ for _function, _name in (
 app.command("finetune", cls=FinetuneCommand)(finetune)
 app.add_typer(train_app, name="train")
 app.add_typer(eval_app, name="eval")
+app.add_typer(vlc_app, name="vlc")
 app.command("batch", cls=BatchCommand)(batch)
 app.command("serve", cls=ServeCommand)(serve)
 app.command("ui", cls=Command)(ui)

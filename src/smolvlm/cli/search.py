@@ -34,18 +34,21 @@ def search(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the playlist if it exists.")] = False,
     every: EveryOption = None,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="Of `smolvlm search serve`, on 127.0.0.1.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Find where in videos something happens.
 
     What is not indexed yet is indexed first. Exit code 0 with the moments, best first.
     Where nothing matches it says so with the nearest miss, and the exit code is 3.
+    `smolvlm search serve` opens the same as a page on this machine, over a library.
 
     \b
     Examples:
       smolvlm search match.mp4 "the ball falls"
       smolvlm search holiday/ "a dog runs" -o dogs.xspf
       smolvlm search holiday/ --like frame.jpg
+      smolvlm search serve
     """
     from smolvlm.apps.library import check_free, write_file
     from smolvlm.apps.videos.playlists import playlist
@@ -53,6 +56,11 @@ def search(
     from smolvlm.apps.videos.search import search as find
     from smolvlm.apps.videos.similar import similar
 
+    if places == ["serve"]:
+        from smolvlm.cli.vlc import run_server
+
+        run_server(model, library, port, None)
+        return
     *where, query = places if like is None else [*places, ""]
     if not where:
         raise typer.BadParameter('say where and what: smolvlm search holiday/ "a dog runs".')

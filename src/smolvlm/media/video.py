@@ -180,7 +180,7 @@ class Video:
             raise VideoError(f"{self.label} has no sound.")
         options, timeline = MediaOptions(start=start, end=end), self._opened().timeline
         last_s = float("inf") if options.end is None else options.end
-        return sound_of(self.source, self._limits, timeline, options.start, last_s, sample_rate, channels)
+        return sound_of(self.source, self._limits, timeline, options.start or 0.0, last_s, sample_rate, channels)
 
     @property
     def index(self) -> FrameIndex:

@@ -39,8 +39,8 @@ def playlist(moments: Sequence[Moment], out: Path) -> str:
     return xspf(moments, folder) if suffix == ".xspf" else m3u8(moments, folder)
 
 
-def xspf(moments: Sequence[Moment], folder: Path) -> str:
-    """VLC matches the `vlc:` prefix and the application's address letter by letter."""
+def xspf(moments: Sequence[Moment], folder: Path | None) -> str:
+    """`folder`: None writes whole addresses. VLC matches the `vlc:` prefix and the application's address letter by letter."""
     root = ET.Element("playlist", {"version": "1", "xmlns": _XSPF, "xmlns:vlc": _VLC})
     ET.SubElement(root, "title").text = "smolvlm"
     tracks = ET.SubElement(root, "trackList")
@@ -59,7 +59,7 @@ def xspf(moments: Sequence[Moment], folder: Path) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def m3u8(moments: Sequence[Moment], folder: Path) -> str:
+def m3u8(moments: Sequence[Moment], folder: Path | None) -> str:
     """Each line that a title could add is one line less: breaks become spaces."""
     lines = ["#EXTM3U"]
     for moment in moments:
@@ -73,9 +73,11 @@ def m3u8(moments: Sequence[Moment], folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def location(path: Path, folder: Path) -> str:
+def location(path: Path, folder: Path | None) -> str:
     """A file as a percent-encoded address, relative to `folder` where one leads to the other."""
     whole = Path(os.path.abspath(path))
+    if folder is None:
+        return whole.as_uri()
     try:
         relative = os.path.relpath(whole, folder)
     except ValueError:  # another drive of Windows

@@ -92,7 +92,7 @@ def search(model: SmolVLM, library: Library, query: str, run_ids: Sequence[int],
     chosen = _candidates(library, found, run_ids, settings.candidates)
     texts = _texts(library, query, run_ids)
     hits = [_hit(model, library, window, texts, found.get(window.id, Cover()), settings) for window in chosen]
-    hits.sort(key=lambda hit: (-hit.probability, hit.window.run_id, hit.window.number))
+    hits.sort(key=lambda hit: (-round(hit.probability, 2), -(hit.likelihood + hit.window.logprob), hit.window.run_id, hit.window.number))
     good = tuple(hit for hit in hits if hit.probability >= settings.cutoff)[: settings.top]
     return Found(query, good, hits[0] if hits else None)
 
