@@ -31,6 +31,7 @@ from smolvlm.cli.eval import app as eval_app
 from smolvlm.cli.extract import extract
 from smolvlm.cli.finetune import FinetuneCommand, finetune
 from smolvlm.cli.help import Command
+from smolvlm.cli.highlights import highlights
 from smolvlm.cli.index import index
 from smolvlm.cli.info import info
 from smolvlm.cli.merge import merge
@@ -61,6 +62,7 @@ for _function, _name in (
     (extract, "extract"),
     (index, "index"),
     (search, "search"),
+    (highlights, "highlights"),
     (info, "info"),
     (models, "models"),
     (download, "download"),
@@ -109,6 +111,7 @@ def _smolvlm(
       smolvlm choose room.png "Is the door open or closed?" --option open --option closed
       smolvlm extract room.png "Is the door open or closed?" --schema room.schema.json
       smolvlm search holiday/ "a dog runs"
+      smolvlm highlights match.mp4 --duration 90 --about "somebody falls" -o best.mp4
       smolvlm download 256m
       smolvlm finetune nano my-pictures/ --out runs/mine
       smolvlm eval synth
