@@ -62,7 +62,7 @@ def highlights(
     from smolvlm.apps.videos.highlights import HighlightSettings, find_highlights
     from smolvlm.media import Video
 
-    given = {"duration": duration, "every": every, "least": least, "spacing": spacing, "loudness": loudness}
+    given: dict[str, Any] = {"duration": duration, "every": every, "least": least, "spacing": spacing, "loudness": loudness}
     settings = HighlightSettings(**{name: value for name, value in given.items() if value is not None})
     if out is None and page is None and not dry_run:
         raise typer.BadParameter("say what to write: -o best.mp4, --page why.html, or --dry-run to see the moments only.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,24 @@ def test_times_come_back(tmp_path: Path, suffix: str, fps: float) -> None:
     moments = [Moment(film, a / fps, b / fps, name, "why") for (a, b), name in zip(frames, NAMES, strict=True)]
     out = tmp_path / f"out{suffix}"
     out.write_text(timeline(moments, out, fps=fps, duration_s=60), encoding="utf-8")
+    expected = [pytest.approx((a / fps, b / fps), abs=1e-4) for a, b in frames]
+    if suffix == ".fcpxml" and fps % 1:  # the adapter (1.0.0) reads 60000/1001 as 59: the file itself is looked at
+        clips = ET.parse(out).getroot().findall(".//spine/clip")
+        assert [(seconds(c, "start"), seconds(c, "start") + seconds(c, "duration")) for c in clips] == expected
+        assert 1 / seconds(ET.parse(out).getroot().find(".//format"), "frameDuration") == pytest.approx(fps, abs=1e-6)
+        return
     read = otio.adapters.read_from_file(str(out), **({"rate": fps} if suffix == ".edl" else {}))
     if not isinstance(read, otio.schema.Timeline):
         read = next(iter(read.find_children(descended_from_type=otio.schema.Timeline))) if hasattr(read, "find_children") else read[0]
     clips = list(read.video_tracks()[0].find_clips())
     found = [(c.source_range.start_time.to_seconds(), c.source_range.end_time_exclusive().to_seconds()) for c in clips]
-    assert found == [pytest.approx((a / fps, b / fps), abs=1e-4) for a, b in frames]
+    assert found == expected
+
+
+def seconds(element: ET.Element | None, name: str) -> float:
+    """An attribute such as `1001/30000s`."""
+    assert element is not None
+    return float(Fraction(element.attrib[name].removesuffix("s")))
 
 
 def test_rates_that_timecode_does_not_know() -> None:

@@ -13,7 +13,7 @@ from smolvlm.apps.videos.playlists import Moment, location, xml_text
 from smolvlm.errors import MissingExtraError, ParamsError
 
 TIMELINES = {".otio": "otio_json", ".edl": "cmx_3600", ".fcpxml": "fcpx_xml"}
-_RATES = (Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30, 48, 50, Fraction(60000, 1001), 60)  # that timecode knows
+_RATES = (24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0)  # that timecode knows
 
 
 def timeline(moments: Sequence[Moment], out: Path, *, fps: float, duration_s: float) -> str:
@@ -47,12 +47,12 @@ def check_timeline(out: Path) -> None:
 def rate_of(fps: float, adapter: str = "") -> float:
     """The rate that times are counted in: the video's, or the next that timecode knows; best one in which its frames are whole."""
 
-    def misfit(rate: float | Fraction) -> tuple[bool, float]:
-        times = float(rate) / fps
-        return abs(times - max(round(times), 1)) * fps > 0.002, abs(float(rate) - fps)
+    def misfit(rate: float) -> tuple[bool, float]:
+        times = rate / fps
+        return abs(times - max(round(times), 1)) * fps > 0.002, abs(rate - fps)
 
     nearest = min(_RATES, key=misfit)
-    return float(nearest) if abs(float(nearest) - fps) < 0.002 or adapter in ("cmx_3600", "fcpx_xml") else fps
+    return nearest if abs(nearest - fps) < 0.002 or adapter in ("cmx_3600", "fcpx_xml") else fps
 
 
 def _timeline(otio: Any, moments: Sequence[Moment], out: Path, rate: float, duration_s: float, *, relative: bool) -> Any:
