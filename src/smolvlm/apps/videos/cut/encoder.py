@@ -16,7 +16,7 @@ _ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
 # Visually lossless: an edge must not look worse than what is copied beside it.
 _OPTIONS = {
     "h264": {"crf": "18", "preset": "fast", "bf": "0"},
-    "hevc": {"crf": "20", "preset": "fast"},
+    "hevc": {"crf": "19", "preset": "veryfast"},
     "vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "lag-in-frames": "0"},
 }
 UNKNOWN_COLORS = (0, 2, 2, 2)  # range, primaries, transfer, space
