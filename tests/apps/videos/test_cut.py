@@ -155,7 +155,10 @@ MATRIX: dict[str, Any] = {
     "baseline": ((*H264, "-profile:v", "baseline", "-bf", "0"), ".mp4", "aac", ".mp4"),
     "4:4:4": ((*H264, "-pix_fmt", "yuv444p"), ".mp4", "aac", ".mp4"),
     "no deblocking, CAVLC, weighted": ((*H264, "-x264-params", "cabac=0:no-deblock=1:weightp=2"), ".mp4", "aac", ".mp4"),
-    "mp3": (H264, ".mp4", "libmp3lame", ".mp4"),
+    "MP3 becomes AAC": (H264, ".mp4", "libmp3lame", ".mp4"),
+    "AC-3": (H264, ".mp4", "ac3", ".mp4"),
+    "Vorbis is copied": (H264, ".mkv", "libvorbis", ".mkv"),
+    "FLAC": (H264, ".mkv", "flac", ".mkv"),
 }
 
 

@@ -22,15 +22,17 @@ from smolvlm.media import StreamInfo, Video
 
 OnProgress = Callable[[str, int, int], None]
 
-# What each container takes as it is; other sound is encoded as AAC (WebM: Opus).
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _PICTURES = {"mp4": ("h264", "hevc", "vp9"), "mov": ("h264", "hevc"), "matroska": ("h264", "hevc", "vp9"), "webm": ("vp9",)}
+# Sound that is copied; other is encoded, as FLAC where it has lost nothing yet, else as AAC (WebM: Opus). Not copied are MP3, whose
+# packets hold parts of later ones (the first 80 ms behind a seam would be silent), and FLAC and ALAC, whose packets last 90 ms.
 _SOUNDS = {
-    "mp4": ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "flac", "alac"),
-    "mov": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac"),
-    "matroska": ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "flac", "vorbis", "dca", "alac"),
+    "mp4": ("aac", "ac3", "eac3", "opus"),
+    "mov": ("aac", "ac3", "eac3"),
+    "matroska": ("aac", "ac3", "eac3", "opus", "vorbis", "dca"),
     "webm": ("opus", "vorbis"),
 }
+_LOSSLESS = ("flac", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le")
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,19 @@ class _Job:
             elif info.default or len(infos) == 1:
                 yield self._encoded_sound(output, info)
             else:
-                self._notes.append(f"a second sound track ({info.codec}) was left out: {self._format} does not hold it.")
+                self._notes.append(f"another sound track ({info.codec}) was left out: it cannot be copied into {self._format}.")
 
     def _encoded_sound(self, output: Any, info: StreamInfo) -> _Track:
-        name = "libopus" if self._format == "webm" else "aac"
-        self._notes.append(f"the sound is encoded as {name.removeprefix('lib').upper()}: {self._format} does not hold {info.codec}.")
-        rate = 48_000 if name == "libopus" or info.sample_rate > 48_000 or info.sample_rate < 8000 else info.sample_rate
+        lossless = info.codec in _LOSSLESS and self._format in ("mp4", "matroska")
+        name, held = ("libopus", "flt") if self._format == "webm" else ("flac", "s16") if lossless else ("aac", "fltp")
+        fewer = ", in stereo" if info.channels > 2 else ""
+        self._notes.append(
+            f"the sound ({info.codec}) cannot be copied exactly; it is encoded as {name.removeprefix('lib').upper()}{fewer}."
+        )
+        rate = 48_000 if name == "libopus" or not 8000 <= info.sample_rate <= 48_000 else info.sample_rate
         stream = output.add_stream(name, rate=rate, layout="mono" if info.channels == 1 else "stereo", bit_rate=160_000)
-        stream.codec_context.format = "fltp" if name == "aac" else "flt"
+        before = self._picture.container.streams[info.index].codec_context.format
+        stream.codec_context.format = "s32" if lossless and not before.name.startswith("s16") else held
         stream.codec_context.open()
         return _Track(stream, encoded_sound(self._video, self._spans, self._picture.origin_s, stream.codec_context))
 
