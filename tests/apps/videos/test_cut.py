@@ -213,3 +213,18 @@ def test_subtitles_are_shifted_and_clipped(tmp_path: Path) -> None:
         ["00:00:04,500 --> 00:00:05,000", "ends behind"],
     ]
     decodes(out)
+
+
+@pytest.mark.slow
+def test_lossless_sound_is_exact_to_the_sample(tmp_path: Path) -> None:
+    import subprocess
+
+    def samples(path: Path) -> Any:
+        raw = subprocess.run(["ffmpeg", "-v", "error", "-i", path, "-map", "0:a", "-f", "s16le", "-"], capture_output=True, check=True)
+        return np.frombuffer(raw.stdout, np.int16)
+
+    source, out = flashing(tmp_path / "source.mkv", *H264, "-sample_fmt", "s16", sound="flac"), tmp_path / "out.mkv"
+    report = made(source, out)
+    before = samples(source)
+    wanted = np.concatenate([before[round(p.start_s * 48_000) : round(p.end_s * 48_000)] for p in report.pieces])
+    assert np.array_equal(samples(out), wanted)

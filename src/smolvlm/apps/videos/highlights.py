@@ -237,6 +237,7 @@ def _probability(model: SmolVLM, each: Captioned, wanted: Wanted) -> tuple[float
     good, rivals = wanted.options(each.caption)
     if not good:
         return 0.0, NOTHING
+    # The mean over three wordings of the question gained nothing (60 clips from 600: precision 0.91 against 0.94, recall the same).
     choice = model.choose(each.features, IndexSettings().prompt, [*good, *rivals])
     probability = min(1.0, sum(choice.probabilities[text] for text in good))
     best = max(good, key=lambda text: choice.probabilities[text])
