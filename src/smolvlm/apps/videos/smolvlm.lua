@@ -10,7 +10,7 @@ function descriptor()
     title = "smolvlm: search inside videos",
     version = "1",
     author = "smolvlm",
-    shortdesc = "Find what happens in videos",
+    shortdesc = "smolvlm: search inside videos",
     description = "Type what happens; a click jumps there. Everything stays on this machine.",
     capabilities = {},
   }
@@ -89,21 +89,22 @@ local function entry(hit)
   }
 end
 
-function jump()
-  for id in pairs(list:get_selection() or {}) do
-    local hit = hits[id]
-    if hit and hit.here then
-      if vlc.player and vlc.player.seek_by_time_absolute then -- VLC 4
-        vlc.player.seek_by_time_absolute(math.floor(hit.from * 1000000))
-      else
-        vlc.var.set(vlc.object.input(), "time", math.floor(hit.from * 1000000))
-      end
-    elseif hit then
+function jump() -- to the chosen line, or the first
+  local hit = hits[next(list:get_selection() or {}) or 1]
+  if not hit then
+    say("search first")
+  elseif not hit.here then
+    vlc.playlist.add({ entry(hit) })
+  elseif vlc.player and vlc.player.seek_by_time_absolute then -- VLC 4
+    vlc.player.seek_by_time_absolute(math.floor(hit.from * 1000000))
+  else
+    local input = vlc.object.input()
+    if input then
+      vlc.var.set(input, "time", math.floor(hit.from * 1000000))
+    else -- stopped: play it from there
       vlc.playlist.add({ entry(hit) })
     end
-    return
   end
-  say("choose a line first")
 end
 
 function queue_all()
