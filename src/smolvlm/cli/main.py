@@ -1,7 +1,7 @@
 """`smolvlm`: the application, its exit codes, and how errors are shown.
 
 Exit codes: 0 done; 1 a defect of ours, or a reader that went away (broken pipe); 2 bad input or usage, or no room to write;
-130 Ctrl-C.
+3 nothing matches (`smolvlm search`); 130 Ctrl-C.
 """
 
 from __future__ import annotations

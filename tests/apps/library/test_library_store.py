@@ -133,6 +133,12 @@ def test_a_read_only_library_is_read_and_never_written(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write, root included")
+def test_a_folder_without_write_access_is_said() -> None:
+    with pytest.raises(LibraryError, match="pass another one|cannot be opened"):
+        Library.open("/proc/smolvlm/library.db")
+
+
 def test_makers_are_told_apart_by_weights_prompt_and_options(tmp_path: Path) -> None:
     with Library.open(tmp_path / "l.db") as library:
         one = library.maker(app="toy", model="nano", fingerprint="f", prompt="What?", options={"b": 1, "a": 2})

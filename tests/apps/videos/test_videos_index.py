@@ -115,6 +115,21 @@ def test_without_scene_cuts_each_change_lies_inside_a_window(tmp_path: Path) -> 
     assert found[0].start_s == 0
 
 
+def test_an_event_that_windows_cut_in_two_is_found(nano: SmolVLM, tmp_path: Path) -> None:
+    """Six frames in windows of three: each ends in the middle of what happens."""
+    from smolvlm.apps.videos.search import search
+
+    clips = [clip for clip in clips_with_distinct_events(30) if clip[1].duration_s == len(clip[1].frames) == 6 and " moves " in clip[2]][:3]
+    events = write_programme(tmp_path / "one.mp4", clips, scene_cuts=False)
+    with Library.open(tmp_path / "l.db", [VIDEOS]) as library:
+        done = index_video(nano, library, tmp_path / "one.mp4", IndexSettings(every=1.0, frames=3))
+        starts = [window.start_s for window in windows_of(library, [done.run_id])]
+        assert all(sum(event.start_s <= start_s < event.end_s - 1 for start_s in starts) == 2 for event in events), starts
+        for event in events:
+            hit = search(nano, library, event.text, [done.run_id]).hits[0]
+            assert event.start_s - 1 <= (hit.window.start_s + hit.window.end_s) / 2 <= event.end_s + 1, (event, hit)
+
+
 def test_a_still_picture_costs_one_window(tmp_path: Path) -> None:
     path = tmp_path / "still.mp4"
     make_clip(path, 1, rate=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,17 +34,18 @@ class Captioned:
     features: Encoded
 
 
-def encode_window(model: SmolVLM, window: Window) -> Encoded:
-    """The window as a clip of its own: its times begin at 0, as those of the clips that models learn from."""
+def encode_window(model: SmolVLM, window: Window, label: str) -> Encoded:
+    """The window as a clip of its own: its times begin at 0, as those of clips that models learn from. `label`: the video in warnings."""
     frames = np.stack([frame.pixels for frame in window.frames])
     times = [frame.time_s - window.frames[0].time_s for frame in window.frames]
     lasts_s = max(window.end_s - window.frames[0].time_s, times[-1])
-    return model.encode(frames, store="int8", max_frames=len(frames)).retimed(times, lasts_s)
+    encoded = model.encode(frames, store="int8", max_frames=len(frames)).retimed(times, lasts_s)
+    return replace(encoded, info=replace(encoded.info, label=label))
 
 
-def caption(model: SmolVLM, windows: Sequence[Window], settings: IndexSettings) -> list[Captioned]:
+def caption(model: SmolVLM, windows: Sequence[Window], settings: IndexSettings, label: str) -> list[Captioned]:
     """The captions of several windows, decoded together."""
-    encoded = [encode_window(model, window) for window in windows]
+    encoded = [encode_window(model, window, label) for window in windows]
     answers = model.ask_many(
         [(each, settings.prompt) for each in encoded], max_new_tokens=settings.max_caption_tokens, logprobs=_ALTERNATIVES, temperature=0
     )

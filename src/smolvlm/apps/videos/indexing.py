@@ -89,12 +89,12 @@ class _Run:
             if isinstance(found, Window):
                 waiting.append(found)
             if waiting and (isinstance(found, Longer) or len(waiting) == _TOGETHER):
-                self._keep(caption(self._model, waiting, self._settings), sound, texts)
+                self._keep(caption(self._model, waiting, self._settings, self._medium.path.name), sound, texts)
                 waiting.clear()
             if isinstance(found, Longer):
                 self._lengthen(found)
             self._tell(found.end_s, video)
-        self._keep(caption(self._model, waiting, self._settings) if waiting else [], sound, texts)
+        self._keep(caption(self._model, waiting, self._settings, self._medium.path.name) if waiting else [], sound, texts)
         if not _count(self._library, self._run_id):
             raise VideoError(f"{video.label}: none of its frames can be decoded; {' '.join(self._warnings)}".strip())
         if not self._medium.path.exists():

@@ -71,7 +71,7 @@ def features_of(model: SmolVLM, library: Library, window: StoredWindow) -> Encod
         raise SourceError(f"{str(window.path)!r} is gone, and its index holds no features; index it where it is now.")
     with Video(window.path) as video:
         frames = [next(video.frames(time_s, longest_edge=512)) for time_s in window.frame_times_s]
-    return encode_window(model, Window(window.number, window.shot, window.start_s, window.end_s, tuple(frames)))
+    return encode_window(model, Window(window.number, window.shot, window.start_s, window.end_s, tuple(frames)), window.path.name)
 
 
 def run_of(library: Library, medium_id: int, maker: Maker) -> int | None:
