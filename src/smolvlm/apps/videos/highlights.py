@@ -139,7 +139,7 @@ def _captioned(
     seen = _joined(windows(video, index, on_damage=notes.append))
     total = max(round(video.duration_s), 1)
     while group := list(islice(seen, _TOGETHER)):
-        yield from caption(model, group, index)
+        yield from caption(model, group, index, video.label)
         if on_progress is not None:
             on_progress("watching", min(round(group[-1].end_s), total), total)
 
