@@ -63,7 +63,7 @@ $(VENV)/.run: $(VENV)/.made $(INPUTS)
 # Bytecode is made of what is imported, when it is: to compile all 22,000 files takes longer than to download them.
 # docling-core likewise: it wants a typer below 0.27 for a command of its own; what it needs beside stands in the test group.
 $(VENV)/.test: $(VENV)/.run
-	$(PIP) install --quiet --no-compile -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui,video]" --group test --group docs
+	$(PIP) install --quiet --no-compile -c constraints.txt -e ".[torch,heic,train,serve,scale,ray-serve,ui,video,camera]" --group test --group docs
 	$(PIP) install --quiet --no-compile -c constraints.txt --no-deps torchvision docling-core
 	@touch $@
 

@@ -113,3 +113,7 @@ class LibraryError(SmolVLMError, ValueError):
 
 class LibraryBusyError(LibraryError):
     """Another run is writing to the library."""
+
+
+class RulesError(SmolVLMError, ValueError):
+    """A file of rules of `smolvlm watch` is wrong: the message says the line and the key."""

@@ -44,6 +44,7 @@ from smolvlm.cli.synth import SynthCommand, synth
 from smolvlm.cli.train import train_app
 from smolvlm.cli.ui import ui
 from smolvlm.cli.vlc import app as vlc_app
+from smolvlm.cli.watch import watch
 from smolvlm.cli.wording import enter, worded
 from smolvlm.errors import SmolVLMError
 
@@ -62,6 +63,7 @@ for _function, _name in (
     (extract, "extract"),
     (index, "index"),
     (search, "search"),
+    (watch, "watch"),
     (highlights, "highlights"),
     (info, "info"),
     (models, "models"),

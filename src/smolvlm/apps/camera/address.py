@@ -39,7 +39,7 @@ def address_of(source: str) -> Address:
     if scheme:
         kinds: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}
         if scheme not in kinds:
-            raise SourceError(f"{shown_url(source)}: {scheme}:// cannot be watched; give rtsp://, rtsps://, http(s)://, a device or a file.")
+            raise SourceError(f"{shown_url(source)}: {scheme}:// cannot be watched; give rtsp(s)://, http(s)://, a device or a file.")
         try:
             parts = urlsplit(source)
             host, _ = parts.hostname, parts.port
@@ -81,5 +81,3 @@ def without_secrets(text: str, address: Address) -> str:
         if secret and len(secret) > 2:
             text = text.replace(secret, "***")
     return _SECRET_QUERY.sub(r"\1***", _USER_INFO.sub(r"\1", text))
-
-

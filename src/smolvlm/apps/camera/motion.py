@@ -74,4 +74,5 @@ def _blurred(grey: Grey) -> npt.NDArray[np.float32]:
     """A 3x3 mean."""
     padded = np.pad(grey.astype(np.float32), 1, mode="edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
+    mean: npt.NDArray[np.float32] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / np.float32(9)
+    return mean

@@ -60,7 +60,7 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing to watch for. `event`: a change, looked for after motion; `lasts_s` > 0: a state, which has to last.
+    """One thing to watch for. `event`: a change, looked for after motion.
 
     `event` must be the likeliest of itself and `rivals` as the answer to `question`, with at least `threshold`, and `confirm`
     must agree. `still_s` > 0: after so many seconds, before the alert goes out, both are asked again about frames from before the
@@ -74,7 +74,6 @@ class Rule:
     confirm: Confirmation
     threshold: float = 0.5
     still_s: float = 0.0
-    lasts_s: float = 0.0
     zone: tuple[Polygon, ...] = ()
     outside: tuple[Polygon, ...] = ()
     schedule: Schedule = Schedule()
@@ -103,27 +102,6 @@ class WindowSettings:
 
 
 @dataclass(frozen=True)
-class MqttSettings:
-    """A broker, and the topics' prefix. The password comes from the environment variable `password_env`."""
-
-    host: str
-    port: int = 1883
-    prefix: str = "smolvlm"
-    user: str = ""
-    password_env: str = ""
-    tls: bool = False
-    discovery: str = "homeassistant"  # "": no discovery messages
-
-
-@dataclass(frozen=True)
-class WebhookSettings:
-    """Each message as a POST. The key of the signature comes from the environment variable `secret_env`."""
-
-    url: str
-    secret_env: str = ""
-
-
-@dataclass(frozen=True)
 class Retention:
     """What is kept of past events: the oldest go first."""
 
@@ -140,7 +118,5 @@ class WatchRules:
     motion: MotionSettings = MotionSettings()
     window: WindowSettings = WindowSettings()
     retention: Retention = Retention()
-    mqtt: MqttSettings | None = None
-    webhook: WebhookSettings | None = None
     jsonl: str | None = None
     zones: dict[str, Polygon] = field(default_factory=dict)

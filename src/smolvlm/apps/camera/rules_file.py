@@ -1,21 +1,20 @@
 """rules.yaml -> `WatchRules`. Every error names the file, the line, the key, and the nearest key that there is.
 
-    camera: hall
-    zones:
-      bed: [[0.0, 0.5], [0.4, 0.5], [0.4, 1.0], [0.0, 1.0]]
-    rules:
-      - name: fall
-        event: a person falls
-        confirm: {question: Does anybody fall?}
-        still: 2.5
-        outside: [bed]
+camera: hall
+zones:
+  bed: [[0.0, 0.5], [0.4, 0.5], [0.4, 1.0], [0.0, 1.0]]
+rules:
+  - name: fall
+    event: a person falls
+    confirm: {question: "Does anybody fall?"}
+    still: 2.5
+    outside: [bed]
 """
 
 from __future__ import annotations
 
 from datetime import time
 from pathlib import Path
-from typing import Any
 
 from smolvlm.apps.camera.rules import (
     DAYS,
@@ -23,20 +22,18 @@ from smolvlm.apps.camera.rules import (
     Confirmation,
     Everywhere,
     MotionSettings,
-    MqttSettings,
     Polygon,
     Retention,
     Rule,
     Schedule,
     WatchRules,
-    WebhookSettings,
     WindowSettings,
 )
 from smolvlm.apps.camera.yaml_places import Place, read_yaml
 
-_TOP = ("camera", "rules", "zones", "motion", "window", "retention", "mqtt", "webhook", "jsonl")
+_TOP = ("camera", "rules", "zones", "motion", "window", "retention", "jsonl")
 _RULE = (
-    "name", "event", "question", "rivals", "confirm", "threshold", "still", "lasts", "zone", "outside", "schedule", "cool_down",
+    "name", "event", "question", "rivals", "confirm", "threshold", "still", "zone", "outside", "schedule", "cool_down",
 )  # fmt: skip
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
@@ -62,8 +59,6 @@ def rules_of(top: Place) -> WatchRules:
         motion=_motion(top.get("motion"), zones) if "motion" in top else MotionSettings(),
         window=_window(top.get("window")) if "window" in top else WindowSettings(),
         retention=_retention(top.get("retention")) if "retention" in top else Retention(),
-        mqtt=_mqtt(top.get("mqtt")) if "mqtt" in top else None,
-        webhook=_webhook(top.get("webhook")) if "webhook" in top else None,
         jsonl=top.get("jsonl").text() if "jsonl" in top else None,
         zones=zones,
     )
@@ -84,7 +79,6 @@ def _rule(place: Place, zones: dict[str, Polygon]) -> Rule:
         confirm=_confirm(place.get("confirm"), event) if "confirm" in place else _asked_plainly(event),
         threshold=place.number("threshold", 0.5, 0.0, 1.0),
         still_s=place.number("still", 0.0, 0.0, 60.0),
-        lasts_s=place.number("lasts", 0.0, 0.0, 86_400.0),
         zone=_areas(place, "zone", zones),
         outside=_areas(place, "outside", zones),
         schedule=_schedule(place.get("schedule")) if "schedule" in place else Schedule(),
@@ -192,24 +186,3 @@ def _window(place: Place) -> WindowSettings:
 def _retention(place: Place) -> Retention:
     place.only(("days", "bytes"))
     return Retention(place.number("days", 30.0, 0.01, 36_500.0), int(place.number("bytes", 2_000_000_000, 1_000_000, 1e15, whole=True)))
-
-
-def _mqtt(place: Place) -> MqttSettings:
-    place.only(("host", "port", "prefix", "user", "password_env", "tls", "discovery"))
-    return MqttSettings(
-        place.need("host").text(),
-        int(place.number("port", 8883 if place.flag("tls") else 1883, 1, 65_535, whole=True)),
-        place.get("prefix").text(r"[^+#\s]{1,200}", "a topic without +, # and spaces").strip("/") if "prefix" in place else "smolvlm",
-        place.get("user").text() if "user" in place else "",
-        place.get("password_env").text() if "password_env" in place else "",
-        place.flag("tls"),
-        place.get("discovery").text(r"[^+#\s]{0,200}", "a topic without +, # and spaces").strip("/")
-        if "discovery" in place
-        else "homeassistant",
-    )
-
-
-def _webhook(place: Place) -> WebhookSettings:
-    place.only(("url", "secret_env"))
-    url = place.need("url").text(r"https?://\S{1,2000}", "an address that begins with http:// or https://")
-    return WebhookSettings(url, place.get("secret_env").text() if "secret_env" in place else "")

@@ -35,7 +35,7 @@ class Place:
 
     @property
     def is_text(self) -> bool:
-        return self._node.id == "scalar" and self._node.tag == "tag:yaml.org,2002:str"
+        return bool(self._node.id == "scalar" and self._node.tag == "tag:yaml.org,2002:str")
 
     def fields(self) -> dict[str, Place]:
         """The values of a mapping by their keys."""

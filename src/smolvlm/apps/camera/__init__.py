@@ -1,0 +1,1 @@
+"""`smolvlm watch`: a camera or a file, what to watch for, and the events that were seen."""
