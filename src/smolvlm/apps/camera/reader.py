@@ -123,10 +123,11 @@ def _messages(address: Address, begin_s: float, transport: str) -> Iterator[byte
             if address.live:
                 now = time.time()
             else:
-                if frame.time is None:
+                stamp: Any = frame.time  # None in files without times, whatever PyAV's types say
+                if stamp is None:
                     continue
-                first = frame.time if first is None else first
-                now = begin_s + frame.time - first
+                first = stamp if first is None else first
+                now = begin_s + stamp - first
             if now < next_s:
                 continue
             next_s = max(next_s + 1 / FRAMES_PER_S, now) if next_s > 0 else now + 1 / FRAMES_PER_S
