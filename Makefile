@@ -2,7 +2,7 @@
 #
 #   make demo        install what the main job needs into .venv; nano answers about a picture, a sign and a clip
 #   make check       the inner ring: lint, types, format, unit tests and the engines' laws on tiny models (2 minutes)
-#   make test        the middle ring, what CI runs: the inner one and every quick test (8 minutes)
+#   make test        the middle ring, what CI runs: the inner one and every quick test (a quarter of an hour)
 #   make test-slow   the outer ring: full depth, hostile files, Ray, faults, sanitizers, ARM (an hour)
 #   make test-cuda   the tests that need an NVIDIA GPU
 #   make docs        the site, with the reference, into build/site: strict, nothing fetched from elsewhere

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "smolvlm"
 # From the ground up. A module may import its own room and those below it.
 FLOORS = [
     ["errors"],
-    ["json_file", "options", "temporary"],
+    ["atomic_file", "json_file", "options", "temporary"],
     ["families"],
     ["config"],
     ["hub", "listening", "media", "prompt", "checkpoint", "synth"],

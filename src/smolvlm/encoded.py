@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from smolvlm.atomic_file import replacing
 from smolvlm.checkpoint.dtypes import CODES, FloatArray, from_float32, to_float32
 from smolvlm.checkpoint.header import build_header, read_stream
 from smolvlm.errors import CheckpointError, ParamsError, SourceError
@@ -90,15 +89,8 @@ class Encoded:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file; it appears whole or not at all. Raises SourceError."""
         target = _path(path)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        try:
-            with part.open("wb") as file:
-                self._write(file)
-            part.replace(target)
-        except (OSError, ValueError) as error:
-            with contextlib.suppress(OSError, ValueError):
-                part.unlink(missing_ok=True)
-            raise SourceError(f"{str(target)!r}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+        with replacing(target) as file:
+            self._write(file)
         return target
 
     @classmethod

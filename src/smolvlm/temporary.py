@@ -31,7 +31,7 @@ class OwnFolder:
         self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
         made = self.path / f"{_LOCK}.new"
         self._lock = os.open(made, os.O_CREAT | os.O_RDWR, 0o600)
-        _try_lock(self._lock)
+        try_lock(self._lock)
         if os.name != "nt":  # an open file cannot be moved or deleted there
             made.rename(self.path / _LOCK)  # locked from the moment that it has its name
 
@@ -113,15 +113,15 @@ def delete_stale(prefix: str = _MEDIA) -> None:
                 continue
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
             try:
-                if _try_lock(lock):
+                if try_lock(lock):
                     shutil.rmtree(folder)
                     logger.info("deleted what an earlier run left in %s", folder)
             finally:
                 os.close(lock)
 
 
-def _try_lock(handle: int) -> bool:
-    """Whether the lock is ours now."""
+def try_lock(handle: int) -> bool:
+    """Whether the lock of an open file is ours now; False where there are no such locks (Windows)."""
     try:
         fcntl: Any = importlib.import_module("fcntl")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,8 +27,7 @@ from smolvlm.train.nano.attention_targets import (
 )
 from smolvlm.train.nano.rows import RowMaker
 
-pytestmark = pytest.mark.slow  # nano's recipe: the laboratory: the outer ring
-
+pytestmark = pytest.mark.slow  # the laboratory: the outer ring
 IMAGE, START = 5, 400
 
 # Each look as {token: share}, the first head's and the last head's.

@@ -64,6 +64,8 @@ def search(
     *where, query = places if like is None else [*places, ""]
     if not where:
         raise typer.BadParameter('say where and what: smolvlm search holiday/ "a dog runs".')
+    if like is None and Path(query[:200]).exists():
+        note(f"{query!r} is taken as what happens; it is the name of a file, too.")
     settings = SearchSettings(judge=judge, top=top)
     if out is not None:
         playlist((), out)  # a wrong suffix shows before any work
@@ -87,7 +89,7 @@ def scope(model: SmolVLM, places: list[Path], library: Path | None, every: float
     """The library, and the runs in it that are searched; the caller closes it. Videos that are not indexed are indexed first."""
     from smolvlm.apps.library import Library
     from smolvlm.apps.videos.indexing import maker_of, video_files
-    from smolvlm.apps.videos.stored import run_of, runs_in
+    from smolvlm.apps.videos.stored import newest_run, run_of, runs_in
     from smolvlm.apps.videos.tables import VIDEOS
     from smolvlm.errors import LibraryBusyError
 
@@ -99,17 +101,23 @@ def scope(model: SmolVLM, places: list[Path], library: Path | None, every: float
     opened = Library.open(library, [VIDEOS])
     try:
         maker = maker_of(opened, model, settings)
-        known = [run_of(opened, opened.medium(file).id, maker) for file in files]
-        if None in known:
+
+        def known(file: Path) -> int | None:
+            """Without --every, any index of this model will do."""
+            medium = opened.medium(file).id
+            return newest_run(opened, medium, model.fingerprint) if every is None else run_of(opened, medium, maker)
+
+        runs = {file: known(file) for file in files}
+        if missing := [file for file, run in runs.items() if run is None]:
             try:
                 with opened.run_lock("videos"):
-                    done, failed = index_files(model, opened, files, settings, bars)
-                if failed and not done:
+                    done, failed = index_files(model, opened, missing, settings, bars)
+                if failed and len(failed) == len(files):
                     raise typer.Exit(2)
-                return opened, [each.run_id for each in done]
+                return opened, [*(run for run in runs.values() if run is not None), *(each.run_id for each in done)]
             except LibraryBusyError:
-                note(f"another run is indexing; only the {sum(run is not None for run in known)} videos that are done are searched.")
-        return opened, [run for run in known if run is not None]
+                note(f"another run is indexing; only the {len(files) - len(missing)} videos that are done are searched.")
+        return opened, [run for run in runs.values() if run is not None]
     except BaseException:
         opened.close()
         raise

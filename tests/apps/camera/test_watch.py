@@ -24,7 +24,7 @@ from smolvlm.apps.camera.rules_file import read_rules
 from smolvlm.apps.camera.tables import CAMERA
 from smolvlm.apps.library import Library
 from smolvlm.cli.main import main
-from smolvlm.errors import RulesError
+from smolvlm.errors import RulesError, SourceError
 
 RULES = """camera: hall
 zones:
@@ -50,8 +50,8 @@ def watch(tmp_path: Path, nano: SmolVLM, monkeypatch: pytest.MonkeyPatch, capsys
     def call(source: object, rules: str = RULES) -> tuple[list[dict[str, Any]], str]:
         (tmp_path / "rules.yaml").write_text(rules, encoding="utf-8")
         capsys.readouterr()
-        code = main(["watch", str(source), "--rules", str(tmp_path / "rules.yaml"), "--library", str(tmp_path / "library.db"),
-                     "--model", "nano", "--json"])  # fmt: skip
+        files = ["--rules", str(tmp_path / "rules.yaml"), "--library", str(tmp_path / "library.db")]
+        code = main(["watch", str(source), *files, "--model", "nano", "--json"])
         out, err = capsys.readouterr()
         assert code == 0, err
         decoder, found = json.JSONDecoder(), []
@@ -169,3 +169,9 @@ def test_a_stream_goes_on_after_its_server_was_killed_and_the_password_is_never_
     assert times == sorted(times)
     assert notes
     assert not any("hunter22" in text or "someone" in text for text in notes), notes
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with Library.open(tmp_path / "library.db", [CAMERA]) as library, pytest.raises(SourceError, match="pass another --events"):
+        Keeper(library, 1, tmp_path / "file" / "events", Retention(), None)

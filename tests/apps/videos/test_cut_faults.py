@@ -85,7 +85,7 @@ def test_never_over_a_file_of_the_user(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"mine")
     with Video(clip) as video:
-        with pytest.raises(SourceError, match="--overwrite"):
+        with pytest.raises(SourceError, match="pass overwrite=True"):
             cut(video, [Piece(0.5, 3.0)], out)
         assert out.read_bytes() == b"mine"
         cut(video, [Piece(0.5, 3.0)], out, overwrite=True)
@@ -94,7 +94,7 @@ def test_never_over_a_file_of_the_user(clip: Path, tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_written(clip: Path, tmp_path: Path) -> None:
     with Video(clip) as video:
-        with pytest.raises(SourceError, match="no folder"):
+        with pytest.raises(SourceError, match="no such folder"):
             cut(video, [Piece(0.5, 3.0)], tmp_path / "nowhere" / "out.mp4")
         with pytest.raises(ParamsError, match=r"\.mp4, \.m4v, \.mov, \.mkv, \.webm"):
             cut(video, [Piece(0.5, 3.0)], tmp_path / "out.gif")

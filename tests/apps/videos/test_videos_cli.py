@@ -68,6 +68,16 @@ def test_a_file_is_indexed_first_and_known_afterwards(run: Any, programme: Progr
     assert "known already" in out
 
 
+def test_a_search_takes_the_index_that_is_there(run: Any, programme: Programme, library: Path) -> None:
+    """Made with other settings than those of a search: nothing is indexed again."""
+    with Library.open(library, [VIDEOS]) as opened:
+        before = len(opened.rows("SELECT id FROM video_runs"))
+    code, out, _ = run("search", programme.path, "the cat falls", "--model", "nano", "--library", library, "--json")
+    assert (code, json.loads(out)["hits"][0]["file"]) == (0, str(programme.path))
+    with Library.open(library, [VIDEOS]) as opened:
+        assert len(opened.rows("SELECT id FROM video_runs")) == before
+
+
 def test_index_writes_what_was_asked_beside_the_video_or_elsewhere(run: Any, programme: Programme, library: Path, tmp_path: Path) -> None:
     args = ("index", programme.path, "--model", "nano", "--every", 1, "--library", library, "--write", "vtt", "--out", tmp_path)
     assert run(*args)[0] == 0

@@ -16,6 +16,7 @@ from PIL import Image
 from smolvlm.apps.camera.frames import Frame, Pixels
 from smolvlm.apps.camera.rules import Retention
 from smolvlm.apps.library import Library, write_file
+from smolvlm.errors import SourceError
 
 _FORGET = {"picture": "UPDATE camera_events SET picture = NULL WHERE id = ?", "clip": "UPDATE camera_events SET clip = NULL WHERE id = ?"}
 
@@ -25,7 +26,10 @@ class Keeper:
 
     def __init__(self, library: Library, maker_id: int, folder: Path, retention: Retention, lines: IO[str] | None) -> None:
         self._library, self._maker_id, self._folder, self._retention, self._lines = library, maker_id, folder, retention, lines
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceError(f"{str(folder)!r}: no folder for pictures and clips ({error.strerror}); pass another --events.") from None
 
     def alert(self, event: dict[str, Any], pixels: Pixels) -> dict[str, Any]:
         """A new event, at once: its row, its picture and its line."""
@@ -35,9 +39,14 @@ class Keeper:
         with self._library.write() as rows:
             rows.execute(
                 "INSERT INTO camera_events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (event["id"], self._maker_id, event["camera"], event["rule"], event["event"], event["time_s"], event["alert_s"],
-                 event["score"], json.dumps(event["answers"], ensure_ascii=False), event["picture"]),
-            )  # fmt: skip
+                (
+                    event["id"],
+                    self._maker_id,
+                    *(event[name] for name in ("camera", "rule", "event", "time_s", "alert_s", "score")),
+                    json.dumps(event["answers"], ensure_ascii=False),
+                    event["picture"],
+                ),
+            )
         return self._line({"type": "new", **event})
 
     def update(self, event: dict[str, Any], frames: Sequence[Frame]) -> dict[str, Any]:

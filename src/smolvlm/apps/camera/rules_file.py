@@ -32,9 +32,7 @@ from smolvlm.apps.camera.rules import (
 from smolvlm.apps.camera.yaml_places import Place, read_yaml
 
 _TOP = ("camera", "rules", "zones", "motion", "window", "retention", "jsonl")
-_RULE = (
-    "name", "event", "question", "rivals", "confirm", "threshold", "still", "zone", "outside", "schedule", "cool_down",
-)  # fmt: skip
+_RULE = tuple("name event question rivals confirm threshold still zone outside schedule cool_down".split())
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 

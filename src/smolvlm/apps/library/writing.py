@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 
+from smolvlm.atomic_file import replacing
 from smolvlm.errors import SourceError
 
 
@@ -14,17 +13,8 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, *, overwrite: bo
     """Write under a temporary name, flush to the disk, rename. Raises SourceError, also for a file that exists already."""
     target = Path(path)
     check_free(target, overwrite=overwrite)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            part.unlink(missing_ok=True)
-        raise SourceError(f"{str(target)!r}: cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+    with replacing(target) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
     return target
 
 

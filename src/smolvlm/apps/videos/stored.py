@@ -80,6 +80,16 @@ def run_of(library: Library, medium_id: int, maker: Maker) -> int | None:
     return None if row is None else int(row["id"])
 
 
+def newest_run(library: Library, medium_id: int, fingerprint: str) -> int | None:
+    """The newest finished run of a video by this model, whatever its settings."""
+    row = library.row(
+        "SELECT MAX(video_runs.id) AS id FROM video_runs JOIN makers ON makers.id = maker_id "
+        "WHERE medium_id = ? AND app = ? AND fingerprint = ? AND done_at IS NOT NULL",
+        (medium_id, APP, fingerprint),
+    )
+    return None if row is None or row["id"] is None else int(row["id"])
+
+
 def runs_in(library: Library, fingerprint: str) -> list[int]:
     """For each video in the library its newest run of this model. Raises LibraryError naming the models that there are."""
     rows = library.rows(

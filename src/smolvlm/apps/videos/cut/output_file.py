@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 
+from smolvlm.apps.library import check_free
 from smolvlm.errors import SmolVLMError, SourceError, VideoError
 from smolvlm.media.labels import one_line
+from smolvlm.temporary import try_lock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENDING = ".unfinished"
@@ -27,10 +27,7 @@ class OutputFile:
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
-        if target.exists() and not overwrite:
-            raise SourceError(f"{str(target)!r} exists already; pass --overwrite (overwrite=True) to replace it, or another name.")
-        if not target.parent.is_dir():
-            raise SourceError(f"{str(target.parent)!r} is no folder; make it first, or name another.")
+        check_free(target, overwrite=overwrite)
         self._target = target
         self._path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_ENDING}")
         self._handle = -1
@@ -41,7 +38,7 @@ class OutputFile:
             self._handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except OSError as error:
             raise SourceError(f"{str(self._target)!r} cannot be written ({error.strerror}); choose another folder.") from None
-        _try_lock(self._handle)
+        try_lock(self._handle)
         return self._path
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -61,7 +58,7 @@ class OutputFile:
             with contextlib.suppress(OSError):
                 handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
                 try:
-                    if _try_lock(handle):
+                    if try_lock(handle):
                         left.unlink()
                 finally:
                     os.close(handle)
@@ -82,13 +79,3 @@ def named_failures(label: str, target: Path) -> Iterator[None]:
 
 def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _try_lock(handle: int) -> bool:
-    """Whether the lock is ours now; False where there are no such locks (Windows)."""
-    try:
-        fcntl: Any = importlib.import_module("fcntl")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
