@@ -121,7 +121,7 @@ class Encoded:
             "model": self.model,
             "fingerprint": self.fingerprint,
             "error": repr(self.error),
-            "info": json.dumps(info, ensure_ascii=False),
+            "info": json.dumps(info),  # ASCII: the name of a file may be no UTF-8
             "keys": json.dumps(self.keys),
         }
         header, _ = build_header(shapes, metadata=metadata)

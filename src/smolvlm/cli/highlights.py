@@ -68,7 +68,7 @@ def highlights(
         raise typer.BadParameter("say what to write: -o best.mp4, --page why.html, or --dry-run to see the moments only.")
     for target in (out, page):
         if target is not None and not dry_run:
-            _check(target, page=target is page, overwrite=overwrite)
+            _check(target, file, page=target is page, overwrite=overwrite)
     with Video(file) as video, Bars() as bars:
         name, folder = find_model(model, bars)
         loaded = open_model(name, model, bars)
@@ -84,7 +84,7 @@ def highlights(
         raise typer.Exit(3)
 
 
-def _check(target: Path, *, page: bool, overwrite: bool) -> None:
+def _check(target: Path, source: Path, *, page: bool, overwrite: bool) -> None:
     """Before long work: a wrong suffix, a file that exists, a missing part."""
     from smolvlm.apps.library import check_free
     from smolvlm.apps.videos.cut.cutter import FORMATS
@@ -97,7 +97,7 @@ def _check(target: Path, *, page: bool, overwrite: bool) -> None:
         raise typer.BadParameter(f"{str(target)!r}: expected {', '.join(known)}.")
     if suffix in TIMELINES:
         check_timeline(target)
-    check_free(target, overwrite=overwrite)
+    check_free(target, overwrite=overwrite, sources=[source])
 
 
 def _write(

@@ -64,6 +64,7 @@ def index(
     settings = settings_of(every=every, frames=frames, prompt=prompt, features=False if no_features else None)
     files = list(video_files(videos))
     targets = {file: _targets(file, write_as or (), out, overwrite) for file in files}  # a wrong name shows before any work
+    _check_distinct(targets)
     with Library.open(library, [VIDEOS]) as opened, opened.run_lock("videos"), Bars() as bars:
         name, folder = find_model(model, bars)
         loaded = open_model(name, model, bars)
@@ -91,8 +92,21 @@ def _targets(file: Path, formats: Sequence[str], out: Path | None, overwrite: bo
         raise ParamsError(f"format {unknown[0]!r}: expected one of {', '.join(FORMATS)}.")
     found = [(what, (out or file.parent) / name) for what, name in names(file) if what in formats]
     for _, path in found:
-        check_free(path, overwrite=overwrite)
+        check_free(path, overwrite=overwrite, sources=[file])
     return found
+
+
+def _check_distinct(targets: dict[Path, list[tuple[str, Path]]]) -> None:
+    """Raises ParamsError where two videos would be written under one name."""
+    from smolvlm.errors import ParamsError
+
+    taken: dict[Path, Path] = {}
+    for file, wanted in targets.items():
+        for _, path in wanted:
+            if (other := taken.setdefault(path.absolute(), file)) != file:
+                raise ParamsError(
+                    f"{str(path)!r} would be written for {str(other)!r} and for {str(file)!r}; index them one by one, with an --out each."
+                )
 
 
 def _write_all(library: Library, indexed: Indexed, targets: dict[Path, list[tuple[str, Path]]], overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,12 +65,12 @@ def search(
     *where, query = places if like is None else [*places, ""]
     if not where:
         raise typer.BadParameter('say where and what: smolvlm search holiday/ "a dog runs".')
-    if like is None and Path(query[:200]).exists():
+    if like is None and query.strip() and os.path.exists(query):
         note(f"{query!r} is taken as what happens; it is the name of a file, too.")
     settings = SearchSettings(judge=judge, top=top)
     if out is not None:
         playlist((), out)  # a wrong suffix shows before any work
-        check_free(out, overwrite=overwrite)
+        check_free(out, overwrite=overwrite, sources=where)
     with Bars() as bars:
         name, folder = find_model(model, bars)
         loaded = open_model(name, model, bars)
@@ -77,9 +78,13 @@ def search(
         opened, runs = scope(loaded, [Path(place) for place in where], library, every, bars)
         with opened:
             found = find(loaded, opened, query, runs, settings) if like is None else similar(loaded, opened, like, runs, settings)
-    if out is not None and found.hits:
-        write_file(out, playlist([moment(hit) for hit in found.hits], out), overwrite=overwrite)
-        note(f"wrote {out} with {len(found.hits)} moments", dim=True)
+    there = [hit for hit in found.hits if hit.window.path.is_file()]
+    for gone in dict.fromkeys(hit.window.path for hit in found.hits if hit not in there):
+        note(f"{str(gone)!r} is no longer there; index it where it is now.")
+    if out is not None and there:
+        check_free(out, overwrite=overwrite, sources=[hit.window.path for hit in there])  # of a folder or a library, too
+        write_file(out, playlist([moment(hit) for hit in there], out), overwrite=overwrite)
+        note(f"wrote {out} with {len(there)} moments", dim=True)
     show(found, json)
     if not found.hits:
         raise typer.Exit(3)
@@ -91,7 +96,7 @@ def scope(model: SmolVLM, places: list[Path], library: Path | None, every: float
     from smolvlm.apps.videos.indexing import maker_of, video_files
     from smolvlm.apps.videos.stored import newest_run, run_of, runs_in
     from smolvlm.apps.videos.tables import VIDEOS
-    from smolvlm.errors import LibraryBusyError
+    from smolvlm.errors import LibraryBusyError, SourceError
 
     if len(places) == 1 and is_library(places[0]):
         opened = Library.open(places[0], [VIDEOS])
@@ -104,7 +109,10 @@ def scope(model: SmolVLM, places: list[Path], library: Path | None, every: float
 
         def known(file: Path) -> int | None:
             """Without --every, any index of this model will do."""
-            medium = opened.medium(file).id
+            try:
+                medium = opened.medium(file).id
+            except SourceError:
+                return None  # indexing says why
             return newest_run(opened, medium, model.fingerprint) if every is None else run_of(opened, medium, maker)
 
         runs = {file: known(file) for file in files}

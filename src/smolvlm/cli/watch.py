@@ -37,7 +37,7 @@ def watch(
       smolvlm watch rtsp://camera.local/stream --rules rules.yaml --json
     """
     from smolvlm.apps.camera.address import address_of
-    from smolvlm.apps.camera.keeping import Keeper
+    from smolvlm.apps.camera.keeping import Keeper, check_lines
     from smolvlm.apps.camera.reader import frames_of
     from smolvlm.apps.camera.rules import NOT_A_SAFETY_DEVICE
     from smolvlm.apps.camera.rules_file import read_rules
@@ -54,6 +54,8 @@ def watch(
             loaded = open_model(name, model, bars)
             announce(loaded, folder)
         maker = opened.maker(app=APP, model=loaded.name, fingerprint=loaded.fingerprint, options={"camera": wanted.camera})
+        if wanted.jsonl:
+            check_lines(Path(wanted.jsonl))
         try:
             lines = stack.enter_context(open(wanted.jsonl, "a", encoding="utf-8")) if wanted.jsonl else None
         except OSError as error:

@@ -17,7 +17,7 @@ import smolvlm.vlm
 from helpers_camera import film, room_clip
 from smolvlm import SmolVLM
 from smolvlm.apps.camera.address import address_of
-from smolvlm.apps.camera.keeping import Keeper
+from smolvlm.apps.camera.keeping import Keeper, check_lines
 from smolvlm.apps.camera.reader import frames_of
 from smolvlm.apps.camera.rules import Retention
 from smolvlm.apps.camera.rules_file import read_rules
@@ -175,3 +175,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with Library.open(tmp_path / "library.db", [CAMERA]) as library, pytest.raises(SourceError, match="pass another --events"):
         Keeper(library, 1, tmp_path / "file" / "events", Retention(), None)
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01 a video", b"[1]\n", b"my notes\n"])
+def test_events_are_added_to_no_file_of_somebody_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="nothing is added to it"):
+        check_lines(path)
+    path.write_text('{"type": "new"}\n')
+    check_lines(path)
+    check_lines(tmp_path / "absent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,66 @@ def test_a_bad_file_in_a_folder_is_left_out(run: Any, programme: Programme, libr
     assert "good.mp4" in out
     assert "left out" in err
     assert "broken.mp4" in err
+
+
+@pytest.mark.parametrize("command", ["highlights", "search", "page"])
+def test_the_video_itself_is_never_replaced(run: Any, programme: Programme, tmp_path: Path, command: str) -> None:
+    source, link = tmp_path / ("a.xspf" if command == "search" else "a.html" if command == "page" else "a.mp4"), tmp_path / "link.mp4"
+    shutil.copy(programme.path, source)
+    link.symlink_to(source)
+    before = source.read_bytes()
+    library = ("--library", tmp_path / "l.db", "--model", "nano", "--overwrite")
+    rest = {
+        "search": ("the cat falls", "-o", source, *library),
+        "highlights": ("-o", source, *library[2:]),
+        "page": ("--page", source, *library[2:]),
+    }
+    for given in (source, link):
+        code, _, err = run("highlights" if command == "page" else command, given, *rest[command])
+        assert (code, "is the video itself" in err) == (2, True), err
+    assert source.read_bytes() == before
+
+
+def test_names_that_are_no_utf8_and_what_is_no_file(run: Any, programme: Programme, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/odd\xff.mp4"))
+    try:
+        shutil.copy(programme.path, odd)
+    except OSError:  # some file systems take UTF-8 only
+        shutil.copy(programme.path, folder / "plain.mp4")
+    args = ("--library", tmp_path / "l.db", "--model", "nano")
+    assert run("index", folder, *args)[0] == 0
+    assert run("search", folder, "the cat falls", *args, "-o", tmp_path / "x.xspf")[0] == 0
+    os.mkfifo(tmp_path / "pipe.mp4")
+    code, _, err = run("index", tmp_path / "pipe.mp4", *args)
+    assert (code, "is not a regular file" in err) == (2, True)
+
+
+def test_two_videos_are_not_written_under_one_name(run: Any, programme: Programme, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        shutil.copy(programme.path, tmp_path / name / "v.mp4")
+    out = ("--write", "vtt", "--out", tmp_path, "--overwrite", "--library", tmp_path / "l.db", "--model", "nano")
+    code, _, err = run("index", tmp_path / "x", tmp_path / "y", *out)
+    assert (code, "would be written for" in err) == (2, True)
+
+
+def test_a_video_that_is_gone_is_said_and_in_no_playlist(run: Any, programme: Programme, tmp_path: Path) -> None:
+    source, library = tmp_path / "gone.mp4", tmp_path / "l.db"
+    shutil.copy(programme.path, source)
+    assert run("index", source, "--library", library, "--model", "nano", "--every", 1)[0] == 0
+    source.unlink()
+    code, out, err = run("search", library, "the cat falls", "--model", "nano", "-o", tmp_path / "x.xspf")
+    assert (code, "is no longer there" in err, "the cat falls" in out) == (0, True, True)
+    assert not (tmp_path / "x.xspf").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("index", "--prompt", " "), ("index", "--prompt", "x" * 301), ("highlights", "--about", "", "--dry-run")]
+)
+def test_texts_that_say_nothing_or_too_much(run: Any, programme: Programme, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    command, *rest = flags
+    library = () if command == "highlights" else ("--library", tmp_path / "l.db")
+    code, _, err = run(command, programme.path, "--model", "nano", *rest, *library)
+    assert (code, "expected 1 to 300" in err) == (2, True)

@@ -18,7 +18,24 @@ from smolvlm.apps.camera.rules import Retention
 from smolvlm.apps.library import Library, write_file
 from smolvlm.errors import SourceError
 
+_LONGEST_LINE = 1 << 20
 _FORGET = {"picture": "UPDATE camera_events SET picture = NULL WHERE id = ?", "clip": "UPDATE camera_events SET clip = NULL WHERE id = ?"}
+
+
+def check_lines(path: Path) -> None:
+    """Raises SourceError for a file that is there and does not begin with a line of JSON: it is somebody's, and stays as it is."""
+    try:
+        if not path.exists() or (path.is_file() and not path.stat().st_size):
+            return
+        if not path.is_file():
+            raise ValueError("no regular file")
+        with path.open("rb") as file:
+            if not isinstance(json.loads(file.readline(_LONGEST_LINE)), dict):
+                raise ValueError("no object")
+    except OSError as error:
+        raise SourceError(f"jsonl: {str(path)!r} cannot be read ({error.strerror}); name another file.") from None
+    except (ValueError, RecursionError):
+        raise SourceError(f"jsonl: {str(path)!r} holds no events; nothing is added to it: name another file.") from None
 
 
 class Keeper:

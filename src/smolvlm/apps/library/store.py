@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,6 +139,8 @@ class Library:
             facts = place.stat()
         except (OSError, ValueError) as error:
             raise SourceError(f"{os.fspath(path)!r}: cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+        if not stat.S_ISREG(facts.st_mode):
+            raise SourceError(f"{os.fspath(path)!r} is not a regular file; copy its content into one.")
         known = self.row(
             "SELECT media.id, media.hash FROM places JOIN media ON media.id = medium_id "
             "WHERE path = ? AND places.bytes = ? AND mtime_ns = ?",
@@ -238,9 +241,11 @@ def _named(label: str) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "not a database" in text or "malformed" in text or "encrypted" in text:
-            raise LibraryError(f"{label} is damaged, or no library ({text}); pass another one, or delete it and index again.") from None
+            raise LibraryError(f"{label} is damaged, or no library ({text}); pass another one.") from None
         if "locked" in text:
             raise LibraryError(f"{label} was kept busy by another program for {_WAIT_S:g} s; try again when that is done.") from None
+        if "unable to open" in text or "readonly" in text:
+            raise LibraryError(f"{label} cannot be written ({text}); pass one in a folder that can be.") from None
         if "full" in text or "disk I/O" in text:
             raise LibraryError(f"{label} cannot be written ({text}); make room and run it again: what is done is kept.") from None
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from smolvlm.atomic_file import replacing
@@ -18,9 +19,12 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, *, overwrite: bo
     return target
 
 
-def check_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Before long work: raises SourceError where `path` exists and may not be replaced, or has no folder."""
+def check_free(path: str | os.PathLike[str], *, overwrite: bool = False, sources: Sequence[str | os.PathLike[str]] = ()) -> None:
+    """Before long work: raises SourceError where `path` exists and may not be replaced, has no folder, or is one of `sources`."""
     target = Path(path)
+    for source in sources:
+        if target.exists() and os.path.exists(source) and os.path.samefile(target, source):
+            raise SourceError(f"{str(target)!r} is the video itself, which is never replaced; name another file.")
     if target.is_dir():
         raise SourceError(f"{str(target)!r} is a folder; name a file in it.")
     if target.exists() and not overwrite:

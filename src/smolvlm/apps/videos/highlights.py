@@ -15,7 +15,7 @@ from smolvlm.apps.videos.borders import exact_borders
 from smolvlm.apps.videos.captions import Captioned, caption
 from smolvlm.apps.videos.highlights_choice import Candidate, best_set, without_alike
 from smolvlm.apps.videos.loudness import Loudness
-from smolvlm.apps.videos.settings import IndexSettings
+from smolvlm.apps.videos.settings import IndexSettings, check_text
 from smolvlm.apps.videos.synonyms import same_meaning
 from smolvlm.apps.videos.windows import Longer, Window, windows
 from smolvlm.media import Video
@@ -110,6 +110,8 @@ def weigh(
     in words that mean the same, is wanted.
     """
     settings = settings or HighlightSettings()
+    for phrase in about:
+        check_text("what counts (--about)", phrase)
     notes: list[str] = []
     seen = list(_captioned(model, video, settings, notes, on_progress))
     kind = "" if about else kind_of(model, seen)

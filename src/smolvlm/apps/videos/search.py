@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smolvlm.apps.library import Library
 from smolvlm.apps.videos.lexical import Cover, covers
-from smolvlm.apps.videos.settings import PROMPT
+from smolvlm.apps.videos.settings import MOST_CHARS, PROMPT
 from smolvlm.apps.videos.stored import StoredWindow, features_of, windows_by_id
 from smolvlm.apps.videos.wording import Wording
 from smolvlm.errors import ParamsError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Judge = Literal["likelihood", "yes-no", "words"]
 JUDGES: tuple[str, ...] = ("likelihood", "yes-no", "words")
-_MOST_QUERY_CHARS = 300
 _LOWEST = -12.0  # of a difference of log probabilities: below that all is equally unlikely
 _SAID = 0.75  # of the query's words: somebody says it
 
@@ -84,8 +83,8 @@ def search(model: SmolVLM, library: Library, query: str, run_ids: Sequence[int],
     """
     settings = settings or SearchSettings()
     query = " ".join(query.split())
-    if not query or len(query) > _MOST_QUERY_CHARS:
-        raise ParamsError(f"the query has {len(query)} characters; say in 1 to {_MOST_QUERY_CHARS} what happens, such as 'a cat falls'.")
+    if not query or len(query) > MOST_CHARS:
+        raise ParamsError(f"the query has {len(query)} characters; say in 1 to {MOST_CHARS} what happens, such as 'a cat falls'.")
     if not run_ids:
         return Found(query, (), None)
     found = covers(library, query, run_ids)

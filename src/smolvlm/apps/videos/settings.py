@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from smolvlm.errors import ParamsError
 from smolvlm.options.declare import check, option
 
+MOST_CHARS = 300  # of a question, and of what is looked for
 PROMPT = "What happens in this video?"
+
+
+def check_text(what: str, text: str) -> None:
+    """Raises ParamsError for a text that says nothing, or too much for a prompt about a few frames."""
+    if not text.strip() or len(text) > MOST_CHARS:
+        raise ParamsError(f"{what} has {len(text.strip())} characters; expected 1 to {MOST_CHARS}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,7 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        check_text("the prompt", self.prompt)
 
     def row(self) -> dict[str, Any]:
         """What makes one index differ from another; whether features are kept does not."""

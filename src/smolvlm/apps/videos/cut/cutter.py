@@ -76,7 +76,7 @@ def cut(
     picture = Picture(video)
     try:
         planned = picture.plan(pieces)
-        with OutputFile(target, overwrite=overwrite) as temporary, named_failures(video.label, target):
+        with OutputFile(target, video.source.path, overwrite=overwrite) as temporary, named_failures(video.label, target):
             job = _Job(video, picture, planned, FORMATS[target.suffix.lower()])
             job.write(temporary, on_progress)
         return job.report(target)

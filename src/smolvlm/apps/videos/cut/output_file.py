@@ -26,8 +26,8 @@ class OutputFile:
     A lock says that its writer lives: what a killed one left beside the same name is deleted by the next.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
-        check_free(target, overwrite=overwrite)
+    def __init__(self, target: Path, source: Path | None, *, overwrite: bool) -> None:
+        check_free(target, overwrite=overwrite, sources=[] if source is None else [source])
         self._target = target
         self._path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_ENDING}")
         self._handle = -1
