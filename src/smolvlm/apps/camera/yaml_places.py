@@ -25,9 +25,8 @@ class Place:
 
     def wrong(self, problem: str, remedy: str) -> RulesError:
         """The error of this value."""
-        return RulesError(
-            f"{self._file}, line {self._line}: {self._path or 'the file'} {problem}; {remedy.removesuffix('?')}{'?' if remedy.endswith('?') else '.'}"
-        )
+        end = "" if remedy.endswith("?") else "."
+        return RulesError(f"{self._file}, line {self._line}: {self._path or 'the file'} {problem}; {remedy}{end}")
 
     def unknown(self, problem: str, name: str, known: Iterable[str]) -> RulesError:
         """The error of a name that is none of `known`: it says the nearest."""
