@@ -10,6 +10,7 @@ import torch
 
 from helpers_compat import CALL, Side, ours, reference
 from smolvlm import AutoProcessor
+from smolvlm.generation import LoopGuard
 
 
 def inputs_of(side: Side, messages: list[Any], **extra: Any) -> Any:
@@ -66,13 +67,17 @@ def test_the_loop_guard_is_off() -> None:
     """A random model ends up repeating one word; the reference goes on and so does this. The guard looks at the text of an
     answer, which is decoded only where there are stop strings: so one is given that never comes."""
     arguments = {"max_new_tokens": 60, "stop_strings": ["never written"]}
-    for text in ("What do you see?", "Hello", "Why", "Where?", "Red", "Describe.", "How many?", "Who is it?"):
+    # The tokenizer of a tiny checkpoint is trained on the standard library, so that which prompts do differs from Python to Python.
+    for text in (f"What do you see in picture {number}?" for number in range(100)):
         talk = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         mine = ours().model.generate(**inputs_of(ours(), talk), **arguments)
-        if len(set(mine[0, -20:].tolist())) == 1 and ours().processor.decode(mine[0, -1]).strip().isalpha():  # the guard's case
+        guard = LoopGuard(has_words=lambda ids: any(c.isalpha() for c in ours().processor.decode(ids)))
+        for token in mine[0, -60:].tolist():
+            guard.push(token)
+        if guard.loop is not None:  # the guard would have cut this answer
             break
     else:
-        pytest.fail("no prompt ended in a loop of a word")
+        pytest.fail("no prompt ended in a loop")
     theirs = reference().model.generate(**inputs_of(reference(), talk), **arguments, tokenizer=reference().processor.tokenizer)
     assert torch.equal(mine, theirs)
     assert mine.shape[1] == inputs_of(ours(), talk)["input_ids"].shape[1] + 60
